@@ -1,0 +1,1 @@
+//! What the tests with matrix-sdk share.
