@@ -1,0 +1,7 @@
+//! Nouns of our own, where ruma has none: positions, kinds of change. No logic.
+
+mod change;
+mod position;
+
+pub use change::ChangeKind;
+pub use position::StreamPosition;
