@@ -1,0 +1,436 @@
+//! Reading a configuration: defaults, under the file, under the environment, under arguments.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ruma::OwnedServerName;
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table, Value};
+
+use crate::option::Section;
+use crate::problem::{ConfigError, Problem, nearest};
+use crate::process::File;
+use crate::tenant::{Tenant, TenantEntry};
+use crate::{Opt, Shape};
+
+/// Where a configuration comes from.
+#[derive(Debug, Default, Clone)]
+pub struct Source {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// Variables of the environment: `SAMTAL_SERVER__NAME` for `server.name`. Others are passed over.
+    pub environment: Vec<(String, String)>,
+    /// Settings from the command line, as (`server.name`, value).
+    pub arguments: Vec<(String, String)>,
+}
+
+/// A configuration that was found right.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The process's options, and those that hold for every tenant that does not say otherwise.
+    pub file: File,
+    /// The tenants, that of `server.name` first.
+    pub tenants: Vec<Tenant>,
+}
+
+impl Source {
+    /// The file, and this process's environment.
+    pub fn from_environment(file: Option<PathBuf>) -> Source {
+        Source { file, environment: std::env::vars().collect(), arguments: Vec::new() }
+    }
+
+    /// Reads and checks it all.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it or in the variables is wrong: then all that
+    /// is wrong is listed.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let (place, text) = match &self.file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                (path.display().to_string(), text)
+            }
+            None => ("(no file)".to_owned(), String::new()),
+        };
+        let mut reading = Reading::default();
+        let mut user = reading.document(&place, &text)?;
+        reading.environment(&mut user, &self.environment);
+        reading.arguments(&mut user, &self.arguments);
+        reading.finish(user)
+    }
+}
+
+impl Config {
+    /// Reads a text as if it were a file.
+    ///
+    /// # Errors
+    /// All that is wrong in it.
+    pub fn from_text(text: &str) -> Result<Config, ConfigError> {
+        let mut reading = Reading::default();
+        let user = reading.document("samtal.toml", text)?;
+        reading.finish(user)
+    }
+}
+
+/// Where each key was found, and what was found wrong.
+#[derive(Default)]
+struct Reading {
+    places: BTreeMap<String, (String, Option<usize>)>,
+    problems: Vec<Problem>,
+}
+
+/// Tables that a tenant's own are laid over.
+const SHARED: &[&str] = &[
+    "registration", "login", "rooms", "federation", "url_previews", "limits", "media", "presence",
+    "application_services", "mail", "turn", "contact",
+];
+
+impl Reading {
+    fn document(&mut self, place: &str, text: &str) -> Result<Table, ConfigError> {
+        let broken = |e: &toml::de::Error| {
+            ConfigError::Wrong(vec![Problem {
+                place: place.to_owned(),
+                line: e.span().map(|span| line_at(text, span.start)),
+                option: String::new(),
+                message: e.message().trim().to_owned(),
+            }])
+        };
+        let spans = DeTable::parse(text).map_err(|e| broken(&e))?;
+        self.note_table(place, text, "", spans.get_ref());
+        text.parse::<Table>().map_err(|e| broken(&e))
+    }
+
+    fn note_table(&mut self, place: &str, text: &str, path: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let path = join(path, key.get_ref());
+            let line = line_at(text, key.span().start);
+            self.places.insert(path.clone(), (place.to_owned(), Some(line)));
+            self.note_value(place, text, &path, value);
+        }
+    }
+
+    fn note_value(&mut self, place: &str, text: &str, path: &str, value: &Spanned<DeValue<'_>>) {
+        match value.get_ref() {
+            DeValue::Table(table) => self.note_table(place, text, path, table),
+            DeValue::Array(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{}]", i + 1);
+                    let line = line_at(text, item.span().start);
+                    self.places.insert(path.clone(), (place.to_owned(), Some(line)));
+                    self.note_value(place, text, &path, item);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn environment(&mut self, user: &mut Table, variables: &[(String, String)]) {
+        for (name, value) in variables {
+            let Some(rest) = name.strip_prefix("SAMTAL_") else { continue };
+            let path = rest.to_ascii_lowercase().replace("__", ".");
+            // A single word may be anything (SAMTAL_CONFIG); only lists of tables are options.
+            let known = File::options().iter().any(|o| o.name == path && matches!(o.shape, Shape::Tables { .. }));
+            if path.contains('.') || known {
+                self.set(user, &format!("variable {name}"), &path, value);
+            }
+        }
+    }
+
+    fn arguments(&mut self, user: &mut Table, arguments: &[(String, String)]) {
+        for (path, value) in arguments {
+            self.set(user, "argument", path, value);
+        }
+    }
+
+    /// Sets one option from a text that is a TOML value, a bare text, or a list with commas.
+    fn set(&mut self, user: &mut Table, place: &str, path: &str, text: &str) {
+        let (mut text_is_value, mut list) = (false, false);
+        if let Some(Shape::Value { text, list: is_list, .. }) = find(path) {
+            (text_is_value, list) = (text, is_list);
+        }
+        let value = if text_is_value {
+            Value::String(text.to_owned())
+        } else {
+            match format!("value = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("value")) {
+                Some(value) if !list || value.is_array() => value,
+                _ if list => Value::Array(
+                    text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.to_owned())).collect(),
+                ),
+                _ => Value::String(text.to_owned()),
+            }
+        };
+        let mut keys: Vec<&str> = path.split('.').collect();
+        let Some(last) = keys.pop() else { return };
+        let mut table = user;
+        let mut so_far = String::new();
+        for key in keys {
+            so_far = join(&so_far, key);
+            self.places.entry(so_far.clone()).or_insert_with(|| (place.to_owned(), None));
+            let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
+            let Value::Table(inner) = entry else {
+                self.problem(path, "cannot be set here: a table of that name is a list".to_owned());
+                return;
+            };
+            table = inner;
+        }
+        self.places.insert(path.to_owned(), (place.to_owned(), None));
+        table.insert(last.to_owned(), value);
+    }
+
+    fn finish(mut self, mut user: Table) -> Result<Config, ConfigError> {
+        let tenants = match user.remove("tenants") {
+            Some(Value::Array(entries)) => entries,
+            Some(_) => {
+                self.problem("tenants", "expected tables written as [[tenants]]".to_owned());
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let whole = self.lay_over(&File::options(), crate::option::defaults_of::<File>(), user, "");
+        let mut shared = crate::option::defaults_of::<TenantEntry>();
+        for name in SHARED {
+            match whole.get(*name) {
+                Some(table) => shared.insert((*name).to_owned(), table.clone()),
+                None => shared.remove(*name),
+            };
+        }
+        let mut entries = Vec::new();
+        for (i, entry) in tenants.into_iter().enumerate() {
+            let path = format!("tenants[{}]", i + 1);
+            match entry {
+                Value::Table(entry) => {
+                    let table = self.lay_over(&TenantEntry::options(), shared.clone(), entry, &path);
+                    entries.push((path, table));
+                }
+                _ => self.problem(&path, "expected a table".to_owned()),
+            }
+        }
+        if self.problems.is_empty() {
+            self.build(whole, entries)
+        } else {
+            Err(ConfigError::Wrong(self.problems))
+        }
+    }
+
+    fn build(mut self, whole: Table, entries: Vec<(String, Table)>) -> Result<Config, ConfigError> {
+        let file = match File::deserialize(whole) {
+            Ok(file) => file,
+            Err(e) => {
+                self.problem("", e.message().trim().to_owned());
+                return Err(ConfigError::Wrong(self.problems));
+            }
+        };
+        let mut tenants = Vec::new();
+        if let Some(name) = file.server.name.clone() {
+            tenants.push(main_tenant(&file, name));
+        }
+        for (path, table) in entries {
+            match TenantEntry::deserialize(table) {
+                Ok(entry) => tenants.extend(tenant(entry, &file.server.data_dir)),
+                Err(e) => self.problem(&path, e.message().trim().to_owned()),
+            }
+        }
+        let mut names: Vec<&OwnedServerName> = tenants.iter().map(|t| &t.name).collect();
+        names.sort();
+        let twice: Vec<String> =
+            names.windows(2).filter(|pair| pair.first() == pair.last()).filter_map(|pair| pair.first()).map(|n| n.to_string()).collect();
+        for name in twice {
+            self.problem("tenants", format!("{name} is there twice"));
+        }
+        if self.problems.is_empty() { Ok(Config { file, tenants }) } else { Err(ConfigError::Wrong(self.problems)) }
+    }
+
+    /// Lays what the user says over the defaults, and checks it on the way.
+    fn lay_over(&mut self, options: &[Opt], mut base: Table, user: Table, path: &str) -> Table {
+        for option in options.iter().filter(|o| o.meta.required && !user.contains_key(o.name)) {
+            self.problem_at(path, &join(path, option.name), "must be given".to_owned());
+        }
+        for (key, value) in user {
+            let path = join(path, &key);
+            let Some(option) = options.iter().find(|o| o.name == key) else {
+                self.unknown(options, &path, &key);
+                continue;
+            };
+            let laid = match (&option.shape, value) {
+                (Shape::Value { words, check, .. }, value) => {
+                    self.check(&path, option, words, *check, &value);
+                    value
+                }
+                (Shape::Table { options, defaults }, Value::Table(user)) => {
+                    let under = match base.remove(&key) {
+                        Some(Value::Table(table)) => table,
+                        _ => defaults(),
+                    };
+                    Value::Table(self.lay_over(&options(), under, user, &path))
+                }
+                (Shape::Tables { options, defaults }, Value::Array(items)) => {
+                    Value::Array(self.lay_over_each(&options(), *defaults, items, &path))
+                }
+                (Shape::Table { .. }, _) => {
+                    self.problem(&path, format!("expected a table ([{key}])"));
+                    continue;
+                }
+                (Shape::Tables { .. }, _) => {
+                    self.problem(&path, format!("expected tables written as [[{key}]]"));
+                    continue;
+                }
+            };
+            base.insert(key, laid);
+        }
+        base
+    }
+
+    fn lay_over_each(&mut self, options: &[Opt], defaults: fn() -> Table, items: Vec<Value>, path: &str) -> Vec<Value> {
+        let mut laid = Vec::new();
+        for (i, item) in items.into_iter().enumerate() {
+            let path = format!("{path}[{}]", i + 1);
+            match item {
+                Value::Table(user) => laid.push(Value::Table(self.lay_over(options, defaults(), user, &path))),
+                _ => self.problem(&path, "expected a table".to_owned()),
+            }
+        }
+        laid
+    }
+
+    fn check(&mut self, path: &str, option: &Opt, words: &str, check: fn(&Value) -> Result<(), String>, value: &Value) {
+        if let Err(message) = check(value) {
+            // A type that says itself what it expects is believed; serde's own words are replaced.
+            let message = if message.starts_with("expected") && !message.contains("invalid") {
+                message
+            } else {
+                let hint = choice_hint(words, value);
+                format!("expected {words}, found {}{hint}", brief(value))
+            };
+            self.problem(path, message);
+            return;
+        }
+        let number = value.as_integer();
+        if let (Some((least, greatest)), Some(number)) = (option.meta.range, number)
+            && !(least..=greatest).contains(&number)
+        {
+            let unit = option.meta.unit;
+            self.problem(path, format!("expected {least} to {greatest} {unit}, found {number}"));
+        }
+        if value.as_float().is_some_and(|f| !f.is_finite() || f < 0.0) {
+            self.problem(path, format!("expected a number that is not negative, found {value}"));
+        }
+    }
+
+    fn unknown(&mut self, options: &[Opt], path: &str, key: &str) {
+        let message = match nearest(key, options.iter().map(|o| o.name)) {
+            Some(near) => format!("there is no such option; is `{near}` meant?"),
+            None => {
+                let known: Vec<&str> = options.iter().map(|o| o.name).collect();
+                format!("there is no such option; here are: {}", known.join(", "))
+            }
+        };
+        self.problem(path, message);
+    }
+
+    fn problem(&mut self, option: &str, message: String) {
+        self.problem_at(option, option, message);
+    }
+
+    fn problem_at(&mut self, at: &str, option: &str, message: String) {
+        let (place, line) = self.places.get(at).cloned().unwrap_or_else(|| ("configuration".to_owned(), None));
+        self.problems.push(Problem { place, line, option: option.to_owned(), message });
+    }
+}
+
+fn main_tenant(file: &File, name: OwnedServerName) -> Tenant {
+    Tenant {
+        data_dir: tenant_dir(&file.server.data_dir, &name),
+        public_base_url: base_url(file.server.public_base_url.as_deref(), &name),
+        federation_address: file.server.federation_address.clone(),
+        registration: file.registration.clone(),
+        login: file.login.clone(),
+        rooms: file.rooms.clone(),
+        federation: file.federation.clone(),
+        url_previews: file.url_previews.clone(),
+        limits: file.limits.clone(),
+        media: file.media.clone(),
+        presence: file.presence.clone(),
+        application_services: file.application_services.clone(),
+        mail: file.mail.clone(),
+        turn: file.turn.clone(),
+        contact: file.contact.clone(),
+        name,
+    }
+}
+
+fn tenant(entry: TenantEntry, data_dir: &Path) -> Option<Tenant> {
+    let name = entry.name?;
+    Some(Tenant {
+        data_dir: tenant_dir(data_dir, &name),
+        public_base_url: base_url(entry.public_base_url.as_deref(), &name),
+        federation_address: entry.federation_address,
+        registration: entry.registration,
+        login: entry.login,
+        rooms: entry.rooms,
+        federation: entry.federation,
+        url_previews: entry.url_previews,
+        limits: entry.limits,
+        media: entry.media,
+        presence: entry.presence,
+        application_services: entry.application_services,
+        mail: entry.mail,
+        turn: entry.turn,
+        contact: entry.contact,
+        name,
+    })
+}
+
+/// A tenant's directory: its name, with what a file system may not like replaced.
+fn tenant_dir(data_dir: &Path, name: &OwnedServerName) -> PathBuf {
+    data_dir.join("tenants").join(name.as_str().replace([':', '[', ']'], "_"))
+}
+
+fn base_url(given: Option<&str>, name: &OwnedServerName) -> String {
+    match given {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("https://{name}"),
+    }
+}
+
+/// The shape of an option named with dots, outside of lists.
+fn find(path: &str) -> Option<Shape> {
+    let mut options = File::options();
+    let mut keys = path.split('.').peekable();
+    while let Some(key) = keys.next() {
+        let option = options.into_iter().find(|o| o.name == key)?;
+        match option.shape {
+            shape if keys.peek().is_none() => return Some(shape),
+            Shape::Table { options: inner, .. } => options = inner(),
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn choice_hint(words: &str, value: &Value) -> String {
+    let Some(found) = value.as_str() else { return String::new() };
+    match nearest(found, words.split('"').skip(1).step_by(2)) {
+        Some(near) => format!("; is \"{near}\" meant?"),
+        None => String::new(),
+    }
+}
+
+/// A value for a message: never long, and never a table's content.
+fn brief(value: &Value) -> String {
+    match value {
+        Value::Table(_) => "a table".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::String(text) if text.chars().count() > 40 => "a long text".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
+}

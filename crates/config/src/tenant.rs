@@ -1,0 +1,337 @@
+//! Options of one server name (a tenant). Each may be set for all, and again for one.
+
+use std::path::PathBuf;
+
+use ruma::{OwnedServerName, OwnedUserId, RoomVersionId};
+
+use crate::process::networks_that_are_not_public;
+use crate::{Network, Secret};
+
+/// One server name with all that holds for it: what the server is built from.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// The server name.
+    pub name: OwnedServerName,
+    /// Its own directory, under `server.data_dir`.
+    pub data_dir: PathBuf,
+    /// Where clients reach it, without a slash at the end.
+    pub public_base_url: String,
+    /// Where other servers reach it, if that is to be published.
+    pub federation_address: Option<OwnedServerName>,
+    /// `[registration]`
+    pub registration: Registration,
+    /// `[login]`
+    pub login: Login,
+    /// `[rooms]`
+    pub rooms: Rooms,
+    /// `[federation]`
+    pub federation: Federation,
+    /// `[url_previews]`
+    pub url_previews: UrlPreviews,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[media]`
+    pub media: Media,
+    /// `[presence]`
+    pub presence: Presence,
+    /// `[application_services]`
+    pub application_services: ApplicationServices,
+    /// `[mail]`
+    pub mail: Option<Mail>,
+    /// `[turn]`
+    pub turn: Option<Turn>,
+    /// `[contact]`
+    pub contact: Contact,
+}
+
+section! {
+    /// A further server name in this process.
+    pub struct TenantEntry {
+        /// The name that ends every user id here.
+        name: Option<OwnedServerName> = None => PLAIN.required().example("\"example.com\""),
+        /// As `server.public_base_url`.
+        public_base_url: Option<String> = None => PLAIN.live().example("\"https://matrix.example.com\""),
+        /// As `server.federation_address`.
+        federation_address: Option<OwnedServerName> = None => PLAIN.live().example("\"matrix.example.com:443\""),
+        /// As `[registration]`.
+        registration: Registration = Registration::default() => PLAIN,
+        /// As `[login]`.
+        login: Login = Login::default() => PLAIN,
+        /// As `[rooms]`.
+        rooms: Rooms = Rooms::default() => PLAIN,
+        /// As `[federation]`.
+        federation: Federation = Federation::default() => PLAIN,
+        /// As `[url_previews]`.
+        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN,
+        /// As `[limits]`.
+        limits: Limits = Limits::default() => PLAIN,
+        /// As `[media]`.
+        media: Media = Media::default() => PLAIN,
+        /// As `[presence]`.
+        presence: Presence = Presence::default() => PLAIN,
+        /// As `[application_services]`.
+        application_services: ApplicationServices = ApplicationServices::default() => PLAIN,
+        /// As `[mail]`.
+        mail: Option<Mail> = None => PLAIN,
+        /// As `[turn]`.
+        turn: Option<Turn> = None => PLAIN,
+        /// As `[contact]`.
+        contact: Contact = Contact::default() => PLAIN,
+    }
+}
+
+section! {
+    /// Who may make an account.
+    pub struct Registration {
+        /// Whether anyone may, without further proof.
+        open: bool = false => PLAIN.live(),
+        /// Whether guests get in: accounts without a password that may only read and speak in rooms that allow guests.
+        guests: bool = false => PLAIN.live(),
+        /// Registration tokens: whoever knows one may make an account. More can be made in the administration API.
+        tokens: Vec<Secret> = Vec::new() => PLAIN.live(),
+        /// Whoever knows this secret may make any account, an administrator's too, at `/_synapse/admin/v1/register`.
+        shared_secret: Option<Secret> = None => PLAIN.live().example("\"a long random text\""),
+        /// Terms that a new account must accept.
+        terms: Option<Terms> = None => PLAIN,
+        /// Google's or a compatible check that a person registers.
+        recaptcha: Option<Recaptcha> = None => PLAIN,
+        /// Shortest password accepted.
+        password_length_min: u32 = 8 => PLAIN.unit("characters").range(1, 512).live(),
+    }
+}
+
+section! {
+    /// Terms that a new account must accept.
+    pub struct Terms {
+        /// Their version; accepting again is asked for when it changes.
+        version: String = "1.0".to_owned() => PLAIN.live(),
+        /// What they are called.
+        name: String = "Terms of service".to_owned() => PLAIN.live(),
+        /// Where they stand.
+        url: String = String::new() => PLAIN.required().live().example("\"https://example.org/terms\""),
+    }
+}
+
+section! {
+    /// A check that a person registers.
+    pub struct Recaptcha {
+        /// Where answers are verified.
+        verify_url: String = "https://www.google.com/recaptcha/api/siteverify".to_owned() => PLAIN.live(),
+        /// The site key.
+        public_key: String = String::new() => PLAIN.required().live().example("\"public\""),
+        /// The secret key.
+        private_key: Option<Secret> = None => PLAIN.required().live().example("\"secret\""),
+    }
+}
+
+section! {
+    /// How people log in.
+    pub struct Login {
+        /// Whether passwords do.
+        password: bool = true => PLAIN.live(),
+        /// How long an access token lasts for clients that can refresh it.
+        access_token_ms: u64 = 3_600_000 => PLAIN.unit("ms").range(10_000, 31_536_000_000).live(),
+        /// A CAS server that people log in at.
+        cas: Option<Cas> = None => PLAIN,
+    }
+}
+
+section! {
+    /// A CAS server.
+    pub struct Cas {
+        /// Its address.
+        server_url: String = String::new() => PLAIN.required().example("\"https://cas.example.org\""),
+    }
+}
+
+choices! {
+    /// Who may do something.
+    pub enum Who {
+        /// Every account of this server.
+        Everyone = "everyone",
+        /// Administrators of this server.
+        Administrators = "administrators",
+        /// Nobody.
+        Nobody = "nobody",
+    }
+}
+
+choices! {
+    /// Which new rooms are encrypted when their maker does not say.
+    pub enum EncryptedByDefault {
+        /// Those made as private chats.
+        Private = "private",
+        /// All.
+        All = "all",
+        /// None.
+        None = "none",
+    }
+}
+
+section! {
+    /// What new rooms are like, and who sees the room directory.
+    pub struct Rooms {
+        /// The version of new rooms.
+        default_version: RoomVersionId = RoomVersionId::V12 => PLAIN.live(),
+        /// Who may put rooms into the public directory.
+        publish: Who = Who::Everyone => PLAIN.live(),
+        /// Whether the public directory is shown to anyone.
+        public_directory_without_login: bool = false => PLAIN.live(),
+        /// Whether the public directory is shown to other servers.
+        public_directory_over_federation: bool = false => PLAIN.live(),
+        /// Which new rooms are end-to-end encrypted when their maker does not say.
+        encrypted_by_default: EncryptedByDefault = EncryptedByDefault::Private => PLAIN.live(),
+    }
+}
+
+choices! {
+    /// What holds for servers on neither list.
+    pub enum FederationPolicy {
+        /// They are talked with.
+        Open = "open",
+        /// They are not.
+        Closed = "closed",
+    }
+}
+
+section! {
+    /// With which other servers this one talks.
+    pub struct Federation {
+        /// Whether at all.
+        enabled: bool = true => PLAIN.live(),
+        /// What holds for servers that are on neither list below.
+        policy: FederationPolicy = FederationPolicy::Open => PLAIN.live(),
+        /// Servers that are talked with (`*` and `?` stand for any text and character).
+        allow: Vec<String> = Vec::new() => PLAIN.live(),
+        /// Servers that are not; this list is the stronger one.
+        deny: Vec<String> = Vec::new() => PLAIN.live(),
+        /// PEM files with certificate authorities that are trusted besides the public ones.
+        trusted_certificates: Vec<PathBuf> = Vec::new() => PLAIN,
+        /// Addresses that are never connected to, whatever a server name resolves to.
+        denied_networks: Vec<Network> = networks_that_are_not_public() => PLAIN,
+        /// Servers that are asked for another server's signing keys when it does not answer itself.
+        key_servers: Vec<OwnedServerName> = Vec::new() => PLAIN.live().example("[\"matrix.org\"]"),
+    }
+}
+
+section! {
+    /// Previews of web pages.
+    pub struct UrlPreviews {
+        /// Whether the server fetches pages for them. A page's owner then sees that its address was sent.
+        enabled: bool = false => PLAIN.live(),
+    }
+}
+
+section! {
+    /// So many a second in the long run, so many at once.
+    pub struct Rate {
+        /// How fast what was used comes back.
+        per_second: f64 = 10.0 => PLAIN.unit("per second").live(),
+        /// How many at once.
+        burst: u32 = 50 => PLAIN.range(1, 10_000_000).live(),
+    }
+}
+
+const fn rate(per_second: f64, burst: u32) -> Rate {
+    Rate { per_second, burst }
+}
+
+section! {
+    /// How much one user, address or server may do.
+    pub struct Limits {
+        /// Attempts to log in, for each address and account.
+        login: Rate = rate(0.2, 10) => PLAIN,
+        /// New accounts, for each address.
+        registration: Rate = rate(0.1, 5) => PLAIN,
+        /// Messages and other events, for each user.
+        messages: Rate = rate(10.0, 100) => PLAIN,
+        /// Joins, for each user.
+        joins: Rate = rate(0.5, 20) => PLAIN,
+        /// Invites, for each user.
+        invites: Rate = rate(0.5, 30) => PLAIN,
+        /// Requests of another server.
+        federation: Rate = rate(100.0, 1_000) => PLAIN,
+        /// Longest upload.
+        upload_bytes_max: u64 = 50 * 1024 * 1024 => PLAIN.unit("bytes").range(1, i64::MAX).live(),
+        /// Longest time a `/sync` may wait. Higher saves requests, lower frees connections sooner.
+        sync_wait_ms_max: u64 = 30_000 => PLAIN.unit("ms").range(0, 600_000).live(),
+    }
+}
+
+section! {
+    /// Uploaded files.
+    pub struct Media {
+        /// Where they are kept: a directory or `file:///…`. Default: `media` in the tenant's directory.
+        store: Option<String> = None => PLAIN.example("\"/srv/samtal/media\""),
+    }
+}
+
+section! {
+    /// Whether people see who is online.
+    pub struct Presence {
+        /// Whether presence is kept and shown.
+        enabled: bool = true => PLAIN.live(),
+    }
+}
+
+section! {
+    /// Bridges and bots.
+    pub struct ApplicationServices {
+        /// Their registration files (YAML).
+        registrations: Vec<PathBuf> = Vec::new() => PLAIN,
+    }
+}
+
+choices! {
+    /// How the connection to the mail server is protected.
+    pub enum MailTls {
+        /// Not at all.
+        None = "none",
+        /// By STARTTLS.
+        StartTls = "starttls",
+        /// TLS from the beginning.
+        Tls = "tls",
+    }
+}
+
+section! {
+    /// The mail server.
+    pub struct Mail {
+        /// Its host.
+        smtp_host: String = "localhost".to_owned() => PLAIN,
+        /// Its port.
+        smtp_port: u16 = 25 => PLAIN,
+        /// How the connection is protected.
+        tls: MailTls = MailTls::None => PLAIN,
+        /// The user there.
+        username: Option<String> = None => PLAIN.example("\"samtal\""),
+        /// The password there.
+        password: Option<Secret> = None => PLAIN.example("\"secret\""),
+        /// The sender's address.
+        from: String = String::new() => PLAIN.required().example("\"samtal@example.org\""),
+    }
+}
+
+section! {
+    /// A TURN server for calls.
+    pub struct Turn {
+        /// Its addresses.
+        uris: Vec<String> = Vec::new() => PLAIN.required().live().example("[\"turn:turn.example.org?transport=udp\"]"),
+        /// The secret shared with it, from which each client's password is made.
+        shared_secret: Option<Secret> = None => PLAIN.required().live().example("\"secret\""),
+        /// How long such a password lasts.
+        lifetime_ms: u64 = 86_400_000 => PLAIN.unit("ms").range(60_000, 604_800_000).live(),
+    }
+}
+
+section! {
+    /// Whom to turn to.
+    pub struct Contact {
+        /// Mail address of the server's administrators.
+        email: Option<String> = None => PLAIN.live().example("\"matrix@example.org\""),
+        /// User id of one.
+        matrix_id: Option<OwnedUserId> = None => PLAIN.live().example("\"@admin:example.org\""),
+        /// A page with help.
+        support_page: Option<String> = None => PLAIN.live().example("\"https://example.org/help\""),
+    }
+}

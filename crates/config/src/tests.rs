@@ -1,0 +1,247 @@
+//! What an operator notices of the configuration.
+
+use super::*;
+
+fn problems(text: &str) -> Vec<String> {
+    match Config::from_text(text) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Wrong(problems)) => problems.iter().map(ToString::to_string).collect(),
+        Err(other) => vec![other.to_string()],
+    }
+}
+
+#[test]
+fn a_name_is_all_that_is_needed() {
+    let config = Config::from_text("[server]\nname = 'example.org'").unwrap();
+    assert_eq!(config.tenants.len(), 1);
+    assert_eq!(config.tenants[0].name, "example.org");
+    assert_eq!(config.tenants[0].public_base_url, "https://example.org");
+    assert!(!config.tenants[0].registration.open);
+    assert_eq!(config.file.listeners.len(), 1);
+}
+
+#[test]
+fn a_wrong_word_is_told_with_line_and_suggestion() {
+    assert_eq!(
+        problems("[server]\nname = 'example.org'\n\n[registraton]\nopen = true"),
+        ["samtal.toml:4: registraton: there is no such option; is `registration` meant?"]
+    );
+    assert_eq!(
+        problems("[log]\nformat = 'jsn'"),
+        ["samtal.toml:2: log.format: expected one of \"text\", \"json\", found \"jsn\"; is \"json\" meant?"]
+    );
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let found = problems("[server]\nname = 3\n[limits]\nsync_wait_ms_max = 700000\n[[listeners]]\naddress = 'here'");
+    assert_eq!(
+        found,
+        [
+            "samtal.toml:4: limits.sync_wait_ms_max: expected 0 to 600000 ms, found 700000",
+            "samtal.toml:6: listeners[1].address: expected address and port, found \"here\"",
+            "samtal.toml:2: server.name: expected server name, found 3",
+        ]
+    );
+}
+
+#[test]
+fn a_table_with_a_required_option_needs_it() {
+    assert_eq!(
+        problems("[[listeners]]\ntls = { certificate = 'a' }"),
+        ["samtal.toml:2: listeners[1].tls.private_key: must be given"]
+    );
+}
+
+#[test]
+fn a_rate_half_given_keeps_its_own_default_for_the_rest() {
+    let config = Config::from_text("[limits.login]\nburst = 77").unwrap();
+    assert_eq!(config.file.limits.login.burst, 77);
+    assert_eq!(config.file.limits.login.per_second, 0.2);
+}
+
+#[test]
+fn a_whole_number_is_a_number_too() {
+    assert_eq!(problems("[limits.login]\nper_second = 100000"), Vec::<String>::new());
+}
+
+#[test]
+fn variables_win_over_the_file() {
+    let dir = std::env::temp_dir().join(format!("samtal-config-{}", std::process::id()));
+    std::fs::write(&dir, "[server]\nname = 'a.example'\n").unwrap();
+    let source = Source {
+        file: Some(dir.clone()),
+        environment: [
+            ("SAMTAL_SERVER__NAME", "b.example"),
+            ("SAMTAL_FEDERATION__DENIED_NETWORKS", "10.0.0.0/8, ::1"),
+            ("SAMTAL_REGISTRATION__OPEN", "true"),
+            ("SAMTAL_LISTENERS", "[{ address = '0.0.0.0:1', serve = ['metrics'] }]"),
+            ("SAMTAL_CONFIG", "elsewhere"),
+            ("HOME", "/"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .to_vec(),
+        arguments: Vec::new(),
+    };
+    let config = source.load().unwrap();
+    std::fs::remove_file(dir).unwrap();
+    assert_eq!(config.tenants[0].name, "b.example");
+    assert_eq!(config.tenants[0].federation.denied_networks.len(), 2);
+    assert!(config.tenants[0].registration.open);
+    assert_eq!(config.file.listeners[0].serve, [process::Serve::Metrics]);
+}
+
+#[test]
+fn a_wrong_variable_is_told_by_its_name() {
+    let source = Source {
+        environment: vec![("SAMTAL_SERVER__NANE".to_owned(), "x".to_owned())],
+        ..Source::default()
+    };
+    assert_eq!(
+        source.load().unwrap_err().to_string(),
+        "variable SAMTAL_SERVER__NANE: server.nane: there is no such option; is `name` meant?"
+    );
+}
+
+#[test]
+fn a_tenant_takes_over_what_it_does_not_say() {
+    let config = Config::from_text(
+        "[registration]\nopen = true\nguests = true\n[mail]\nfrom = 'a@b'\n\
+         [[tenants]]\nname = 'a.example'\n[tenants.registration]\nopen = false\n[[tenants]]\nname = 'b.example'",
+    )
+    .unwrap();
+    let [a, b] = &config.tenants[..] else { panic!("two tenants") };
+    assert!(!a.registration.open && a.registration.guests && a.mail.is_some());
+    assert!(b.registration.open);
+    assert_ne!(a.data_dir, b.data_dir);
+}
+
+#[test]
+fn a_name_cannot_be_there_twice() {
+    assert_eq!(
+        problems("[server]\nname = 'a.example'\n[[tenants]]\nname = 'a.example'"),
+        ["samtal.toml:3: tenants: a.example is there twice"]
+    );
+}
+
+#[test]
+fn secrets_do_not_print() {
+    let config = Config::from_text("[registration]\nshared_secret = 'hush'\n[database]\nurl = 'postgres://x:hush@y/z'").unwrap();
+    assert!(!format!("{config:?}").contains("hush"));
+    assert_eq!(config.file.registration.shared_secret.unwrap().expose(), "hush");
+}
+
+#[test]
+fn the_example_file_is_right_with_and_without_its_comment_marks() {
+    Config::from_text(&example()).unwrap();
+    let open: String = example()
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with('[') || is_setting(rest) => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    if let Err(e) = Config::from_text(&open) {
+        panic!("{e}\n{open}");
+    }
+}
+
+/// With `SAMTAL_WRITE_DOCS=1` the pages are written instead of compared.
+#[test]
+fn the_pages_in_docs_are_fresh() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    for (name, fresh) in [("config.md", reference()), ("samtal.example.toml", example())] {
+        let path = docs.join(name);
+        if std::env::var_os("SAMTAL_WRITE_DOCS").is_some() {
+            std::fs::create_dir_all(&docs).unwrap();
+            std::fs::write(&path, &fresh).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == fresh, "docs/{name} is stale: SAMTAL_WRITE_DOCS=1 cargo test -p samtal-config");
+    }
+}
+
+fn is_setting(line: &str) -> bool {
+    line.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+}
+
+#[test]
+fn the_suites_words_are_understood() {
+    let config = Config::from_text(
+        r#"
+[server]
+name = "localhost:8800"
+data_dir = "/tmp/x"
+public_base_url = "https://localhost:8800"
+
+[[listeners]]
+address = "127.0.0.1:8800"
+serve = ["client", "federation"]
+
+[listeners.tls]
+certificate = "a"
+private_key = "b"
+
+[registration]
+open = true
+guests = true
+shared_secret = "reg_secret"
+
+[registration.recaptcha]
+verify_url = "u"
+public_key = "a"
+private_key = "b"
+
+[rooms]
+publish = "everyone"
+public_directory_without_login = true
+public_directory_over_federation = true
+default_version = "10"
+
+[federation]
+enabled = true
+trusted_certificates = ["a"]
+denied_networks = []
+
+[outgoing]
+trusted_certificates = ["a"]
+denied_networks = []
+
+[url_previews]
+enabled = true
+
+[limits.login]
+per_second = 100000
+burst = 100000
+
+[application_services]
+registrations = []
+
+[log]
+format = "text"
+level = "info"
+
+[mail]
+smtp_host = "localhost"
+smtp_port = 25
+from = "samtal@localhost"
+
+[login.cas]
+server_url = "x"
+"#,
+    )
+    .unwrap();
+    assert_eq!(config.tenants[0].rooms.default_version.as_str(), "10");
+    assert!(config.file.federation.denied_networks.is_empty());
+}
+
+#[test]
+fn networks_are_read_and_printed_alike() {
+    for text in ["10.0.0.0/8", "::1/128", "fc00::/7"] {
+        assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
+    }
+    assert_eq!("127.0.0.1".parse::<Network>().unwrap().prefix_bits, 32);
+    for wrong in ["10.0.0.0/33", "x", "10.0.0/8", "::/129"] {
+        assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+    }
+}
