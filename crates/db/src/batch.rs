@@ -1,0 +1,169 @@
+//! A write as a value.
+
+use crate::{Row, Sql, Value};
+
+/// Statements that become durable together or not at all, built from what was read before.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) changes: Vec<Change>,
+    returning: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) sql: Sql,
+    pub(crate) params: Vec<Value>,
+    pub(crate) expect: Expect,
+}
+
+/// What must hold for the batch to be kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Expect {
+    /// Any number of rows.
+    Any,
+    /// Exactly so many rows changed.
+    Changed(u64),
+    /// The statement answers rows, which the committer gets.
+    Returning,
+    /// The query answers at least one row.
+    Some,
+    /// The query answers no row.
+    None,
+}
+
+/// A row for the change log. What its fields hold for each kind is said in `samtal_model::ChangeKind`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The kind's number.
+    pub kind: i64,
+    /// A room id.
+    pub room: Option<Box<str>>,
+    /// A user id.
+    pub user: Option<Box<str>>,
+    /// Whatever else the kind refers to.
+    pub reference: Option<Box<str>>,
+}
+
+impl Change {
+    /// A change of this kind that names nothing yet.
+    pub fn new(kind: impl Into<i64>) -> Self {
+        Self { kind: kind.into(), room: None, user: None, reference: None }
+    }
+
+    /// Names the room.
+    #[must_use]
+    pub fn room(mut self, room: impl AsRef<str>) -> Self {
+        self.room = Some(room.as_ref().into());
+        self
+    }
+
+    /// Names the user.
+    #[must_use]
+    pub fn user(mut self, user: impl AsRef<str>) -> Self {
+        self.user = Some(user.as_ref().into());
+        self
+    }
+
+    /// Names what else it refers to.
+    #[must_use]
+    pub fn reference(mut self, reference: impl AsRef<str>) -> Self {
+        self.reference = Some(reference.as_ref().into());
+        self
+    }
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.changes.is_empty()
+    }
+
+    fn step(&mut self, sql: &Sql, params: Vec<Value>, expect: Expect) {
+        self.steps.push(Step { sql: *sql, params, expect });
+    }
+
+    /// Adds a statement that may change any number of rows.
+    pub fn exec(&mut self, sql: &Sql, params: Vec<Value>) {
+        self.step(sql, params, Expect::Any);
+    }
+
+    /// Adds a statement that must change exactly `rows` rows, else the batch is refused as a conflict.
+    pub fn expect(&mut self, sql: &Sql, params: Vec<Value>, rows: u64) {
+        self.step(sql, params, Expect::Changed(rows));
+    }
+
+    /// Adds a query that must answer at least one row, else the batch is refused as a conflict.
+    pub fn require(&mut self, sql: &Sql, params: Vec<Value>) {
+        self.step(sql, params, Expect::Some);
+    }
+
+    /// Adds a query that must answer no row, else the batch is refused as a conflict.
+    pub fn forbid(&mut self, sql: &Sql, params: Vec<Value>) {
+        self.step(sql, params, Expect::None);
+    }
+
+    /// Adds a statement whose rows (`RETURNING`, or a query) the committer gets: the index into [`Committed::rows`].
+    pub fn returning(&mut self, sql: &Sql, params: Vec<Value>) -> usize {
+        self.step(sql, params, Expect::Returning);
+        self.returning += 1;
+        self.returning - 1
+    }
+
+    /// Appends a row to the change log. The answer is a parameter that stands for the row's position, given at commit.
+    pub fn log(&mut self, change: Change) -> Value {
+        self.changes.push(change);
+        Value::Position(self.changes.len() - 1)
+    }
+
+    /// Moves the named cursor to `position`, never backwards.
+    pub fn cursor(&mut self, name: &str, position: i64) {
+        self.exec(&CURSOR_SET, vec![name.into(), position.into()]);
+    }
+
+    /// Adds all of `other` behind what is here. Positions and returned rows of `other` count on from here.
+    pub fn append(&mut self, other: Self) {
+        let offset = self.changes.len();
+        self.returning += other.returning;
+        self.changes.extend(other.changes);
+        self.steps.extend(other.steps.into_iter().map(|mut step| {
+            for param in &mut step.params {
+                if let Value::Position(index) = param {
+                    *index += offset;
+                }
+            }
+            step
+        }));
+    }
+}
+
+const CURSOR_SET: Sql = crate::sql!(
+    "INSERT INTO cursor (name, position) VALUES ($1, $2)
+     ON CONFLICT (name) DO UPDATE SET position = excluded.position WHERE excluded.position > cursor.position"
+);
+
+/// What a commit gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Committed {
+    /// Position of the batch's first change; meaningless for a batch without changes.
+    pub first_position: i64,
+    /// Position of the last change of the batch, or of the log before it for a batch without changes.
+    pub last_position: i64,
+    /// For each returning statement, in order, its rows.
+    pub rows: Vec<Vec<Row>>,
+}
+
+impl Committed {
+    /// The position that stands for what [`Batch::log`] returned.
+    pub fn position_of(&self, value: &Value) -> i64 {
+        match value {
+            Value::Position(index) => self.first_position + i64::try_from(*index).unwrap_or(0),
+            _ => self.last_position,
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The one handle that the crates above hold.
+
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    Batch, Changes, Committed, DbError, LoggedChange, Row, Schema, Sql, Value, params,
+    postgres::{self, Postgres},
+    schema,
+    sqlite::{self, Sqlite},
+};
+
+/// Groups of changes that a slow reader may fall behind before it reads from the table instead.
+const LIVE_GROUPS: usize = 1_024;
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub enum Options {
+    /// A SQLite file; it is created with its directory when it is not there.
+    Sqlite {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// A schema in a PostgreSQL database; it is created when it is not there.
+    Postgres {
+        /// `postgres://user:password@host/database`, or a key-value connection string.
+        url: String,
+        /// Name of the schema: letters, digits and `_`.
+        schema: String,
+        /// Most connections that this process keeps.
+        connections_max: usize,
+    },
+}
+
+/// One tenant's database. Cheap to clone.
+#[derive(Clone)]
+pub struct Db(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    announcer: Announcer,
+    leases: Arc<Mutex<HashSet<String>>>,
+}
+
+enum Engine {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0.engine {
+            Engine::Sqlite(_) => "Db(SQLite)",
+            Engine::Postgres(_) => "Db(PostgreSQL)",
+        })
+    }
+}
+
+/// Tells readers of the change log what has been committed.
+#[derive(Clone)]
+pub(crate) struct Announcer {
+    live: broadcast::Sender<Arc<[LoggedChange]>>,
+    head: watch::Sender<i64>,
+}
+
+impl Announcer {
+    pub(crate) fn announce(&self, changes: Vec<LoggedChange>) {
+        let Some(last) = changes.last().map(|change| change.position) else { return };
+        self.head.send_modify(|head| *head = last.max(*head));
+        // Nobody listening is fine: readers start from the table.
+        let _ = self.live.send(changes.into());
+    }
+
+    /// Where the log stands when the database is opened.
+    pub(crate) fn start_at(&self, position: i64) {
+        self.head.send_modify(|head| *head = position.max(*head));
+    }
+
+    pub(crate) fn head(&self) -> i64 {
+        *self.head.borrow()
+    }
+}
+
+impl Db {
+    /// Opens the database, runs the migrations that are new, and reads where the change log stands.
+    pub async fn open(options: &Options, schemas: &[Schema]) -> Result<Self, DbError> {
+        let announcer = Announcer { live: broadcast::channel(LIVE_GROUPS).0, head: watch::channel(0).0 };
+        let schemas: Vec<Schema> = std::iter::once(schema::OWN).chain(schemas.iter().copied()).collect();
+        let engine = match options {
+            Options::Sqlite { path } => Engine::Sqlite(Sqlite::open(path, &schemas, announcer.clone())?),
+            Options::Postgres { url, schema, connections_max } => {
+                Engine::Postgres(Postgres::open(url, schema, *connections_max, &schemas, announcer.clone()).await?)
+            }
+        };
+        let db = Self(Arc::new(Inner { engine, announcer, leases: Arc::default() }));
+        let head = db.query_opt(&schema::HEAD, vec![]).await?.map_or(Ok(0), |row| row.int(0))?;
+        db.0.announcer.start_at(head);
+        Ok(db)
+    }
+
+    /// Makes the batch durable, or refuses all of it. Waits until it is on disk. Safe to cancel: the batch is then either
+    /// kept whole or not at all.
+    pub async fn commit(&self, batch: Batch) -> Result<Committed, DbError> {
+        match &self.0.engine {
+            Engine::Sqlite(engine) => engine.commit(batch).await,
+            Engine::Postgres(engine) => engine.commit(batch).await,
+        }
+    }
+
+    /// The rows of one statement. On SQLite it runs on the calling thread: for statements that touch few rows.
+    pub async fn query(&self, sql: &Sql, params: Vec<Value>) -> Result<Vec<Row>, DbError> {
+        match &self.0.engine {
+            Engine::Sqlite(engine) => engine.query(sql, &params),
+            Engine::Postgres(engine) => engine.query(sql, &params).await,
+        }
+    }
+
+    /// The first row of one statement, if there is one.
+    pub async fn query_opt(&self, sql: &Sql, params: Vec<Value>) -> Result<Option<Row>, DbError> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// As [`Db::query`], for statements that may touch many rows: they do not hold up a worker thread.
+    pub async fn scan(&self, sql: &'static Sql, params: Vec<Value>) -> Result<Vec<Row>, DbError> {
+        if let Engine::Postgres(engine) = &self.0.engine {
+            return engine.query(sql, &params).await;
+        }
+        let db = self.clone();
+        tokio::task::spawn_blocking(move || match &db.0.engine {
+            Engine::Sqlite(engine) => engine.query(sql, &params),
+            Engine::Postgres(_) => Err(DbError::Closed),
+        })
+        .await
+        .map_err(|error| DbError::Engine(error.to_string(), None))?
+    }
+
+    /// A view on which several reads see one and the same moment. Hold it briefly.
+    pub async fn snapshot(&self) -> Result<Snapshot, DbError> {
+        Ok(Snapshot(match &self.0.engine {
+            Engine::Sqlite(engine) => SnapshotEngine::Sqlite(engine.snapshot()?),
+            Engine::Postgres(engine) => SnapshotEngine::Postgres(engine.snapshot().await?),
+        }))
+    }
+
+    /// The position up to which the change log can be read on this node, as far as this node has heard.
+    pub fn position(&self) -> i64 {
+        self.0.announcer.head()
+    }
+
+    /// As [`Db::position`], and asks the database where other nodes may have written.
+    pub async fn refresh(&self) -> Result<i64, DbError> {
+        if let Engine::Postgres(engine) = &self.0.engine {
+            engine.catch_up().await?;
+        }
+        Ok(self.position())
+    }
+
+    /// Waits until the change log has reached `position`.
+    pub async fn reached(&self, position: i64) -> Result<(), DbError> {
+        let mut head = self.0.announcer.head.subscribe();
+        head.wait_for(|head| *head >= position).await.map_err(|_| DbError::Closed)?;
+        Ok(())
+    }
+
+    /// A reader of all changes after `position`.
+    pub fn changes(&self, after: i64) -> Changes {
+        Changes::new(self.clone(), &self.0.announcer.live, after)
+    }
+
+    /// At most `limit` changes after `position`, in order.
+    pub async fn changes_after(&self, position: i64, limit: i64) -> Result<Vec<LoggedChange>, DbError> {
+        let rows = self.query(&schema::CHANGES_AFTER, params![position, limit]).await?;
+        rows.iter().map(LoggedChange::from_row).collect()
+    }
+
+    /// The saved position of the named cursor; 0 when there is none. It is moved with [`Batch::cursor`].
+    pub async fn cursor(&self, name: &str) -> Result<i64, DbError> {
+        self.query_opt(&schema::CURSOR, params![name]).await?.map_or(Ok(0), |row| row.int(0))
+    }
+
+    /// Deletes changes that every cursor has passed, keeping the newest `keep`.
+    pub async fn prune_log(&self, keep: i64) -> Result<(), DbError> {
+        let least = self.query_opt(&schema::CURSOR_LEAST, vec![]).await?;
+        let Some(least) = least.map(|row| row.opt_int(0)).transpose()?.flatten() else { return Ok(()) };
+        let mut batch = Batch::new();
+        batch.exec(&schema::LOG_PRUNE, params![least.min(self.position() - keep)]);
+        self.commit(batch).await.map(|_| ())
+    }
+
+    /// Work that must have one owner among all nodes: held until the lease is dropped. Nothing when another holds it.
+    pub async fn lease(&self, name: &str) -> Result<Option<Lease>, DbError> {
+        if !self.0.leases.lock().insert(name.to_owned()) {
+            return Ok(None);
+        }
+        let mut lease = Lease { name: name.to_owned(), leases: Arc::clone(&self.0.leases), _held: None };
+        if let Engine::Postgres(engine) = &self.0.engine {
+            match engine.advisory_lock(name).await? {
+                Some(held) => lease._held = Some(held),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(lease))
+    }
+
+    /// Whether the engine is PostgreSQL.
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.0.engine, Engine::Postgres(_))
+    }
+
+    /// Writes a consistent copy of a SQLite database to `path`, while it is in use.
+    pub async fn backup(&self, path: PathBuf) -> Result<(), DbError> {
+        let db = self.clone();
+        tokio::task::spawn_blocking(move || match &db.0.engine {
+            Engine::Sqlite(engine) => engine.backup(&path),
+            Engine::Postgres(_) => {
+                Err(DbError::Engine("PostgreSQL databases are backed up with PostgreSQL's own tools".into(), None))
+            }
+        })
+        .await
+        .map_err(|error| DbError::Engine(error.to_string(), None))?
+    }
+
+    /// Waits for the commits under way and refuses further ones.
+    pub async fn close(&self) {
+        match &self.0.engine {
+            Engine::Sqlite(engine) => engine.close().await,
+            Engine::Postgres(engine) => engine.close(Duration::from_secs(5)).await,
+        }
+    }
+}
+
+/// A consistent view; see [`Db::snapshot`].
+pub struct Snapshot(SnapshotEngine);
+
+enum SnapshotEngine {
+    Sqlite(sqlite::View),
+    Postgres(postgres::View),
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+impl Snapshot {
+    /// The rows of one statement.
+    pub async fn query(&self, sql: &Sql, params: Vec<Value>) -> Result<Vec<Row>, DbError> {
+        match &self.0 {
+            SnapshotEngine::Sqlite(view) => view.query(sql, &params),
+            SnapshotEngine::Postgres(view) => view.query(sql, &params).await,
+        }
+    }
+
+    /// The first row of one statement, if there is one.
+    pub async fn query_opt(&self, sql: &Sql, params: Vec<Value>) -> Result<Option<Row>, DbError> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+}
+
+/// Sole ownership of some work; see [`Db::lease`].
+pub struct Lease {
+    name: String,
+    leases: Arc<Mutex<HashSet<String>>>,
+    _held: Option<postgres::AdvisoryLock>,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({})", self.name)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.leases.lock().remove(&self.name);
+    }
+}

@@ -1,0 +1,363 @@
+//! SQLite: one writer thread that groups commits, readers that never wait for it.
+
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, types::Value as SqliteValue, types::ValueRef, vtab::array};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Batch, Committed, DbError, LoggedChange, Row, Schema, Sql, Value,
+    batch::{Expect, Step},
+    db::Announcer,
+    schema,
+};
+
+/// Batches that may wait for the writer.
+const WAITING_MAX: usize = 4_096;
+/// Batches in one commit.
+const GROUP_MAX: usize = 512;
+/// Reader connections that are kept when idle.
+const READERS_KEPT: usize = 8;
+const STATEMENTS_CACHED: usize = 256;
+
+pub(crate) struct Sqlite {
+    path: PathBuf,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    writer: Mutex<Option<mpsc::Sender<Waiting>>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+struct Waiting {
+    batch: Batch,
+    answer: oneshot::Sender<Result<Committed, DbError>>,
+}
+
+impl Sqlite {
+    pub(crate) fn open(path: &Path, schemas: &[Schema], announcer: Announcer) -> Result<Self, DbError> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(|error| DbError::Engine(error.to_string(), None))?;
+        }
+        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // An acknowledged write survives the loss of power; grouping makes that cheap.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        migrate(&mut connection, schemas)?;
+        let head = rows(&connection, &schema::HEAD, &[])?.first().map_or(Ok(0), |row| row.int(0))?;
+        let (sender, waiting) = mpsc::channel(WAITING_MAX);
+        let thread = std::thread::Builder::new()
+            .name("samtal-writer".into())
+            .spawn(move || Writer { connection, head, announcer }.run(waiting))
+            .map_err(|error| DbError::Engine(error.to_string(), None))?;
+        Ok(Self {
+            path: path.to_owned(),
+            readers: Arc::default(),
+            writer: Mutex::new(Some(sender)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<Committed, DbError> {
+        let writer = self.writer.lock().clone().ok_or(DbError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        writer.send(Waiting { batch, answer }).await.map_err(|_| DbError::Closed)?;
+        answered.await.map_err(|_| DbError::Closed)?
+    }
+
+    pub(crate) fn query(&self, sql: &Sql, params: &[Value]) -> Result<Vec<Row>, DbError> {
+        let reader = self.reader()?;
+        let answer = rows(&reader, sql, params);
+        keep(&self.readers, reader);
+        answer
+    }
+
+    pub(crate) fn snapshot(&self) -> Result<View, DbError> {
+        let reader = self.reader()?;
+        reader.execute_batch("BEGIN")?;
+        // A deferred transaction begins with its first read.
+        rows(&reader, &schema::HEAD, &[])?;
+        Ok(View { reader: Mutex::new(Some(reader)), readers: Arc::clone(&self.readers) })
+    }
+
+    pub(crate) fn backup(&self, to: &Path) -> Result<(), DbError> {
+        let reader = self.reader()?;
+        reader.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
+        keep(&self.readers, reader);
+        Ok(())
+    }
+
+    /// Lets the writer finish what waits, then closes its connection.
+    pub(crate) async fn close(&self) {
+        self.writer.lock().take();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        self.readers.lock().clear();
+    }
+
+    fn reader(&self) -> Result<Connection, DbError> {
+        if let Some(reader) = self.readers.lock().pop() {
+            return Ok(reader);
+        }
+        let reader = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        reader.pragma_update(None, "query_only", true)?;
+        Ok(reader)
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, DbError> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    array::load_module(&connection)?;
+    Ok(connection)
+}
+
+fn keep(readers: &Mutex<Vec<Connection>>, reader: Connection) {
+    let mut readers = readers.lock();
+    if readers.len() < READERS_KEPT {
+        readers.push(reader);
+    }
+}
+
+fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result<(), DbError> {
+    let failed = |owner: &str, error: &dyn std::fmt::Display| DbError::Migration(format!("{owner}: {error}"));
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    transaction.execute_batch(schema::MIGRATION_TABLE)?;
+    for schema in schemas {
+        let done = rows(&transaction, &schema::MIGRATION_LAST, &[schema.owner.into()])?;
+        let done = usize::try_from(done.first().map_or(Ok(0), |row| row.int(0))?).unwrap_or(0);
+        if done > schema.migrations.len() {
+            return Err(failed(schema.owner, &"the database was written by a newer version"));
+        }
+        for (index, migration) in schema.migrations.iter().enumerate().skip(done) {
+            transaction.execute_batch(&migration.for_sqlite()).map_err(|error| failed(schema.owner, &error))?;
+            execute(&transaction, &schema::MIGRATION_DONE, &[schema.owner.into(), (index + 1).into()])?;
+        }
+    }
+    Ok(transaction.commit()?)
+}
+
+/// A reader's open transaction.
+pub(crate) struct View {
+    reader: Mutex<Option<Connection>>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl View {
+    pub(crate) fn query(&self, sql: &Sql, params: &[Value]) -> Result<Vec<Row>, DbError> {
+        let reader = self.reader.lock();
+        rows(reader.as_ref().ok_or(DbError::Closed)?, sql, params)
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.lock().take()
+            && reader.execute_batch("ROLLBACK").is_ok()
+        {
+            keep(&self.readers, reader);
+        }
+    }
+}
+
+/// Owns the only connection that writes.
+struct Writer {
+    connection: Connection,
+    head: i64,
+    announcer: Announcer,
+}
+
+impl Writer {
+    fn run(mut self, mut waiting: mpsc::Receiver<Waiting>) {
+        while let Some(first) = waiting.blocking_recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP_MAX
+                && let Ok(next) = waiting.try_recv()
+            {
+                group.push(next);
+            }
+            self.commit(group);
+        }
+        let _ = self.connection.execute_batch("PRAGMA optimize");
+    }
+
+    /// Runs each batch in a savepoint, commits them together, tells readers, then answers.
+    fn commit(&mut self, group: Vec<Waiting>) {
+        let before = self.head;
+        let mut results = Vec::with_capacity(group.len());
+        let mut logged = Vec::new();
+        let committed = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(DbError::from).and_then(|()| {
+            for waiting in &group {
+                let logged_before = logged.len();
+                let result = self.run_batch(&waiting.batch, &mut logged);
+                if result.is_err() {
+                    logged.truncate(logged_before);
+                }
+                if self.connection.is_autocommit() {
+                    // The engine gave up the whole transaction (a full disk): all batches of the group go with it.
+                    return Err(result.err().unwrap_or(DbError::Full));
+                }
+                results.push(result);
+            }
+            if self.head != before {
+                execute(&self.connection, &schema::HEAD_SET, &[self.head.into()])?;
+            }
+            Ok(self.connection.execute_batch("COMMIT")?)
+        });
+        match committed {
+            Ok(()) => {
+                self.announcer.announce(logged);
+                for (waiting, result) in group.into_iter().zip(results) {
+                    let _ = waiting.answer.send(result);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a commit failed; its {} batches are refused", group.len());
+                if !self.connection.is_autocommit() {
+                    let _ = self.connection.execute_batch("ROLLBACK");
+                }
+                self.head = before;
+                for waiting in group {
+                    let _ = waiting.answer.send(Err(same(&error)));
+                }
+            }
+        }
+    }
+
+    fn run_batch(&mut self, batch: &Batch, logged: &mut Vec<LoggedChange>) -> Result<Committed, DbError> {
+        let before = self.head;
+        self.connection.prepare_cached("SAVEPOINT batch")?.raw_execute()?;
+        let result = self.run_steps(batch, logged);
+        if result.is_err() {
+            self.head = before;
+            if !self.connection.is_autocommit() {
+                self.connection.execute_batch("ROLLBACK TO batch")?;
+            }
+        }
+        if !self.connection.is_autocommit() {
+            self.connection.prepare_cached("RELEASE batch")?.raw_execute()?;
+        }
+        result
+    }
+
+    fn run_steps(&mut self, batch: &Batch, logged: &mut Vec<LoggedChange>) -> Result<Committed, DbError> {
+        let first_position = self.head + 1;
+        for change in &batch.changes {
+            self.head += 1;
+            let params = [
+                Value::Int(self.head),
+                Value::Int(change.kind),
+                change.room.clone().into(),
+                change.user.clone().into(),
+                change.reference.clone().into(),
+            ];
+            execute(&self.connection, &schema::CHANGE_INSERT, &params)?;
+            logged.push(LoggedChange { position: self.head, change: change.clone() });
+        }
+        let mut answer = Committed { first_position, last_position: self.head, rows: Vec::new() };
+        for step in &batch.steps {
+            if let Some(rows) = run_step(&self.connection, step, first_position)? {
+                answer.rows.push(rows);
+            }
+        }
+        Ok(answer)
+    }
+}
+
+fn run_step(connection: &Connection, step: &Step, first_position: i64) -> Result<Option<Vec<Row>>, DbError> {
+    let refused = |what: &str| Err(DbError::Conflict(format!("{}: {what}", step.sql.name())));
+    let mut statement = connection.prepare_cached(&step.sql.for_sqlite())?;
+    bind(&mut statement, &step.params, first_position)?;
+    match step.expect {
+        Expect::Any => {
+            if statement.column_count() > 0 {
+                collect(&mut statement)?;
+            } else {
+                statement.raw_execute()?;
+            }
+        }
+        Expect::Changed(expected) => {
+            let changed = statement.raw_execute()? as u64;
+            if changed != expected {
+                return refused(&format!("{changed} rows changed, expected {expected}"));
+            }
+        }
+        Expect::Returning => return collect(&mut statement).map(Some),
+        Expect::Some if collect(&mut statement)?.is_empty() => return refused("no row"),
+        Expect::None if !collect(&mut statement)?.is_empty() => return refused("a row"),
+        Expect::Some | Expect::None => {}
+    }
+    Ok(None)
+}
+
+fn rows(connection: &Connection, sql: &Sql, params: &[Value]) -> Result<Vec<Row>, DbError> {
+    let mut statement = connection.prepare_cached(&sql.for_sqlite())?;
+    bind(&mut statement, params, 0)?;
+    collect(&mut statement)
+}
+
+fn execute(connection: &Connection, sql: &Sql, params: &[Value]) -> Result<usize, DbError> {
+    let mut statement = connection.prepare_cached(&sql.for_sqlite())?;
+    bind(&mut statement, params, 0)?;
+    Ok(statement.raw_execute()?)
+}
+
+fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value], first_position: i64) -> Result<(), DbError> {
+    for (index, value) in params.iter().enumerate() {
+        let index = index + 1;
+        match value {
+            Value::Null => statement.raw_bind_parameter(index, rusqlite::types::Null)?,
+            Value::Int(int) => statement.raw_bind_parameter(index, int)?,
+            Value::Text(text) => statement.raw_bind_parameter(index, &**text)?,
+            Value::Blob(bytes) => statement.raw_bind_parameter(index, &**bytes)?,
+            Value::Ints(list) => statement.raw_bind_parameter(index, array_of(list, |int| (*int).into()))?,
+            Value::Texts(list) => statement.raw_bind_parameter(index, array_of(list, |text| text.clone().into()))?,
+            Value::Blobs(list) => statement.raw_bind_parameter(index, array_of(list, |bytes| bytes.clone().into()))?,
+            Value::Position(offset) => {
+                statement.raw_bind_parameter(index, first_position + i64::try_from(*offset).unwrap_or(0))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn array_of<T>(list: &[T], value: impl Fn(&T) -> SqliteValue) -> Rc<Vec<SqliteValue>> {
+    Rc::new(list.iter().map(value).collect())
+}
+
+fn collect(statement: &mut rusqlite::Statement<'_>) -> Result<Vec<Row>, DbError> {
+    let columns = statement.column_count();
+    let mut rows = statement.raw_query();
+    let mut answer = Vec::new();
+    while let Some(row) = rows.next()? {
+        let mut values = Vec::with_capacity(columns);
+        for column in 0..columns {
+            values.push(match row.get_ref(column)? {
+                ValueRef::Null => Value::Null,
+                ValueRef::Integer(int) => Value::Int(int),
+                ValueRef::Real(_) => Value::Null,
+                ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into()),
+                ValueRef::Blob(bytes) => Value::Blob(bytes.into()),
+            });
+        }
+        answer.push(Row(values));
+    }
+    Ok(answer)
+}
+
+/// The error once more, for another batch of the same group.
+fn same(error: &DbError) -> DbError {
+    match error {
+        DbError::Full => DbError::Full,
+        DbError::Busy => DbError::Busy,
+        DbError::Closed => DbError::Closed,
+        other => DbError::Engine(other.to_string(), None),
+    }
+}
