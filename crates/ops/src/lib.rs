@@ -1,0 +1,7 @@
+//! One tenant as a value, and one function for each thing that spans engines.
+
+mod homeserver;
+mod settings;
+
+pub use homeserver::{Homeserver, OpenError};
+pub use settings::Settings;

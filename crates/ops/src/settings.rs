@@ -1,0 +1,20 @@
+//! What the operator decides for one tenant. Plain values: the file format is `samtal-config`'s.
+
+use ruma::RoomVersionId;
+
+/// What the operator decides for one tenant.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients reach this homeserver, without a slash at the end: `https://matrix.example.org`.
+    pub public_base_url: Option<String>,
+    /// Version of new rooms whose creator names none.
+    pub default_room_version: RoomVersionId,
+    /// Whether new rooms that are not public are encrypted when their creator does not say.
+    pub encrypted_by_default: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { public_base_url: None, default_room_version: RoomVersionId::V12, encrypted_by_default: true }
+    }
+}
