@@ -1,0 +1,286 @@
+//! Who is there. In memory: after a restart everybody is off-line until they show themselves.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, UserId, presence::PresenceState};
+use samtal_kit::Clock;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+
+use crate::EduChange;
+
+/// How often those who have gone are looked for.
+pub(crate) const SWEEP: Duration = Duration::from_secs(5);
+/// Time without a sync after which a user is off-line.
+const OFFLINE_MS: u64 = 30_000;
+/// Time without activity after which a user is no longer "currently active".
+const ACTIVE_MS: u64 = 5 * 60_000;
+/// How long an off-line user of another server is remembered.
+const FORGET_MS: u64 = 24 * 3_600_000;
+/// A sync tells of activity at most this often, so that a user who syncs all the time costs nothing.
+const ACTIVITY_STEP_MS: u64 = 60_000;
+
+/// What is known of one user.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PresenceEntry {
+    /// `online`, `unavailable` or `offline`.
+    pub state: PresenceState,
+    /// What they say about it.
+    pub status_msg: Option<String>,
+    /// When they last did something, in milliseconds since the epoch.
+    pub last_active_ms: u64,
+    /// Whether they did something in the last minutes.
+    pub currently_active: bool,
+    serial: u64,
+    seen_ms: u64,
+    syncing: u32,
+    local: bool,
+}
+
+impl PresenceEntry {
+    /// The content of an `m.presence` event, or of one entry of the EDU without its user.
+    pub fn content(&self, now_ms: u64) -> Value {
+        let mut content = json!({
+            "presence": self.state.as_str(),
+            "last_active_ago": now_ms.saturating_sub(self.last_active_ms),
+            "currently_active": self.currently_active,
+        });
+        if let Some(message) = &self.status_msg {
+            content["status_msg"] = json!(message);
+        }
+        content
+    }
+}
+
+#[derive(Debug, Default)]
+struct Users {
+    serial: u64,
+    users: HashMap<OwnedUserId, PresenceEntry>,
+    by_serial: BTreeMap<u64, OwnedUserId>,
+}
+
+impl Users {
+    /// The user's entry, changed by `change`; whether it is news is what `change` answers.
+    fn change(&mut self, user_id: &UserId, local: bool, change: impl FnOnce(&mut PresenceEntry) -> bool) -> bool {
+        let entry = self.users.entry(user_id.to_owned()).or_insert_with(|| PresenceEntry {
+            state: PresenceState::Offline,
+            status_msg: None,
+            last_active_ms: 0,
+            currently_active: false,
+            serial: 0,
+            seen_ms: 0,
+            syncing: 0,
+            local,
+        });
+        if !change(entry) {
+            return false;
+        }
+        self.serial += 1;
+        self.by_serial.remove(&entry.serial);
+        entry.serial = self.serial;
+        self.by_serial.insert(self.serial, user_id.to_owned());
+        true
+    }
+}
+
+/// The presence of the users that one tenant knows of. Changes carry a serial number that grows, over restarts too.
+#[derive(Debug)]
+pub struct Presence {
+    clock: Clock,
+    enabled: bool,
+    users: Mutex<Users>,
+    changes: broadcast::Sender<EduChange>,
+}
+
+impl Presence {
+    pub(crate) fn new(clock: Clock, changes: broadcast::Sender<EduChange>, enabled: bool) -> Self {
+        let users = Users { serial: clock.now_ms(), ..Users::default() };
+        Self { clock, enabled, users: Mutex::new(users), changes }
+    }
+
+    /// Whether the tenant offers presence.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The newest serial.
+    pub fn serial(&self) -> u64 {
+        self.users.lock().serial
+    }
+
+    /// A user of ours says how they are.
+    pub fn set(&self, user_id: &UserId, state: PresenceState, status_msg: Option<String>) {
+        let now_ms = self.clock.now_ms();
+        self.apply(user_id, true, |entry| {
+            entry.last_active_ms = now_ms;
+            entry.seen_ms = now_ms;
+            entry.currently_active = state == PresenceState::Online;
+            entry.state = state;
+            entry.status_msg = status_msg;
+            true
+        });
+    }
+
+    /// A user of ours begins to sync, as `state`; `offline` says nothing. To be ended with [`Presence::sync_ended`].
+    pub fn sync_began(&self, user_id: &UserId, state: &PresenceState) {
+        if *state == PresenceState::Offline {
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        self.apply(user_id, true, |entry| {
+            entry.syncing += 1;
+            entry.seen_ms = now_ms;
+            let online = *state == PresenceState::Online;
+            let news = entry.state != *state
+                || online && (!entry.currently_active || now_ms.saturating_sub(entry.last_active_ms) > ACTIVITY_STEP_MS);
+            if news {
+                entry.state = state.clone();
+                entry.currently_active = online;
+                if online {
+                    entry.last_active_ms = now_ms;
+                }
+            }
+            news
+        });
+    }
+
+    /// Ends what [`Presence::sync_began`] began, with the same `state`.
+    pub fn sync_ended(&self, user_id: &UserId, state: &PresenceState) {
+        if *state == PresenceState::Offline {
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        if let Some(entry) = self.users.lock().users.get_mut(user_id) {
+            entry.syncing = entry.syncing.saturating_sub(1);
+            entry.seen_ms = now_ms;
+        }
+    }
+
+    /// A user of ours did something: sent a message, typed, read.
+    pub fn active(&self, user_id: &UserId) {
+        self.sync_began(user_id, &PresenceState::Online);
+        self.sync_ended(user_id, &PresenceState::Online);
+    }
+
+    /// Another server says how a user of its own is.
+    pub fn remote(
+        &self,
+        user_id: &UserId,
+        state: PresenceState,
+        status_msg: Option<String>,
+        last_active_ago_ms: u64,
+        currently_active: bool,
+    ) {
+        let now_ms = self.clock.now_ms();
+        self.apply(user_id, false, |entry| {
+            entry.seen_ms = now_ms;
+            entry.last_active_ms = now_ms.saturating_sub(last_active_ago_ms);
+            let news = entry.state != state || entry.status_msg != status_msg || entry.currently_active != currently_active;
+            entry.state = state;
+            entry.status_msg = status_msg;
+            entry.currently_active = currently_active;
+            news
+        });
+    }
+
+    fn apply(&self, user_id: &UserId, local: bool, change: impl FnOnce(&mut PresenceEntry) -> bool) {
+        if self.enabled && self.users.lock().change(user_id, local, change) {
+            let _ = self.changes.send(EduChange::Presence(user_id.to_owned()));
+        }
+    }
+
+    /// What is known of a user.
+    pub fn get(&self, user_id: &UserId) -> Option<PresenceEntry> {
+        self.users.lock().users.get(user_id).cloned()
+    }
+
+    /// Now, in milliseconds since the epoch: for [`PresenceEntry::content`].
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// Users whose presence changed after `since` and not after `until`, in order.
+    pub fn changed(&self, since: u64, until: u64) -> Vec<(OwnedUserId, PresenceEntry)> {
+        if since >= until {
+            return Vec::new();
+        }
+        let users = self.users.lock();
+        let changed = users.by_serial.range(since + 1..=until);
+        changed.filter_map(|(_, user_id)| Some((user_id.clone(), users.users.get(user_id)?.clone()))).collect()
+    }
+
+    /// Finds those who have gone or are idle.
+    pub fn sweep(&self) {
+        let now_ms = self.clock.now_ms();
+        let mut guard = self.users.lock();
+        let users = &mut *guard;
+        let gone = |entry: &PresenceEntry| {
+            entry.syncing == 0 && entry.state != PresenceState::Offline && now_ms.saturating_sub(entry.seen_ms) > OFFLINE_MS
+        };
+        let idle = |entry: &PresenceEntry| entry.currently_active && now_ms.saturating_sub(entry.last_active_ms) > ACTIVE_MS;
+        let due: Vec<_> = users
+            .users
+            .iter()
+            .filter(|(_, entry)| entry.local && (gone(entry) || idle(entry)))
+            .map(|(user_id, _)| user_id.clone())
+            .collect();
+        for user_id in due {
+            users.change(&user_id, true, |entry| {
+                entry.currently_active = false;
+                if gone(entry) {
+                    entry.state = PresenceState::Offline;
+                }
+                true
+            });
+            let _ = self.changes.send(EduChange::Presence(user_id));
+        }
+        let Users { users, by_serial, .. } = users;
+        users.retain(|_, entry| {
+            let keep = entry.local
+                || entry.state != PresenceState::Offline
+                || now_ms.saturating_sub(entry.seen_ms) < FORGET_MS;
+            if !keep {
+                by_serial.remove(&entry.serial);
+            }
+            keep
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::user_id;
+
+    use super::*;
+
+    #[test]
+    fn who_no_longer_syncs_goes_offline_and_who_waits_in_a_sync_does_not() {
+        let clock = Clock::manual(1_000_000);
+        let presence = Presence::new(clock.clone(), broadcast::channel(8).0, true);
+        let user = user_id!("@u:a");
+        let start = presence.serial();
+        presence.sync_began(user, &PresenceState::Online);
+        clock.advance(Duration::from_secs(60));
+        presence.sweep();
+        assert_eq!(presence.get(user).unwrap().state, PresenceState::Online);
+        presence.sync_ended(user, &PresenceState::Online);
+        let before = presence.serial();
+        clock.advance(Duration::from_secs(31));
+        presence.sweep();
+        let changed = presence.changed(before, presence.serial());
+        assert_eq!(changed.len(), 1);
+        assert_eq!(changed[0].1.state, PresenceState::Offline);
+        assert_eq!(presence.changed(start, presence.serial()).len(), 1, "only the newest state of a user is told");
+    }
+
+    #[test]
+    fn a_sync_that_says_offline_changes_nothing() {
+        let presence = Presence::new(Clock::manual(5), broadcast::channel(8).0, true);
+        presence.sync_began(user_id!("@u:a"), &PresenceState::Offline);
+        assert_eq!(presence.get(user_id!("@u:a")), None);
+    }
+}
