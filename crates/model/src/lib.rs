@@ -2,6 +2,8 @@
 
 mod change;
 mod position;
+mod token;
 
 pub use change::ChangeKind;
 pub use position::StreamPosition;
+pub use token::{InvalidToken, SyncToken};
