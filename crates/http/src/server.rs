@@ -1,0 +1,251 @@
+//! Listeners: sockets, TLS, connections, and their orderly end.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use samtal_kit::{Random, Tasks};
+use samtal_telemetry::{Gauge, Metrics};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::handle::{Connection, Peer, Shared};
+use crate::tls::Certificates;
+
+/// Bounds on what is taken in.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Connections at most, on all listeners together; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Requests at most that are worked on at once; further ones are refused with 503.
+    pub requests_max: usize,
+    /// How long a client may take for TLS, and for a request's headers.
+    pub header_read: Duration,
+    /// How long a client may take for a request's body.
+    pub body_read: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> ServerOptions {
+        ServerOptions {
+            connections_max: 16_384,
+            requests_max: 8_192,
+            header_read: Duration::from_secs(10),
+            body_read: Duration::from_secs(120),
+        }
+    }
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// The address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// The certificate, if it is TLS.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Whether a proxy in front sets `X-Forwarded-For`.
+    pub behind_proxy: bool,
+    /// What is answered.
+    pub router: Router,
+}
+
+/// Listeners that take connections until they are told to stop.
+pub struct Server {
+    bound: Vec<(TcpListener, Listener)>,
+    shared: Arc<Shared>,
+    connections: Arc<Semaphore>,
+    open: Gauge,
+    header_read: Duration,
+}
+
+impl Server {
+    /// Binds all listeners. Connections queue until [`Server::serve`].
+    ///
+    /// # Errors
+    /// An address cannot be bound; the error names it.
+    pub async fn bind(listeners: Vec<Listener>, options: &ServerOptions, metrics: &Metrics, random: &Random) -> io::Result<Server> {
+        let mut bound = Vec::new();
+        for listener in listeners {
+            let socket = TcpListener::bind(listener.address)
+                .await
+                .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", listener.address)))?;
+            let router = listener.router.layer(axum::middleware::from_fn(tell_route));
+            bound.push((socket, Listener { router, ..listener }));
+        }
+        let shared = Shared {
+            requests: Semaphore::new(options.requests_max),
+            metrics: metrics.clone(),
+            in_flight: metrics.gauge("samtal_http_requests_in_flight", "Requests that are worked on.", &[]),
+            body_read: options.body_read,
+            id_prefix: random.alphanumeric(6),
+            id_count: AtomicU64::new(1),
+        };
+        Ok(Server {
+            bound,
+            shared: Arc::new(shared),
+            connections: Arc::new(Semaphore::new(options.connections_max)),
+            open: metrics.gauge("samtal_http_connections", "Open connections.", &[]),
+            header_read: options.header_read,
+        })
+    }
+
+    /// The addresses that are listened on, in the order given, with the ports that were free.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.bound.iter().map(|(socket, listener)| socket.local_addr().unwrap_or(listener.address)).collect()
+    }
+
+    /// Starts taking connections, in tasks of the group. When the group is asked to finish, no more are taken, idle ones
+    /// are closed, and running requests are answered.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn serve(self, tasks: &Tasks) -> Result<(), crate::TlsError> {
+        for (socket, listener) in self.bound {
+            let tls = match &listener.certificates {
+                Some(certificates) => Some(TlsAcceptor::from(certificates.server_config()?)),
+                None => None,
+            };
+            let accepting = Accepting {
+                socket,
+                tls,
+                router: listener.router,
+                behind_proxy: listener.behind_proxy,
+                shared: self.shared.clone(),
+                connections: self.connections.clone(),
+                open: self.open.clone(),
+                header_read: self.header_read,
+                stop: tasks.token(),
+            };
+            tasks.spawn("listener", accepting.run());
+        }
+        Ok(())
+    }
+}
+
+/// One listener's loop. It owns its connections: they end with it.
+struct Accepting {
+    socket: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    behind_proxy: bool,
+    shared: Arc<Shared>,
+    connections: Arc<Semaphore>,
+    open: Gauge,
+    header_read: Duration,
+    stop: CancellationToken,
+}
+
+impl Accepting {
+    async fn run(self) {
+        let mut running = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(_) = running.join_next() => {}
+                taken = self.next() => if let Some((stream, address, permit)) = taken {
+                    let held = self.open.hold();
+                    let connection = self.connection(stream, address);
+                    running.spawn(async move {
+                        connection.await;
+                        drop((permit, held));
+                    });
+                }
+            }
+        }
+        // No more are taken; those that are open finish what they do.
+        drop(self.socket);
+        while running.join_next().await.is_some() {}
+    }
+
+    async fn next(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let permit = self.connections.clone().acquire_owned().await.ok()?;
+        match self.socket.accept().await {
+            Ok((stream, address)) => Some((stream, address, permit)),
+            Err(e) => {
+                // Out of file descriptors, or the client is gone already: a breath keeps this from spinning.
+                tracing::warn!(error = %e, "cannot take a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                None
+            }
+        }
+    }
+
+    fn connection(&self, stream: TcpStream, address: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+        let (shared, router, tls) = (self.shared.clone(), self.router.clone(), self.tls.clone());
+        let (behind_proxy, header_read, stop) = (self.behind_proxy, self.header_read, self.stop.clone());
+        async move {
+            // Small answers should not wait for each other.
+            let _ = stream.set_nodelay(true);
+            let mut peer = Peer { socket: address, client: address.ip(), tls: tls.is_some(), server_name: None };
+            match tls {
+                None => {
+                    let connection = Connection { shared, router, peer, behind_proxy };
+                    speak(stream, connection, header_read, stop).await;
+                }
+                Some(tls) => match tokio::time::timeout(header_read, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        peer.server_name = stream.get_ref().1.server_name().map(Into::into);
+                        let connection = Connection { shared, router, peer, behind_proxy };
+                        speak(stream, connection, header_read, stop).await;
+                    }
+                    Ok(Err(e)) => tracing::debug!(error = %e, ip = %address.ip(), "TLS failed"),
+                    Err(_) => tracing::debug!(ip = %address.ip(), "TLS took too long"),
+                },
+            }
+        }
+    }
+}
+
+/// Hands the matched route out with the answer, for the log and the metrics.
+async fn tell_route(request: axum::extract::Request, next: axum::middleware::Next) -> axum::response::Response {
+    let route = request.extensions().get::<axum::extract::MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
+}
+
+async fn speak<S>(stream: S, connection: Connection, header_read: Duration, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_read).max_buf_size(64 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(250)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(Duration::from_secs(60))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let connection = Arc::new(connection);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let connection = connection.clone();
+        async move { Ok::<_, Infallible>(connection.handle(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(e) = ended {
+        tracing::debug!(error = %e, "connection broke");
+    }
+}

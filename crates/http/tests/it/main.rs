@@ -1,0 +1,217 @@
+//! A server and a client of ours, over real sockets on the loopback address.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, StatusCode, Uri};
+use samtal_http::connect::ConnectError;
+use samtal_http::{
+    AddressPolicy, Certificate, Certificates, Client, ClientError, ClientOptions, FetchLimits, Listener, Network, Resolve, Server,
+    ServerOptions, Target,
+};
+use samtal_kit::{Random, Tasks};
+use samtal_telemetry::Metrics;
+
+const LIMITS: FetchLimits = FetchLimits { time: Duration::from_secs(10), bytes_max: 1000 };
+
+struct Running {
+    address: SocketAddr,
+    tasks: Tasks,
+    metrics: Metrics,
+}
+
+async fn run(router: Router, certificates: Option<Arc<Certificates>>, options: ServerOptions) -> Running {
+    let metrics = Metrics::new();
+    let listener =
+        Listener { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), certificates, behind_proxy: false, router };
+    let server = Server::bind(vec![listener], &options, &metrics, &Random::seeded(1)).await.unwrap();
+    let address = server.addresses()[0];
+    let tasks = Tasks::new();
+    server.serve(&tasks).unwrap();
+    Running { address, tasks, metrics }
+}
+
+fn router() -> Router {
+    Router::new()
+        .route("/ok", get(|| async { "fine" }))
+        .route("/long", get(|| async { "x".repeat(1001) }))
+        .route("/never", get(std::future::pending::<()>))
+        .route("/panic", get(|| async { if true { panic!("on purpose") } }))
+        .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
+        .route("/moved", get(|| async { (StatusCode::FOUND, [("location", "/ok")]) }))
+        .route("/round", get(|| async { (StatusCode::FOUND, [("location", "/round")]) }))
+        .route("/host", get(|headers: http::HeaderMap, uri: Uri| async move {
+            let host = headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned();
+            if host.is_empty() { uri.authority().map(|a| a.to_string()).unwrap_or_default() } else { host }
+        }))
+}
+
+fn request(method: Method, address: SocketAddr, path: &str, body: &'static str) -> Request<Bytes> {
+    Request::builder().method(method).uri(format!("http://{address}{path}")).body(Bytes::from_static(body.as_bytes())).unwrap()
+}
+
+fn text(bytes: &Bytes) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn requests_are_answered_and_counted() {
+    let server = run(router(), None, ServerOptions::default()).await;
+    let client = Client::new(&ClientOptions::default()).unwrap();
+    let answer = client.fetch(request(Method::GET, server.address, "/ok", ""), LIMITS).await.unwrap();
+    assert_eq!(text(answer.body()), "fine");
+    assert!(answer.headers().contains_key("x-request-id"));
+    let answer = client.fetch(request(Method::POST, server.address, "/length", "12345"), LIMITS).await.unwrap();
+    assert_eq!(text(answer.body()), "5");
+    let counted = server.metrics.render();
+    let line = "samtal_http_requests_total{method=\"GET\",route=\"/ok\",status=\"2xx\"} 1";
+    assert!(counted.lines().any(|l| l == line), "{counted}");
+}
+
+#[tokio::test]
+async fn every_answer_has_cors_and_options_needs_no_route() {
+    let server = run(router(), None, ServerOptions::default()).await;
+    let client = Client::new(&ClientOptions::default()).unwrap();
+    for (method, path, status) in
+        [(Method::GET, "/ok", 200), (Method::GET, "/nothing", 404), (Method::GET, "/panic", 500), (Method::OPTIONS, "/any", 204)]
+    {
+        let answer = client.fetch(request(method, server.address, path, ""), LIMITS).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        assert_eq!(answer.headers()["access-control-allow-origin"], "*", "{path}");
+        assert!(answer.headers()["access-control-allow-headers"].to_str().unwrap().contains("Authorization"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_bounded_in_size_and_time() {
+    let server = run(router(), None, ServerOptions::default()).await;
+    let client = Client::new(&ClientOptions::default()).unwrap();
+    let long = client.fetch(request(Method::GET, server.address, "/long", ""), LIMITS).await;
+    assert!(matches!(long, Err(ClientError::Body(_))), "{long:?}");
+    let hurried = FetchLimits { time: Duration::from_millis(50), ..LIMITS };
+    let never = client.fetch(request(Method::GET, server.address, "/never", ""), hurried).await;
+    assert!(matches!(never, Err(ClientError::TimedOut(_))), "{never:?}");
+}
+
+#[tokio::test]
+async fn a_denied_network_is_not_connected_to_by_name_or_number() {
+    let server = run(router(), None, ServerOptions::default()).await;
+    let denied = ["127.0.0.0/8", "::1/128"].map(|n| {
+        let (address, bits) = n.split_once('/').unwrap();
+        Network { address: address.parse().unwrap(), prefix_bits: bits.parse().unwrap() }
+    });
+    let options = ClientOptions { policy: AddressPolicy::denying(denied.to_vec()), ..ClientOptions::default() };
+    let client = Client::new(&options).unwrap();
+    for host in ["127.0.0.1", "localhost"] {
+        let uri = format!("http://{host}:{}/ok", server.address.port());
+        let refused = client.fetch(Request::get(uri).body(Bytes::new()).unwrap(), LIMITS).await;
+        assert!(refused.as_ref().is_err_and(ClientError::is_denied), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_followed_so_far_and_no_further() {
+    let server = run(router(), None, ServerOptions::default()).await;
+    let client = Client::new(&ClientOptions::default()).unwrap();
+    let at = |path| format!("http://{}{path}", server.address).parse::<Uri>().unwrap();
+    let (answer, end) = client.get_following(at("/moved"), LIMITS, 3).await.unwrap();
+    assert_eq!((text(answer.body()), end.path()), ("fine", "/ok"));
+    assert!(matches!(client.get_following(at("/round"), LIMITS, 3).await, Err(ClientError::Redirect)));
+}
+
+#[tokio::test]
+async fn too_many_requests_at_once_are_refused() {
+    let server = run(router(), None, ServerOptions { requests_max: 0, ..ServerOptions::default() }).await;
+    let client = Client::new(&ClientOptions::default()).unwrap();
+    let answer = client.fetch(request(Method::GET, server.address, "/ok", ""), LIMITS).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn running_requests_are_answered_before_the_end() {
+    let (enter, entered) = tokio::sync::oneshot::channel();
+    let (leave, left) = tokio::sync::oneshot::channel::<()>();
+    let gates = Arc::new(std::sync::Mutex::new(Some((enter, left))));
+    let router = Router::new().route("/slow", get(move || {
+        let gates = gates.clone();
+        async move {
+            let gates = gates.lock().unwrap().take();
+            if let Some((enter, left)) = gates {
+                let _ = enter.send(());
+                let _ = left.await;
+            }
+            "done"
+        }
+    }));
+    let server = run(router, None, ServerOptions::default()).await;
+    let client = Client::new(&ClientOptions::default()).unwrap();
+    let slow = tokio::spawn(async move { client.fetch(request(Method::GET, server.address, "/slow", ""), LIMITS).await });
+    entered.await.unwrap();
+    let tasks = server.tasks.clone();
+    let end = tokio::spawn(async move { tasks.shut_down(Duration::from_secs(10)).await });
+    server.tasks.stopping().await;
+    leave.send(()).unwrap();
+    assert_eq!(text(slow.await.unwrap().unwrap().body()), "done");
+    assert_eq!(end.await.unwrap(), 0);
+}
+
+fn certificate(dir: &std::path::Path, name: &str) -> Certificate {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let files = Certificate { certificate: dir.join(format!("{name}.crt")), private_key: dir.join(format!("{name}.key")) };
+    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&files.private_key, made.signing_key.serialize_pem()).unwrap();
+    files
+}
+
+/// Everything is at one address; TLS expects the URI's host.
+struct Here(SocketAddr);
+
+impl Resolve for Here {
+    fn resolve<'a>(&'a self, uri: &'a Uri) -> BoxFuture<'a, Result<Vec<Target>, ConnectError>> {
+        let host = uri.host().unwrap_or_default().to_owned();
+        let target = Target { host: self.0.ip().to_string(), port: self.0.port(), tls_name: Some(host) };
+        Box::pin(std::future::ready(Ok(vec![target])))
+    }
+}
+
+#[tokio::test]
+async fn host_address_and_certificate_name_may_differ_and_certificates_change_live() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (certificate(dir.path(), "one.example"), certificate(dir.path(), "two.example"));
+    let certificates = Certificates::load(one.clone()).unwrap();
+    let server = run(router(), Some(certificates.clone()), ServerOptions::default()).await;
+    let options = ClientOptions {
+        trusted_certificates: vec![one.certificate.clone(), two.certificate.clone()],
+        ..ClientOptions::default()
+    };
+    let client = Client::with_resolver(&options, Arc::new(Here(server.address))).unwrap();
+    let get = |host: &str| {
+        let request = Request::get(format!("https://{host}/host")).body(Bytes::new()).unwrap();
+        client.fetch(request, LIMITS)
+    };
+    let answer = get("one.example").await.unwrap();
+    assert_eq!((text(answer.body()), answer.version()), ("one.example", http::Version::HTTP_2));
+    let wrong = get("two.example").await;
+    assert!(matches!(wrong, Err(ClientError::Connect(ConnectError::Tls { .. }))), "{wrong:?}");
+    certificates.reload(two).unwrap();
+    assert_eq!(text(get("two.example").await.unwrap().body()), "two.example");
+    assert!(certificates.reload(Certificate { certificate: "nowhere".into(), ..one }).is_err());
+    assert_eq!(text(get("two.example:1").await.unwrap().body()), "two.example:1");
+}
+
+#[tokio::test]
+async fn an_unknown_authority_is_not_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = Certificates::load(certificate(dir.path(), "one.example")).unwrap();
+    let server = run(router(), Some(certificates), ServerOptions::default()).await;
+    let client = Client::with_resolver(&ClientOptions::default(), Arc::new(Here(server.address))).unwrap();
+    let request = Request::get("https://one.example/ok").body(Bytes::new()).unwrap();
+    let refused = client.fetch(request, LIMITS).await;
+    assert!(matches!(refused, Err(ClientError::Connect(ConnectError::Tls { .. }))), "{refused:?}");
+}
