@@ -1,0 +1,121 @@
+//! The tables of this crate. Bounds: events and state grow with what is said; purging a room or its history shrinks them.
+//! Personal data: `event`, `membership`, `alias` and `invite_state` hold user ids and what people wrote.
+
+use samtal_db::{Migration, Schema};
+
+/// The tables.
+pub const SCHEMA: Schema = Schema::new("room", &[Migration::Both(
+    "CREATE TABLE room_secret (id BIGINT PRIMARY KEY, secret BLOB NOT NULL);
+     CREATE TABLE number_block (name TEXT PRIMARY KEY, next BIGINT NOT NULL) WITHOUT ROWID;
+
+     CREATE TABLE room (
+        nid BIGINT PRIMARY KEY,
+        room_id TEXT NOT NULL UNIQUE,
+        version TEXT NOT NULL,
+        blocked BIGINT NOT NULL DEFAULT 0,
+        published BIGINT NOT NULL DEFAULT 0
+     );
+     CREATE INDEX room_published ON room (published) WHERE published <> 0;
+
+     CREATE TABLE room_head (
+        room BIGINT PRIMARY KEY,
+        turn BIGINT NOT NULL,
+        snapshot BLOB NOT NULL,
+        extremities TEXT NOT NULL,
+        depth BIGINT NOT NULL,
+        oldest BIGINT NOT NULL,
+        partial BIGINT NOT NULL DEFAULT 0
+     );
+
+     CREATE TABLE event (
+        nid BIGINT PRIMARY KEY,
+        event_id TEXT NOT NULL UNIQUE,
+        room BIGINT NOT NULL,
+        position BIGINT,
+        flags BIGINT NOT NULL,
+        before BLOB,
+        redacted_by TEXT,
+        txn TEXT,
+        json TEXT NOT NULL
+     );
+     CREATE UNIQUE INDEX event_timeline ON event (room, position) WHERE position IS NOT NULL;
+     CREATE UNIQUE INDEX event_txn ON event (txn) WHERE txn IS NOT NULL;
+
+     CREATE TABLE backward_extremity (
+        room BIGINT NOT NULL,
+        event_id TEXT NOT NULL,
+        PRIMARY KEY (room, event_id)
+     ) WITHOUT ROWID;
+
+     CREATE TABLE state_node (hash BLOB PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
+     CREATE TABLE room_state_log (
+        room BIGINT NOT NULL,
+        position BIGINT NOT NULL,
+        snapshot BLOB NOT NULL,
+        PRIMARY KEY (room, position)
+     ) WITHOUT ROWID;
+
+     CREATE TABLE membership (
+        user_id TEXT NOT NULL,
+        room BIGINT NOT NULL,
+        membership TEXT NOT NULL,
+        event_id TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        position BIGINT NOT NULL,
+        forgotten BIGINT NOT NULL DEFAULT 0,
+        server TEXT NOT NULL,
+        local BIGINT NOT NULL,
+        PRIMARY KEY (user_id, room)
+     ) WITHOUT ROWID;
+     CREATE INDEX membership_room ON membership (room, membership, server);
+     CREATE INDEX membership_position ON membership (user_id, position);
+
+     CREATE TABLE room_server (
+        room BIGINT NOT NULL,
+        server TEXT NOT NULL,
+        joined BIGINT NOT NULL,
+        PRIMARY KEY (room, server)
+     ) WITHOUT ROWID;
+     CREATE INDEX room_server_server ON room_server (server, room);
+
+     CREATE TABLE room_count (
+        room BIGINT PRIMARY KEY,
+        joined BIGINT NOT NULL,
+        invited BIGINT NOT NULL
+     );
+
+     CREATE TABLE invite_state (
+        user_id TEXT NOT NULL,
+        room_id TEXT NOT NULL,
+        state TEXT NOT NULL,
+        PRIMARY KEY (user_id, room_id)
+     ) WITHOUT ROWID;
+
+     CREATE TABLE relation (
+        room BIGINT NOT NULL,
+        target TEXT NOT NULL,
+        child BIGINT NOT NULL,
+        rel_type TEXT NOT NULL,
+        event_type TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        position BIGINT NOT NULL,
+        aggregation_key TEXT,
+        PRIMARY KEY (room, target, child)
+     ) WITHOUT ROWID;
+     CREATE INDEX relation_thread ON relation (room, rel_type, position);
+     CREATE INDEX relation_child ON relation (child);
+
+     CREATE TABLE pending_redaction (
+        room BIGINT NOT NULL,
+        target TEXT NOT NULL,
+        redaction TEXT NOT NULL,
+        PRIMARY KEY (room, target, redaction)
+     ) WITHOUT ROWID;
+
+     CREATE TABLE alias (
+        alias TEXT PRIMARY KEY,
+        room_id TEXT NOT NULL,
+        creator TEXT NOT NULL
+     ) WITHOUT ROWID;
+     CREATE INDEX alias_room ON alias (room_id);",
+)]);
