@@ -17,7 +17,7 @@ mod reference;
 pub mod tenant;
 mod value;
 
-pub use load::{Config, Source};
+pub use load::{Config, Source, added_tenants_dir};
 pub use option::{Meta, Opt, Reload, Shape, Shaped};
 pub use problem::{ConfigError, Problem};
 pub use reference::{example, reference};

@@ -89,6 +89,11 @@ const SHARED: &[&str] = &[
 
 impl Reading {
     fn document(&mut self, place: &str, text: &str) -> Result<Table, ConfigError> {
+        self.document_at(place, text, "")
+    }
+
+    /// Reads a document whose options stand under `path`.
+    fn document_at(&mut self, place: &str, text: &str, path: &str) -> Result<Table, ConfigError> {
         let broken = |e: &toml::de::Error| {
             ConfigError::Wrong(vec![Problem {
                 place: place.to_owned(),
@@ -98,7 +103,7 @@ impl Reading {
             }])
         };
         let spans = DeTable::parse(text).map_err(|e| broken(&e))?;
-        self.note_table(place, text, "", spans.get_ref());
+        self.note_table(place, text, path, spans.get_ref());
         text.parse::<Table>().map_err(|e| broken(&e))
     }
 
@@ -180,7 +185,7 @@ impl Reading {
     }
 
     fn finish(mut self, mut user: Table) -> Result<Config, ConfigError> {
-        let tenants = match user.remove("tenants") {
+        let mut tenants = match user.remove("tenants") {
             Some(Value::Array(entries)) => entries,
             Some(_) => {
                 self.problem("tenants", "expected tables written as [[tenants]]".to_owned());
@@ -189,6 +194,7 @@ impl Reading {
             None => Vec::new(),
         };
         let whole = self.lay_over(&File::options(), crate::option::defaults_of::<File>(), user, "");
+        self.added_tenants(&whole, &mut tenants)?;
         let mut shared = crate::option::defaults_of::<TenantEntry>();
         for name in SHARED {
             match whole.get(*name) {
@@ -212,6 +218,24 @@ impl Reading {
         } else {
             Err(ConfigError::Wrong(self.problems))
         }
+    }
+
+    /// Takes in the tenants that `samtal tenant add` wrote: each file is the inside of one `[[tenants]]`.
+    fn added_tenants(&mut self, whole: &Table, tenants: &mut Vec<Value>) -> Result<(), ConfigError> {
+        let data_dir = whole.get("server").and_then(|server| server.get("data_dir")).and_then(Value::as_str);
+        let Some(directory) = data_dir.map(|dir| added_tenants_dir(Path::new(dir))) else { return Ok(()) };
+        let Ok(files) = std::fs::read_dir(&directory) else { return Ok(()) };
+        let mut files: Vec<PathBuf> = files.filter_map(Result::ok).map(|file| file.path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+        files.sort();
+        for path in files {
+            let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            let at = format!("tenants[{}]", tenants.len() + 1);
+            let place = path.display().to_string();
+            tenants.push(Value::Table(self.document_at(&place, &text, &at)?));
+            self.places.insert(at, (place, None));
+        }
+        Ok(())
     }
 
     fn build(mut self, whole: Table, entries: Vec<(String, Table)>) -> Result<Config, ConfigError> {
@@ -380,6 +404,11 @@ fn tenant(entry: TenantEntry, data_dir: &Path) -> Option<Tenant> {
         contact: entry.contact,
         name,
     })
+}
+
+/// Where `samtal tenant add` puts its files: one for each tenant, named `NAME.toml`.
+pub fn added_tenants_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("tenants.d")
 }
 
 /// A tenant's directory: its name, with what a file system may not like replaced.

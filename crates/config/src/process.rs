@@ -133,8 +133,8 @@ section! {
         connections_max: u32 = 16_384 => PLAIN.range(16, 1_000_000),
         /// Requests that are worked on at once; waiting `/sync` requests do not count long.
         requests_max: u32 = 8_192 => PLAIN.range(16, 1_000_000),
-        /// How long a client may take to send a request's headers.
-        header_read_ms: u64 = 10_000 => PLAIN.unit("ms").range(100, 600_000),
+        /// How long a client may take to send a request's headers; also how long an idle connection is kept.
+        header_read_ms: u64 = 30_000 => PLAIN.unit("ms").range(100, 600_000),
         /// How long a client may take to send a request's body.
         body_read_ms: u64 = 120_000 => PLAIN.unit("ms").range(100, 3_600_000),
         /// Longest request body, but for uploads.

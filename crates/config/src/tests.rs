@@ -117,6 +117,24 @@ fn a_tenant_takes_over_what_it_does_not_say() {
 }
 
 #[test]
+fn an_added_tenant_is_as_one_in_the_file() {
+    let dir = std::env::temp_dir().join(format!("samtal-config-tenants-{}", std::process::id()));
+    let added = added_tenants_dir(&dir);
+    std::fs::create_dir_all(&added).unwrap();
+    std::fs::write(added.join("b.toml"), "name = 'b.example'\n[rooms]\ndefault_version = '11'").unwrap();
+    std::fs::write(added.join("b.txt"), "not read").unwrap();
+    let text = format!("[server]\nname = 'a.example'\ndata_dir = '{}'", dir.display());
+    let config = Config::from_text(&text).unwrap();
+    std::fs::write(added.join("c.toml"), "name = 'c.example'\nrums = 1").unwrap();
+    let wrong = problems(&text);
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(config.tenants[1].name, "b.example");
+    assert_eq!(config.tenants[1].rooms.default_version.as_str(), "11");
+    assert_eq!(wrong.len(), 1);
+    assert!(wrong[0].ends_with("c.toml:2: tenants[2].rums: there is no such option; is `rooms` meant?"), "{wrong:?}");
+}
+
+#[test]
 fn a_name_cannot_be_there_twice() {
     assert_eq!(
         problems("[server]\nname = 'a.example'\n[[tenants]]\nname = 'a.example'"),
