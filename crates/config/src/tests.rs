@@ -125,13 +125,13 @@ fn an_added_tenant_is_as_one_in_the_file() {
     std::fs::write(added.join("b.txt"), "not read").unwrap();
     let text = format!("[server]\nname = 'a.example'\ndata_dir = '{}'", dir.display());
     let config = Config::from_text(&text).unwrap();
-    std::fs::write(added.join("c.toml"), "name = 'c.example'\nrums = 1").unwrap();
+    std::fs::write(added.join("c.toml"), "name = 'c.example'\nroom = 1").unwrap();
     let wrong = problems(&text);
     std::fs::remove_dir_all(&dir).unwrap();
     assert_eq!(config.tenants[1].name, "b.example");
     assert_eq!(config.tenants[1].rooms.default_version.as_str(), "11");
     assert_eq!(wrong.len(), 1);
-    assert!(wrong[0].ends_with("c.toml:2: tenants[2].rums: there is no such option; is `rooms` meant?"), "{wrong:?}");
+    assert!(wrong[0].ends_with("c.toml:2: tenants[2].room: there is no such option; is `rooms` meant?"), "{wrong:?}");
 }
 
 #[test]
