@@ -4,11 +4,13 @@
 //! the simulator own all three.
 
 pub mod clock;
+pub mod limiter;
 pub mod random;
 pub mod secret;
 pub mod tasks;
 
 pub use clock::Clock;
+pub use limiter::{Limiter, Rate};
 pub use random::Random;
 pub use secret::Secret;
 pub use tasks::Tasks;

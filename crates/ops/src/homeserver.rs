@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use ruma::OwnedServerName;
+use samtal_account::Accounts;
 use samtal_db::{Db, DbError, Schema};
-use samtal_kit::{Clock, Random, Tasks};
+use samtal_kit::{Clock, Limiter, Random, Tasks};
 
 use crate::Settings;
 
 /// The tables of all engines, in the order in which they are made.
-const SCHEMAS: &[Schema] = &[];
+const SCHEMAS: &[Schema] = &[samtal_account::SCHEMA];
 
 /// One tenant. There is no other state: two tenants in one process know each other only through federation.
 #[derive(Debug)]
@@ -26,6 +27,10 @@ pub struct Homeserver {
     pub tasks: Tasks,
     /// What the operator decided.
     pub settings: Settings,
+    /// How often who may do what.
+    pub limiter: Limiter,
+    /// Users, devices, sessions, profiles, account data, push rules.
+    pub accounts: Accounts,
 }
 
 /// Why a tenant could not be opened.
@@ -46,6 +51,8 @@ impl Homeserver {
         random: Random,
     ) -> Result<Arc<Self>, OpenError> {
         let db = Db::open(database, SCHEMAS).await?;
-        Ok(Arc::new(Self { name, db, clock, random, tasks: Tasks::new(), settings }))
+        let limiter = Limiter::new(clock.clone());
+        let accounts = Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), settings.accounts.clone());
+        Ok(Arc::new(Self { name, db, clock, random, tasks: Tasks::new(), settings, limiter, accounts }))
     }
 }

@@ -5,6 +5,8 @@ use ruma::RoomVersionId;
 /// What the operator decides for one tenant.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Accounts: registration, log-in, rates.
+    pub accounts: samtal_account::Options,
     /// Where clients reach this homeserver, without a slash at the end: `https://matrix.example.org`.
     pub public_base_url: Option<String>,
     /// Version of new rooms whose creator names none.
@@ -15,6 +17,11 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { public_base_url: None, default_room_version: RoomVersionId::V12, encrypted_by_default: true }
+        Self {
+            accounts: samtal_account::Options::default(),
+            public_base_url: None,
+            default_room_version: RoomVersionId::V12,
+            encrypted_by_default: true,
+        }
     }
 }

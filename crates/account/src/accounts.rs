@@ -1,0 +1,48 @@
+//! The handle.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use ruma::{OwnedServerName, UserId};
+use samtal_db::Db;
+use samtal_kit::{Clock, Random};
+
+use crate::{Options, Services};
+
+/// All accounts of one tenant. Cheap to share behind an `Arc`.
+#[derive(Debug)]
+pub struct Accounts {
+    pub(crate) name: OwnedServerName,
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    options: RwLock<Arc<Options>>,
+    /// Application services, by their tokens and namespaces.
+    pub services: Services,
+}
+
+impl Accounts {
+    /// The accounts in `db`, which must have been opened with [`crate::SCHEMA`].
+    pub fn new(name: OwnedServerName, db: Db, clock: Clock, random: Random, options: Options) -> Self {
+        Self { name, db, clock, random, options: RwLock::new(Arc::new(options)), services: Services::default() }
+    }
+
+    /// What the operator decided.
+    pub fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.read())
+    }
+
+    /// Replaces what the operator decided.
+    pub fn set_options(&self, options: Options) {
+        *self.options.write() = Arc::new(options);
+    }
+
+    /// Whether the user id belongs to this server, whether or not it exists.
+    pub fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.name
+    }
+
+    pub(crate) fn now(&self) -> i64 {
+        i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX)
+    }
+}
