@@ -1,1 +1,30 @@
-//! The Client-Server API.
+//! The Client-Server API: translates it, holds no rules.
+//!
+//! An endpoint is one function: `async fn name(args: Args<ruma's Request>) -> Answer<ruma's Response>`. `args.body` is the
+//! parsed request, `args.who` who sent it, `args.hs` the tenant. Each area has a file with such functions and one
+//! `routes()`, which [`routes`] merges. Endpoints that ruma's types do not fit get [`RawArgs`] and answer [`Json`] or
+//! [`Raw`].
+
+mod access;
+mod args;
+mod error;
+mod principal;
+mod reply;
+mod routes;
+
+pub use args::{Args, BODY_BYTES_MAX, RawArgs};
+pub use error::ApiError;
+pub use principal::{Access, Limited, Peer, Scheme, UserPrincipal};
+pub use reply::{Answer, Json, Raw, Reply};
+pub use routes::{Routes, without_names};
+
+/// All endpoints of this crate.
+pub fn routes() -> Routes {
+    Routes::new()
+}
+
+/// The router of all endpoints. The tenant is expected as an `Arc<Homeserver>` among the request's extensions, the other
+/// end's address as a [`Peer`].
+pub fn router() -> axum::Router {
+    routes().into_router()
+}

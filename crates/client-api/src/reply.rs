@@ -1,0 +1,62 @@
+//! Answers.
+
+use axum::{body::Body, response::Response};
+use bytes::BytesMut;
+use http::{HeaderValue, StatusCode, header};
+use ruma::api::{OutgoingResponse, OutgoingResponseExt};
+use serde::Serialize;
+
+use crate::ApiError;
+
+/// What a handler answers: one of ruma's responses, a [`Json`] or a [`Raw`].
+pub type Answer<R> = Result<R, ApiError>;
+
+/// Something that can be sent as an answer.
+pub trait Reply {
+    /// The HTTP response.
+    fn into_http(self) -> Response;
+}
+
+/// Any JSON value, with status 200.
+#[derive(Clone, Debug)]
+pub struct Json<T>(pub T);
+
+/// Any HTTP response: streams, files, other statuses.
+#[derive(Debug)]
+pub struct Raw(pub Response);
+
+impl<R: OutgoingResponse> Reply for R {
+    fn into_http(self) -> Response {
+        match self.try_into_http_response::<BytesMut>() {
+            Ok(response) => response.map(|body| Body::from(body.freeze())),
+            Err(error) => axum::response::IntoResponse::into_response(ApiError::internal(error)),
+        }
+    }
+}
+
+impl<T: Serialize> Reply for Json<T> {
+    fn into_http(self) -> Response {
+        json(StatusCode::OK, &self.0)
+    }
+}
+
+impl Reply for Raw {
+    fn into_http(self) -> Response {
+        self.0
+    }
+}
+
+/// A JSON response with any status.
+pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    let (status, body) = match serde_json::to_vec(body) {
+        Ok(body) => (status, body),
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be written as JSON");
+            (StatusCode::INTERNAL_SERVER_ERROR, br#"{"errcode":"M_UNKNOWN","error":"Internal server error"}"#.to_vec())
+        }
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
