@@ -6,10 +6,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The numbers of events whose auth events have to be loaded first.
+/// What has to be loaded first; then call again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("auth events of {} events are not loaded", .0.len())]
-pub struct MissingEdges(pub Vec<i64>);
+pub enum NotLoaded {
+    /// The auth events of these events.
+    #[error("auth events of {} events are not loaded", .0.len())]
+    Edges(Vec<i64>),
+    /// The answer to this question.
+    #[error("shared state is not loaded")]
+    Shared(Shared),
+}
+
+/// A question about the state on which all sets agree; the answer is a list of its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// The events of the shared state that have the same state keys as these events, and the
+    /// room's power levels and join rules if they are shared. Answers nearly every case.
+    Alike(BTreeSet<i64>),
+    /// All events of the shared state whose number is not less than this. Asked only when the
+    /// former did not decide.
+    From(i64),
+}
 
 /// Finds the numbers of an event's auth events; nothing if they are not loaded.
 pub trait AuthEdges {
@@ -32,27 +49,36 @@ impl AuthEdges for BTreeMap<i64, Vec<i64>> {
 /// Most state sets that can be compared at once.
 pub const SETS_MAX: usize = 64;
 
-/// The events which are in the auth chain of some of these sets, but not of all.
+/// The events which are in the auth chain of some of these sets, but not of all; a set's chain
+/// counts its own events. Without the events of `sets` themselves, which take part anyway.
 ///
-/// `sets` hold only the state events the sets disagree on. The events they share count as well:
-/// what is in the auth chain of a shared state event is in every set's chain. `shared_above` is
-/// asked (at most once) for the shared state events with a number greater than the one given;
-/// others cannot matter. The cost is that of the difference, not of the room.
+/// `sets` hold only the state events the sets disagree on. The state they share matters too: what
+/// a shared state event or its auth chain contains is in every set's chain. `shared` is asked about
+/// it, at most two questions, and only if there is a difference at all. The cost is that of the
+/// difference, not of the room.
 ///
 /// # Errors
-/// When auth events are not loaded: load them and call again. More than [`SETS_MAX`] sets are
-/// treated as [`SETS_MAX`]; the caller merges extremities long before.
+/// When something is not loaded (`shared` gave `None`): load it and call again. More than
+/// [`SETS_MAX`] sets are treated as [`SETS_MAX`]; the caller merges extremities long before.
 pub fn auth_difference(
     sets: &[Vec<i64>],
     edges: &impl AuthEdges,
-    shared_above: impl FnOnce(i64) -> Vec<i64>,
-) -> Result<BTreeSet<i64>, MissingEdges> {
+    shared: impl Fn(&Shared) -> Option<Vec<i64>>,
+) -> Result<BTreeSet<i64>, NotLoaded> {
     let sets = &sets[..sets.len().min(SETS_MAX)];
     let all = if sets.len() == SETS_MAX { u64::MAX } else { (1 << sets.len()) - 1 };
     let mut difference = walk(sets, all, edges)?;
-    let Some(&least) = difference.first() else { return Ok(difference) };
-    for shared in reached_above(&shared_above(least), least, edges)? {
-        difference.remove(&shared);
+    for event in sets.iter().flatten() {
+        difference.remove(event);
+    }
+    for wide in [false, true] {
+        let Some(&least) = difference.first() else { break };
+        let question =
+            if wide { Shared::From(least) } else { Shared::Alike(difference.clone()) };
+        let Some(events) = shared(&question) else { return Err(NotLoaded::Shared(question)) };
+        for reached in reached_from(&events, least, edges)?.iter().chain(&events) {
+            difference.remove(reached);
+        }
     }
     Ok(difference)
 }
@@ -61,7 +87,7 @@ fn walk(
     sets: &[Vec<i64>],
     all: u64,
     edges: &impl AuthEdges,
-) -> Result<BTreeSet<i64>, MissingEdges> {
+) -> Result<BTreeSet<i64>, NotLoaded> {
     let mut missing = Vec::new();
     // What is reached but not yet looked at, greatest number first, and by which sets.
     let mut frontier: BTreeMap<i64, u64> = BTreeMap::new();
@@ -79,14 +105,7 @@ fn walk(
     };
     for (index, set) in sets.iter().enumerate() {
         for event in set {
-            match edges.auth_events(*event) {
-                Some(auth) => {
-                    for auth_event in auth {
-                        reach(*auth_event, 1 << index, &mut frontier, &mut partial);
-                    }
-                }
-                None => missing.push(*event),
-            }
+            reach(*event, 1 << index, &mut frontier, &mut partial);
         }
     }
     let mut difference = BTreeSet::new();
@@ -105,15 +124,15 @@ fn walk(
             None => missing.push(event),
         }
     }
-    if missing.is_empty() { Ok(difference) } else { Err(MissingEdges(missing)) }
+    if missing.is_empty() { Ok(difference) } else { Err(NotLoaded::Edges(missing)) }
 }
 
-/// What is in the auth chains of these events, down to the number `least`.
-fn reached_above(
+/// What is in the auth chains of these events, from the number `least` upwards.
+fn reached_from(
     from: &[i64],
     least: i64,
     edges: &impl AuthEdges,
-) -> Result<BTreeSet<i64>, MissingEdges> {
+) -> Result<BTreeSet<i64>, NotLoaded> {
     let mut missing = Vec::new();
     let mut reached = BTreeSet::new();
     let mut waiting: Vec<i64> = from.iter().copied().filter(|event| *event > least).collect();
@@ -130,7 +149,7 @@ fn reached_above(
             }
         }
     }
-    if missing.is_empty() { Ok(reached) } else { Err(MissingEdges(missing)) }
+    if missing.is_empty() { Ok(reached) } else { Err(NotLoaded::Edges(missing)) }
 }
 
 /// The conflicted state subgraph of state resolution v2.1: all events that lie on a path of auth
@@ -141,10 +160,10 @@ fn reached_above(
 pub fn conflicted_subgraph(
     conflicted: &BTreeSet<i64>,
     edges: &impl AuthEdges,
-) -> Result<BTreeSet<i64>, MissingEdges> {
+) -> Result<BTreeSet<i64>, NotLoaded> {
     let Some(&least) = conflicted.first() else { return Ok(BTreeSet::new()) };
     let from: Vec<i64> = conflicted.iter().copied().collect();
-    let mut below = reached_above(&from, least, edges)?;
+    let mut below = reached_from(&from, least, edges)?;
     below.extend(conflicted);
     // From the least upwards, what is below an event is decided before the event.
     let mut subgraph = BTreeSet::new();

@@ -11,7 +11,7 @@ pub mod power;
 pub mod resolve;
 pub mod tree;
 
-pub use auth_chain::{auth_difference, conflicted_subgraph};
+pub use auth_chain::{AuthEdges, NotLoaded, Shared, auth_difference, conflicted_subgraph};
 pub use authorize::{AuthState, AuthorizedPdu, Refused, StateKey, auth_keys};
 pub use power::PowerLevels;
 pub use resolve::{Conflict, Lookup, Resolved, ResolveError, resolve};
