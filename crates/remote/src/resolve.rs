@@ -1,97 +1,82 @@
 //! From a server's name to the addresses to connect to: [Resolving server names, Matrix 1.19](https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names).
 
-use std::net::{IpAddr, SocketAddr};
+use std::{io, net::IpAddr, sync::Arc};
 
+use futures_util::future::BoxFuture;
+use http::Uri;
 use ruma::ServerName;
+use samtal_http::{Resolve, Target, connect::ConnectError};
 use samtal_kit::Random;
 
 use crate::dns::{Dns, Service};
 
 /// The port of federation when nothing says another.
-pub const FEDERATION_PORT: u16 = 8448;
+const FEDERATION_PORT: u16 = 8448;
 /// Most addresses of one server that are kept.
 const ADDRESSES_MAX: usize = 16;
 /// Most SRV records of one name that are followed.
 const SERVICES_MAX: usize = 8;
 
-/// A host, and maybe a port, as a server's name or a URL gives them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authority {
-    /// The host.
-    pub host: Host,
-    /// The port, if one is given.
-    pub port: Option<u16>,
+/// Where to go for a server, or for a host of the web.
+pub(crate) struct Resolver {
+    pub(crate) dns: Arc<dyn Dns>,
+    pub(crate) random: Random,
+    pub(crate) kind: Kind,
 }
 
-/// The host of an [`Authority`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
-    /// An address.
-    Ip(IpAddr),
-    /// A name.
-    Name(String),
+/// What an authority means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A server, after `.well-known` has had its say: SRV records and port 8448.
+    Federation,
+    /// A host of the web: port 443.
+    Web,
 }
 
-impl Authority {
-    /// Of a server's name.
-    pub fn of_server(server: &ServerName) -> Self {
-        Self { host: Host::parse(server.host()), port: server.port() }
+impl Resolve for Resolver {
+    fn resolve<'a>(&'a self, uri: &'a Uri) -> BoxFuture<'a, Result<Vec<Target>, ConnectError>> {
+        Box::pin(async move {
+            let host = uri.host().filter(|_| uri.scheme_str() == Some("https")).ok_or(ConnectError::NoTarget)?;
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            Ok(match self.kind {
+                Kind::Federation => federation_targets(host, uri.port_u16(), &*self.dns, &self.random).await,
+                Kind::Web => vec![target(host, uri.port_u16().unwrap_or(443), host)],
+            })
+        })
     }
 
-    /// Of a URL.
-    pub fn of_uri(uri: &http::Uri) -> Option<Self> {
-        Some(Self { host: Host::parse(uri.host()?), port: uri.port_u16() })
-    }
-
-    /// Whether `.well-known` has a say: only for a name without a port.
-    pub fn may_delegate(&self) -> bool {
-        self.port.is_none() && matches!(self.host, Host::Name(_))
-    }
-}
-
-impl Host {
-    fn parse(text: &str) -> Self {
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        bare.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Ip)
+    fn lookup<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            let addresses = self.dns.addresses(host).await;
+            Ok(addresses.into_iter().take(ADDRESSES_MAX).collect())
+        })
     }
 }
 
-/// The addresses of a server, after `.well-known` has had its say, in the order to try them.
-pub async fn federation_addresses(authority: &Authority, dns: &dyn Dns, random: &Random) -> Vec<SocketAddr> {
-    let name = match (&authority.host, authority.port) {
-        (Host::Ip(address), port) => return vec![SocketAddr::new(*address, port.unwrap_or(FEDERATION_PORT))],
-        (Host::Name(name), Some(port)) => return at(dns.addresses(name).await, port),
-        (Host::Name(name), None) => name,
-    };
+/// Whether `.well-known` has a say about this name: not if it is an address or has a port.
+pub(crate) fn may_delegate(server: &ServerName) -> bool {
+    server.port().is_none() && !server.is_ip_literal()
+}
+
+/// The targets of a host after `.well-known` has had its say, in the order to try them. The certificate must always be for the host
+/// itself, never for the target of an SRV record.
+async fn federation_targets(host: &str, port: Option<u16>, dns: &dyn Dns, random: &Random) -> Vec<Target> {
+    if port.is_some() || host.parse::<IpAddr>().is_ok() {
+        return vec![target(host, port.unwrap_or(FEDERATION_PORT), host)];
+    }
     for service in ["_matrix-fed._tcp", "_matrix._tcp"] {
-        let services = ordered(dns.services(&format!("{service}.{name}")).await, random);
-        if services.is_empty() {
-            continue;
-        }
-        let mut addresses = Vec::new();
-        for Service { host, port, .. } in services.into_iter().take(SERVICES_MAX) {
+        let services = ordered(dns.services(&format!("{service}.{host}")).await, random);
+        if !services.is_empty() {
             // An empty host says in so many words that there is no such service.
-            if !host.is_empty() {
-                addresses.extend(at(dns.addresses(&host).await, port));
-            }
+            let offered = services.into_iter().filter(|service| !service.host.is_empty()).take(SERVICES_MAX);
+            return offered.map(|service| target(&service.host, service.port, host)).collect();
         }
-        addresses.truncate(ADDRESSES_MAX);
-        return addresses;
     }
-    at(dns.addresses(name).await, FEDERATION_PORT)
+    vec![target(host, FEDERATION_PORT, host)]
 }
 
-/// The addresses of a host of the web.
-pub async fn web_addresses(authority: &Authority, dns: &dyn Dns) -> Vec<SocketAddr> {
-    let port = authority.port.unwrap_or(443);
-    match &authority.host {
-        Host::Ip(address) => vec![SocketAddr::new(*address, port)],
-        Host::Name(name) => at(dns.addresses(name).await, port),
-    }
-}
-
-fn at(addresses: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
-    addresses.into_iter().take(ADDRESSES_MAX).map(|address| SocketAddr::new(address, port)).collect()
+fn target(host: &str, port: u16, tls_name: &str) -> Target {
+    Target { host: host.to_owned(), port, tls_name: Some(tls_name.to_owned()) }
 }
 
 /// By priority, and by lot among equals, where weight counts (RFC 2782).
@@ -122,63 +107,54 @@ fn ordered(mut services: Vec<Service>, random: &Random) -> Vec<Service> {
 mod tests {
     use std::collections::HashMap;
 
-    use futures_util::future::BoxFuture;
-
     use super::*;
 
+    /// Services by name.
     #[derive(Default)]
-    struct Zone {
-        addresses: HashMap<&'static str, Vec<&'static str>>,
-        services: HashMap<&'static str, Vec<(u16, u16, u16, &'static str)>>,
-    }
+    struct Zone(HashMap<&'static str, Vec<(u16, u16, u16, &'static str)>>);
 
     impl Dns for Zone {
-        fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Vec<IpAddr>> {
-            let found = self.addresses.get(host).into_iter().flatten().map(|address| address.parse().unwrap()).collect();
-            Box::pin(async move { found })
+        fn addresses<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Vec<IpAddr>> {
+            Box::pin(async { Vec::new() })
         }
 
         fn services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Vec<Service>> {
-            let found = self.services.get(name).into_iter().flatten();
+            let found = self.0.get(name).into_iter().flatten();
             let found = found.map(|&(priority, weight, port, host)| Service { priority, weight, port, host: host.to_owned() }).collect();
             Box::pin(async move { found })
         }
     }
 
-    async fn resolve(zone: &Zone, server: &str) -> Vec<String> {
-        let server = ServerName::parse(server).unwrap();
-        let found = federation_addresses(&Authority::of_server(&server), zone, &Random::seeded(1)).await;
-        found.iter().map(ToString::to_string).collect()
-    }
-
-    fn zone() -> Zone {
-        Zone {
-            addresses: HashMap::from([("a.example", vec!["192.0.2.1", "2001:db8::1"]), ("srv.example", vec!["192.0.2.2"])]),
-            services: HashMap::new(),
-        }
+    /// Each target as `host:port for name`.
+    async fn resolve(services: &[(&'static str, Vec<(u16, u16, u16, &'static str)>)], server: &str) -> Vec<String> {
+        let zone = Zone(services.iter().cloned().collect());
+        let resolver = Resolver { dns: Arc::new(zone), random: Random::seeded(1), kind: Kind::Federation };
+        let uri = format!("https://{server}/").parse().unwrap();
+        let targets = resolver.resolve(&uri).await.unwrap().into_iter();
+        targets.map(|target| format!("{}:{} for {}", target.host, target.port, target.tls_name.unwrap())).collect()
     }
 
     #[tokio::test]
     async fn note_29_literals_and_ports_need_no_service_record() {
-        let mut zone = zone();
-        zone.services.insert("_matrix-fed._tcp.a.example", vec![(1, 1, 1, "srv.example")]);
-        assert_eq!(resolve(&zone, "192.0.2.9").await, ["192.0.2.9:8448"]);
-        assert_eq!(resolve(&zone, "192.0.2.9:1").await, ["192.0.2.9:1"]);
-        assert_eq!(resolve(&zone, "[2001:db8::9]").await, ["[2001:db8::9]:8448"]);
-        assert_eq!(resolve(&zone, "[2001:db8::9]:443").await, ["[2001:db8::9]:443"]);
-        assert_eq!(resolve(&zone, "a.example:443").await, ["192.0.2.1:443", "[2001:db8::1]:443"]);
+        let zone = [("_matrix-fed._tcp.a.example", vec![(1, 1, 1, "srv.example")])];
+        assert_eq!(resolve(&zone, "192.0.2.9").await, ["192.0.2.9:8448 for 192.0.2.9"]);
+        assert_eq!(resolve(&zone, "192.0.2.9:1").await, ["192.0.2.9:1 for 192.0.2.9"]);
+        assert_eq!(resolve(&zone, "[2001:db8::9]").await, ["2001:db8::9:8448 for 2001:db8::9"]);
+        assert_eq!(resolve(&zone, "a.example:443").await, ["a.example:443 for a.example"]);
+        for (server, delegates) in [("a.example", true), ("a.example:1", false), ("192.0.2.9", false), ("[::1]", false)] {
+            assert_eq!(may_delegate(<&ServerName>::try_from(server).unwrap()), delegates, "{server}");
+        }
     }
 
     #[tokio::test]
-    async fn note_29_the_newer_service_record_goes_before_the_older_and_both_before_the_port() {
-        let mut zone = zone();
-        assert_eq!(resolve(&zone, "a.example").await, ["192.0.2.1:8448", "[2001:db8::1]:8448"]);
-        zone.services.insert("_matrix._tcp.a.example", vec![(10, 0, 1000, "srv.example")]);
-        assert_eq!(resolve(&zone, "a.example").await, ["192.0.2.2:1000"]);
-        zone.services.insert("_matrix-fed._tcp.a.example", vec![(20, 0, 2000, "srv.example"), (10, 0, 3000, "srv.example")]);
-        assert_eq!(resolve(&zone, "a.example").await, ["192.0.2.2:3000", "192.0.2.2:2000"]);
-        zone.services.insert("_matrix-fed._tcp.a.example", vec![(0, 0, 0, "")]);
-        assert!(resolve(&zone, "a.example").await.is_empty(), "a dot says that there is none");
+    async fn note_29_the_newer_service_record_goes_before_the_older_and_the_certificate_is_for_the_name() {
+        let old = ("_matrix._tcp.a.example", vec![(10, 0, 1000, "srv.example")]);
+        let new = ("_matrix-fed._tcp.a.example", vec![(20, 0, 2000, "far.example"), (10, 0, 3000, "srv.example")]);
+        assert_eq!(resolve(&[], "a.example").await, ["a.example:8448 for a.example"]);
+        assert_eq!(resolve(&[old.clone()], "a.example").await, ["srv.example:1000 for a.example"]);
+        assert_eq!(resolve(&[old, new], "a.example").await, ["srv.example:3000 for a.example", "far.example:2000 for a.example"]);
+        let none = ("_matrix-fed._tcp.a.example", vec![(0, 0, 0, "")]);
+        assert!(resolve(&[none], "a.example").await.is_empty(), "a dot says that there is none");
     }
 
     #[test]
