@@ -121,6 +121,11 @@ impl Batch {
         Value::Position(self.changes.len() - 1)
     }
 
+    /// How many rows for the change log there are so far.
+    pub fn logged(&self) -> usize {
+        self.changes.len()
+    }
+
     /// Moves the named cursor to `position`, never backwards.
     pub fn cursor(&mut self, name: &str, position: i64) {
         self.exec(&CURSOR_SET, vec![name.into(), position.into()]);

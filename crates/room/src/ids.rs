@@ -37,11 +37,12 @@ impl Numbers {
         Self { name, block: Mutex::new((0, 0)) }
     }
 
-    /// The first of `count` numbers in a row.
-    pub async fn take(&self, db: &Db, count: usize) -> Result<i64, DbError> {
+    /// The first of `count` numbers in a row, all of them above `floor`: an event's number must be above those of its
+    /// auth events, which another node may have stored.
+    pub async fn take(&self, db: &Db, count: usize, floor: i64) -> Result<i64, DbError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let mut block = self.block.lock().await;
-        if block.1 - block.0 < count {
+        if block.1 - block.0 < count || block.0 <= floor {
             let wanted = count.max(BLOCK);
             let mut batch = Batch::new();
             batch.returning(&TAKE, params![self.name, wanted]);

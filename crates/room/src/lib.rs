@@ -1,11 +1,35 @@
 //! The event graph of rooms: one way in, state as snapshots, what may be read. No network.
 //!
-//! The modules in reading order, each importing only those before it.
+//! The modules in reading order, each importing only those before it (but for [`Rooms`], which all of the later ones
+//! add their methods to).
 
 mod schema;
-pub mod error;
-pub mod ids;
-pub mod cache;
-pub mod graph;
-pub mod membership;
-pub mod snapshot;
+mod error;
+mod ids;
+mod cache;
+mod graph;
+mod membership;
+mod snapshot;
+mod store;
+mod head;
+mod relation;
+mod turn;
+mod rooms;
+mod writer;
+mod alias;
+mod create;
+
+pub use alias::Alias;
+pub use create::NewRoom;
+pub use error::RoomError;
+pub use graph::{Flags, Graph, Room, StoredEvent};
+pub use head::HeadInfo;
+pub use ids::{EventNid, RoomNid, StateKeys};
+pub use membership::{Member, RoomMembership, membership_of};
+pub use relation::Relation;
+pub use rooms::{Options, Rooms, SigningKey, Txn};
+pub use schema::SCHEMA;
+pub use snapshot::{Snapshots, StateDifference};
+pub use store::Store;
+pub use turn::{Appended, LocalDraft};
+pub use writer::Expected;

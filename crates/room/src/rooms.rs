@@ -1,0 +1,132 @@
+//! The engine as the crates above hold it.
+
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::{
+    EventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId, signatures::Ed25519KeyPair,
+};
+use samtal_db::Db;
+use samtal_kit::{Clock, Random, Tasks};
+
+use crate::{
+    cache::capacity,
+    error::RoomError,
+    graph::{Room, StoredEvent},
+    store::Store,
+    turn::Author,
+    writer::Queue,
+};
+
+/// Rooms whose head is kept at hand.
+const QUEUES_MAX: usize = 2_000;
+
+/// Gives the key that this tenant signs with now.
+pub type SigningKey = Arc<dyn Fn() -> Arc<Ed25519KeyPair> + Send + Sync>;
+
+/// What the engine is opened with.
+#[derive(Clone)]
+pub struct Options {
+    /// The tenant's server name.
+    pub name: OwnedServerName,
+    /// The key that signs.
+    pub signing_key: SigningKey,
+    /// The clock.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// The group that the turns of rooms run in.
+    pub tasks: Tasks,
+}
+
+/// All rooms of a tenant. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) name: OwnedServerName,
+    pub(crate) store: Store,
+    pub(crate) signing_key: SigningKey,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    pub(crate) tasks: Tasks,
+    pub(crate) queues: Mutex<LruCache<OwnedRoomId, Arc<Queue>>>,
+}
+
+impl std::fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rooms({})", self.inner.name)
+    }
+}
+
+impl Rooms {
+    /// Over the tenant's database.
+    pub async fn open(db: Db, options: Options) -> Result<Self, RoomError> {
+        let Options { name, signing_key, clock, random, tasks } = options;
+        let store = Store::open(db, &random).await?;
+        let queues = Mutex::new(LruCache::new(capacity(QUEUES_MAX)));
+        Ok(Self { inner: Arc::new(Inner { name, store, signing_key, clock, random, tasks, queues }) })
+    }
+
+    /// The tenant's server name.
+    pub fn server_name(&self) -> &ServerName {
+        &self.inner.name
+    }
+
+    /// Events, snapshots and memberships, to read.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The room, or [`RoomError::UnknownRoom`].
+    pub async fn room(&self, room_id: &RoomId) -> Result<Arc<Room>, RoomError> {
+        self.inner.store.graph.room(room_id).await?.ok_or(RoomError::UnknownRoom)
+    }
+
+    /// The event, or [`RoomError::UnknownEvent`], whoever may see it.
+    pub async fn event(&self, event_id: &EventId) -> Result<Arc<StoredEvent>, RoomError> {
+        self.inner.store.graph.event(event_id).await?.ok_or(RoomError::UnknownEvent)
+    }
+
+    pub(crate) fn author(&self) -> Author {
+        Author {
+            name: self.inner.name.clone(),
+            key: (self.inner.signing_key)(),
+            now_ms: self.inner.clock.now_ms(),
+        }
+    }
+
+    /// Lets a user forget a room that they are not in (CS API, "Leaving rooms").
+    pub async fn forget(&self, user: &UserId, room_id: &RoomId) -> Result<(), RoomError> {
+        use ruma::events::room::member::MembershipState::{Ban, Leave};
+        let room = self.room(room_id).await?;
+        match self.inner.store.graph.membership(user, room_id).await? {
+            Some(found) if matches!(found.membership, Leave | Ban) => {
+                let mut batch = samtal_db::Batch::new();
+                crate::membership::forget(&mut batch, &room, user);
+                self.inner.store.db().commit(batch).await?;
+                Ok(())
+            }
+            Some(_) => Err(RoomError::BadEvent("leave the room before forgetting it".into())),
+            None => Err(RoomError::Forbidden("you have never been in that room".into())),
+        }
+    }
+}
+
+/// Names the transaction of a client's request, unique in a tenant: `user|device|room|what|transaction id`.
+///
+/// `what` tells requests apart that may use the same transaction id: the event type, or the redacted event.
+#[derive(Clone, Debug)]
+pub struct Txn;
+
+impl Txn {
+    /// The name.
+    pub fn name(user: &UserId, device_id: &str, room: &Room, what: &str, txn_id: &str) -> String {
+        let clean = |text: &str| text.replace('|', "\u{1}");
+        let (device, what) = (clean(device_id), clean(what));
+        format!("{}|{device}|{}|{what}|{txn_id}", user.localpart().replace('|', "\u{1}"), room.nid.0)
+    }
+}

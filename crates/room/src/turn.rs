@@ -1,0 +1,404 @@
+//! One turn of a room: events are appended to its head, and all of it becomes one write batch.
+
+use std::{collections::HashMap, sync::Arc};
+
+use ruma::{
+    EventId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName, UserId, events::room::member::MembershipState,
+    signatures::Ed25519KeyPair,
+};
+use samtal_db::{Batch, Change, Committed, Sql, Value, params, sql};
+use samtal_event::{Draft, Pdu, build, redact, sign_and_hash};
+use samtal_model::{ChangeKind, StreamPosition};
+use samtal_state::{AuthState, Node, NodeId, SnapshotId, authorize};
+
+use crate::{
+    error::RoomError,
+    graph::{Flags, StoredEvent, insert_event, redact_event},
+    head::Head,
+    ids::EventNid,
+    membership::{MembershipWriter, membership_of},
+    relation,
+    snapshot::insert_nodes,
+    store::Store,
+};
+
+/// Most events that a new event names as previous ones.
+const PREV_EVENTS_MAX: usize = 10;
+
+const PENDING_REDACTION_INSERT: Sql = sql!(
+    "INSERT INTO pending_redaction (room, target, redaction) VALUES ($1, $2, $3)
+     ON CONFLICT (room, target, redaction) DO NOTHING"
+);
+const PENDING_REDACTIONS: Sql = sql!("SELECT redaction FROM pending_redaction WHERE room = $1 AND target = $2");
+
+/// What a local user wants to send.
+#[derive(Clone, Debug)]
+pub struct LocalDraft {
+    /// Who.
+    pub sender: OwnedUserId,
+    /// What.
+    pub draft: Draft,
+    /// When, if the sender may say so (application services); milliseconds since the epoch.
+    pub ts_ms: Option<u64>,
+    /// The transaction that makes it, unique in this tenant; see [`crate::Txn`].
+    pub txn: Option<String>,
+}
+
+impl LocalDraft {
+    /// A draft sent now, without transaction.
+    pub fn new(sender: impl Into<OwnedUserId>, draft: Draft) -> Self {
+        Self { sender: sender.into(), draft, ts_ms: None, txn: None }
+    }
+}
+
+/// An event that a turn has appended, or found to be there already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its id.
+    pub event_id: OwnedEventId,
+    /// Whether this call made it.
+    pub is_new: bool,
+}
+
+/// Who signs for this tenant, and what time it is.
+#[derive(Clone)]
+pub(crate) struct Author {
+    pub(crate) name: OwnedServerName,
+    pub(crate) key: Arc<Ed25519KeyPair>,
+    pub(crate) now_ms: u64,
+}
+
+/// An event of this turn that waits for its commit.
+struct Pending {
+    event: StoredEvent,
+    /// Stands for its position in the timeline, if it gets one.
+    position: Option<Value>,
+}
+
+/// A turn under way. Jobs are tried one after the other; a refused job leaves no trace.
+pub(crate) struct Turn<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) author: Author,
+    pub(crate) head: Head,
+    pub(crate) batch: Batch,
+    is_new_room: bool,
+    nodes: Vec<(NodeId, Node)>,
+    pending: Vec<Pending>,
+    txns: HashMap<String, OwnedEventId>,
+    rewritten: Vec<EventNid>,
+    numbers: (i64, i64),
+}
+
+/// Where a turn stood before a job.
+pub(crate) struct Mark {
+    head: Head,
+    batch: Batch,
+    nodes: usize,
+    pending: usize,
+    rewritten: usize,
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn new(store: &'a Store, author: Author, head: Head) -> Self {
+        let is_new_room = head.turn == 0;
+        Self {
+            store,
+            author,
+            head,
+            batch: Batch::new(),
+            is_new_room,
+            nodes: Vec::new(),
+            pending: Vec::new(),
+            txns: HashMap::new(),
+            rewritten: Vec::new(),
+            numbers: (0, 0),
+        }
+    }
+
+    /// Whether nothing has been appended.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Remembers where the turn stands, for jobs of several events: all or nothing.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            head: self.head.clone(),
+            batch: self.batch.clone(),
+            nodes: self.nodes.len(),
+            pending: self.pending.len(),
+            rewritten: self.rewritten.len(),
+        }
+    }
+
+    /// Goes back to where the turn stood.
+    pub(crate) fn back_to(&mut self, mark: Mark) {
+        self.head = mark.head;
+        self.batch = mark.batch;
+        self.nodes.truncate(mark.nodes);
+        self.pending.truncate(mark.pending);
+        self.rewritten.truncate(mark.rewritten);
+        let left: Vec<&EventId> = self.pending.iter().map(|pending| pending.event.pdu.event_id()).collect();
+        self.txns.retain(|_, event_id| left.contains(&&**event_id));
+    }
+
+    async fn number(&mut self, auth_events: &[Pdu]) -> Result<EventNid, RoomError> {
+        let mut floor = 0;
+        for pdu in auth_events {
+            if let Some(nid) = self.nid_of(pdu.event_id()).await? {
+                floor = floor.max(nid.0);
+            }
+        }
+        if self.numbers.0 >= self.numbers.1 || self.numbers.0 <= floor {
+            let first = self.store.event_numbers.take(self.store.db(), 32, floor).await?;
+            self.numbers = (first, first + 32);
+        }
+        self.numbers.0 += 1;
+        Ok(EventNid(self.numbers.0 - 1))
+    }
+
+    async fn nid_of(&self, event_id: &EventId) -> Result<Option<EventNid>, RoomError> {
+        if let Some(pending) = self.pending.iter().rev().find(|pending| pending.event.pdu.event_id() == event_id) {
+            return Ok(Some(pending.event.nid));
+        }
+        Ok(self.store.graph.event(event_id).await?.map(|event| event.nid))
+    }
+
+    /// Appends an event of a local user, or finds the one that the same transaction or the same state made before.
+    pub(crate) async fn append_local(&mut self, local: &LocalDraft) -> Result<Appended, RoomError> {
+        if let Some(event_id) = self.already_sent(local).await? {
+            return Ok(Appended { event_id, is_new: false });
+        }
+        if let Some(event_id) = self.already_state(local).await? {
+            return Ok(Appended { event_id, is_new: false });
+        }
+        let rules = self.head.room.rules;
+        let refused = |refused: samtal_state::Refused| RoomError::Refused(refused.reason);
+        let keys = authorize::auth_keys_of_draft(&local.draft, &local.sender, rules).map_err(refused)?;
+        let auth_events = self.head.load(self.store, &keys).await?;
+        let prev_events: Vec<Pdu> = self.head.extremities.iter().rev().take(PREV_EVENTS_MAX).cloned().collect();
+        let unsigned = build(
+            &local.draft,
+            &local.sender,
+            &self.head.room.room_id,
+            &prev_events.iter().collect::<Vec<_>>(),
+            &auth_events.iter().collect::<Vec<_>>(),
+            self.head.depth + 1,
+            i64::try_from(local.ts_ms.unwrap_or(self.author.now_ms)).unwrap_or(i64::MAX),
+            rules,
+        );
+        let signed = sign_and_hash(&unsigned, &self.author.name, &self.author.key, rules)?;
+        let auth = self.head.auth.clone().ok_or(RoomError::UnknownRoom)?;
+        let loaded = |event_type: &_, state_key: &_| self.head.loaded(event_type, state_key);
+        let pdu = auth.authorize_own(signed, rules, loaded).map_err(refused)?.into_pdu();
+        let nid = self.number(&auth_events).await?;
+        self.place(nid, pdu.clone(), local.txn.as_deref()).await?;
+        Ok(Appended { event_id: pdu.event_id().to_owned(), is_new: true })
+    }
+
+    async fn already_sent(&self, local: &LocalDraft) -> Result<Option<OwnedEventId>, RoomError> {
+        let Some(txn) = &local.txn else { return Ok(None) };
+        match self.txns.get(txn) {
+            Some(event_id) => Ok(Some(event_id.clone())),
+            None => self.store.graph.event_of_txn(txn).await,
+        }
+    }
+
+    /// State that is already so is not sent again.
+    async fn already_state(&mut self, local: &LocalDraft) -> Result<Option<OwnedEventId>, RoomError> {
+        let Some(state_key) = local.draft.state_key.as_deref() else { return Ok(None) };
+        let current = self.head.state(self.store, &local.draft.type_string(), state_key).await?;
+        let same = current
+            .filter(|current| current.sender() == local.sender && current.content_str() == local.draft.content());
+        Ok(same.map(|current| current.event_id().to_owned()))
+    }
+
+    /// Appends a room's create event, which has been built already since the room's id may come from it.
+    pub(crate) async fn append_create(&mut self, pdu: Pdu) -> Result<(), RoomError> {
+        let refused = |refused: samtal_state::Refused| RoomError::Refused(refused.reason);
+        let rules = self.head.room.rules;
+        authorize::check_own_auth_events(&pdu, rules, |_| None).map_err(refused)?;
+        self.head.auth = Some(Arc::new(AuthState::new(pdu.clone(), None, None, rules).map_err(refused)?));
+        let nid = self.number(&[]).await?;
+        self.place(nid, pdu, None).await
+    }
+
+    /// Puts an allowed event on top of the head: its row, and all that follows from it.
+    async fn place(&mut self, nid: EventNid, pdu: Pdu, txn: Option<&str>) -> Result<(), RoomError> {
+        let before = self.head.snapshot;
+        let position = self.log_event(&pdu);
+        let event = StoredEvent {
+            nid,
+            room: self.head.room.nid,
+            position: None,
+            flags: Flags::default(),
+            before: Some(before),
+            redacted_by: None,
+            txn: txn.map(Into::into),
+            pdu: pdu.clone(),
+        };
+        insert_event(&mut self.batch, &event, position.clone(), txn);
+        relation::insert(&mut self.batch, self.head.room.nid, nid, &pdu, position.clone());
+        let named = pdu.prev_events();
+        self.head.extremities.retain(|extremity| !named.iter().any(|id| id == extremity.event_id()));
+        self.head.extremities.push(pdu.clone());
+        self.head.depth = self.head.depth.max(pdu.depth());
+        if let Some(txn) = txn {
+            self.txns.insert(txn.to_owned(), pdu.event_id().to_owned());
+        }
+        self.pending.push(Pending { event, position: Some(position.clone()) });
+        if pdu.is_state() {
+            let changed = self.store.snapshots.change(before, &[self.store.change_of(nid, &pdu)]).await?;
+            self.nodes.extend(changed.nodes);
+            self.become_state(&pdu, changed.id, position).await?;
+        }
+        if pdu.redacts().is_some() && pdu.type_str() == "m.room.redaction" {
+            self.apply_redaction(&pdu).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn log_event(&mut self, pdu: &Pdu) -> Value {
+        self.batch.log(
+            Change::new(ChangeKind::Event).room(&self.head.room.room_id).user(pdu.sender()).reference(pdu.event_id()),
+        )
+    }
+
+    /// Makes a state event current.
+    async fn become_state(&mut self, pdu: &Pdu, snapshot: SnapshotId, position: Value) -> Result<(), RoomError> {
+        if pdu.type_str() == "m.room.member" {
+            self.note_member(pdu).await?;
+        }
+        self.head.snapshot = snapshot;
+        self.head.set(pdu);
+        self.head.log_state(&mut self.batch, position);
+        if is_auth_state(pdu) {
+            // The lookups hold all of them, this event included: nothing uncommitted is read from the store.
+            self.head.refresh_auth(self.store).await?;
+        }
+        Ok(())
+    }
+
+    async fn note_member(&mut self, pdu: &Pdu) -> Result<(), RoomError> {
+        let state_key = pdu.state_key().unwrap_or_default().to_owned();
+        let before = self.head.state(self.store, "m.room.member", &state_key).await?;
+        let before = before.as_ref().and_then(membership_of);
+        let local = <&UserId>::try_from(state_key.as_str()).is_ok_and(|user| user.server_name() == self.author.name);
+        let mut writer = MembershipWriter::default();
+        writer.set(&mut self.batch, &self.head.room, pdu, before.as_ref(), local);
+        writer.finish(&mut self.batch, self.head.room.nid);
+        Ok(())
+    }
+
+    /// Applies a redaction whose target is here, or notes it for when the target comes.
+    pub(crate) async fn apply_redaction(&mut self, redaction: &Pdu) -> Result<(), RoomError> {
+        let Some(target_id) = redaction.redacts() else { return Ok(()) };
+        let pending = self.pending.iter().position(|pending| pending.event.pdu.event_id() == target_id);
+        let target = match pending.and_then(|index| self.pending.get(index)) {
+            Some(pending) => pending.event.clone(),
+            None => match self.store.graph.event(target_id).await? {
+                Some(target) => (*target).clone(),
+                None => {
+                    let params = params![
+                        self.head.room.nid.0,
+                        target_id.as_str(),
+                        redaction.event_id().as_str()
+                    ];
+                    self.batch.exec(&PENDING_REDACTION_INSERT, params);
+                    return Ok(());
+                }
+            },
+        };
+        if !self.may_redact(redaction, &target) {
+            return Ok(());
+        }
+        self.redact(&target, redaction, pending).await
+    }
+
+    /// Room versions 1 and 2 decide this by their authorization rules; later ones here (RV3, "Handling redactions").
+    fn may_redact(&self, redaction: &Pdu, target: &StoredEvent) -> bool {
+        let rules = self.head.room.rules;
+        target.room == self.head.room.nid
+            && target.redacted_by.is_none()
+            && target.pdu.type_str() != "m.room.create"
+            && (rules.authorization.special_case_room_redaction
+                || self
+                    .head
+                    .auth
+                    .as_ref()
+                    .is_some_and(|auth| auth.power().can_redact(redaction.sender(), target.pdu.sender())))
+    }
+
+    async fn redact(&mut self, target: &StoredEvent, redaction: &Pdu, pending: Option<usize>) -> Result<(), RoomError> {
+        let redacted = redact(&target.pdu, self.head.room.rules)?;
+        redact_event(&mut self.batch, target, &redacted, redaction.event_id());
+        relation::remove(&mut self.batch, target.nid);
+        self.batch.log(
+            Change::new(ChangeKind::Redaction)
+                .room(&self.head.room.room_id)
+                .user(redaction.sender())
+                .reference(target.pdu.event_id()),
+        );
+        if let Some(pending) = pending.and_then(|index| self.pending.get_mut(index)) {
+            pending.event.pdu = redacted.clone();
+            pending.event.flags = pending.event.flags.with(Flags::REDACTED);
+            pending.event.redacted_by = Some(redaction.event_id().to_owned());
+        }
+        self.rewritten.push(target.nid);
+        if self.head.replace(&redacted) && is_auth_state(&redacted) {
+            self.head.refresh_auth(self.store).await?;
+        }
+        Ok(())
+    }
+
+    /// Redactions that came before their target.
+    pub(crate) async fn waiting_redactions(&self, target: &EventId) -> Result<Vec<Pdu>, RoomError> {
+        let rows =
+            self.store.db().query(&PENDING_REDACTIONS, params![self.head.room.nid.0, target.as_str()]).await?;
+        let ids: Vec<OwnedEventId> = rows
+            .iter()
+            .filter_map(|row| row.text(0).ok().and_then(|id| OwnedEventId::try_from(id).ok()))
+            .collect();
+        Ok(self.store.graph.events(&ids).await?.iter().map(|event| event.pdu.clone()).collect())
+    }
+
+    /// Makes all of the turn durable. The events are readable when this returns.
+    pub(crate) async fn commit(mut self) -> Result<(Head, Committed), RoomError> {
+        let mut nodes = std::mem::take(&mut self.nodes);
+        nodes.sort_unstable_by_key(|(id, _)| *id);
+        nodes.dedup_by_key(|(id, _)| *id);
+        insert_nodes(&mut self.batch, nodes);
+        if self.is_new_room {
+            self.head.turn = 1;
+            self.head.insert(&mut self.batch);
+        } else {
+            self.head.update(&mut self.batch);
+        }
+        let committed = self.store.db().commit(self.batch).await?;
+        for nid in self.rewritten {
+            self.store.graph.drop_event(nid);
+        }
+        for pending in self.pending {
+            let position = pending.position.map(|position| StreamPosition(committed.position_of(&position)));
+            self.store.graph.remember(StoredEvent { position, ..pending.event });
+        }
+        self.head.trim();
+        Ok((self.head, committed))
+    }
+
+    /// A user's current membership.
+    pub(crate) async fn membership(&mut self, user: &UserId) -> Result<Option<MembershipState>, RoomError> {
+        let member = self.head.state(self.store, "m.room.member", user.as_str()).await?;
+        Ok(member.as_ref().and_then(membership_of))
+    }
+
+    /// Whether the user is of this tenant.
+    pub(crate) fn is_local(&self, server: &ServerName) -> bool {
+        server == self.author.name
+    }
+}
+
+fn is_auth_state(pdu: &Pdu) -> bool {
+    pdu.state_key() == Some("")
+        && matches!(pdu.type_str(), "m.room.create" | "m.room.power_levels" | "m.room.join_rules")
+}

@@ -1,0 +1,237 @@
+//! The queue of each room: what waits is appended in turns, one write batch a turn.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::Mutex;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use tokio::sync::oneshot;
+
+use crate::{
+    Rooms,
+    error::RoomError,
+    graph::Room,
+    head::Head,
+    turn::{Appended, LocalDraft, Turn},
+};
+
+/// Jobs that may wait for one room.
+const WAITING_MAX: usize = 4_096;
+/// Jobs of one turn.
+const TURN_MAX: usize = 64;
+/// How often a turn is tried again when other nodes were faster.
+const TRIES: usize = 8;
+
+/// What must hold at the head for a job to be tried.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Whose membership.
+    pub user: OwnedUserId,
+    /// It must be one of these (`Leave` stands for no membership too).
+    pub memberships: Vec<MembershipState>,
+    /// What the asker is told otherwise.
+    pub otherwise: String,
+}
+
+/// What is to be done at the head of a room.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    /// Events of local users: all or none.
+    Local { drafts: Vec<LocalDraft>, expected: Option<Expected> },
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Appended(Vec<Appended>),
+}
+
+struct Job {
+    work: Work,
+    answer: oneshot::Sender<Result<Outcome, RoomError>>,
+}
+
+/// One room's queue. Whoever puts the first job in starts the task that works it off.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    /// The head as the last turn left it; only the running task touches it.
+    head: tokio::sync::Mutex<Option<Head>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    is_running: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Queue")
+    }
+}
+
+impl Rooms {
+    /// Sends events of local users: all of them or none, in this order.
+    pub async fn send(&self, room_id: &RoomId, drafts: Vec<LocalDraft>) -> Result<Vec<Appended>, RoomError> {
+        self.send_if(room_id, drafts, None).await
+    }
+
+    /// As [`Rooms::send`], if a membership is as expected when their turn comes.
+    pub async fn send_if(
+        &self,
+        room_id: &RoomId,
+        drafts: Vec<LocalDraft>,
+        expected: Option<Expected>,
+    ) -> Result<Vec<Appended>, RoomError> {
+        match self.submit(room_id, Work::Local { drafts, expected }).await? {
+            Outcome::Appended(appended) => Ok(appended),
+        }
+    }
+
+    /// Sends one event of a local user.
+    pub async fn send_one(&self, room_id: &RoomId, draft: LocalDraft) -> Result<OwnedEventId, RoomError> {
+        let appended = self.send(room_id, vec![draft]).await?;
+        appended.into_iter().next().map(|appended| appended.event_id).ok_or(RoomError::Busy)
+    }
+
+    /// Queues work for a room and waits until it is durable. Once queued it is done even if the caller goes away.
+    pub(crate) async fn submit(&self, room_id: &RoomId, work: Work) -> Result<Outcome, RoomError> {
+        let room = self.inner.store.graph.room(room_id).await?.ok_or(RoomError::UnknownRoom)?;
+        let queue = self.queue(&room.room_id);
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut waiting = queue.waiting.lock();
+            if waiting.jobs.len() >= WAITING_MAX {
+                return Err(RoomError::Busy);
+            }
+            waiting.jobs.push_back(Job { work, answer });
+            if !waiting.is_running {
+                waiting.is_running = true;
+                let rooms = self.clone();
+                self.inner.tasks.spawn("room", rooms.work_off(room, Arc::clone(&queue)));
+            }
+        }
+        answered.await.map_err(|_| RoomError::Busy)?
+    }
+
+    fn queue(&self, room_id: &OwnedRoomId) -> Arc<Queue> {
+        let mut queues = self.inner.queues.lock();
+        Arc::clone(queues.get_or_insert(room_id.clone(), Arc::default))
+    }
+
+    async fn work_off(self, room: Arc<Room>, queue: Arc<Queue>) {
+        let mut held = queue.head.lock().await;
+        loop {
+            let jobs: Vec<Job> = {
+                let mut waiting = queue.waiting.lock();
+                if waiting.jobs.is_empty() {
+                    waiting.is_running = false;
+                    return;
+                }
+                let count = waiting.jobs.len().min(TURN_MAX);
+                waiting.jobs.drain(..count).collect()
+            };
+            // Many nodes may write to the room: what this one remembers is only a guess, checked at commit.
+            let head = held.take();
+            match self.turn(&room, head, &jobs).await {
+                Ok((head, outcomes)) => {
+                    *held = head;
+                    for (job, outcome) in jobs.into_iter().zip(outcomes) {
+                        let _ = job.answer.send(outcome);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(room = %room.room_id, %error, "a turn failed");
+                    for job in jobs {
+                        let _ = job.answer.send(Err(again(&error)));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn turn(
+        &self,
+        room: &Arc<Room>,
+        mut head: Option<Head>,
+        jobs: &[Job],
+    ) -> Result<(Option<Head>, Vec<Result<Outcome, RoomError>>), RoomError> {
+        let store = &self.inner.store;
+        for _ in 0..TRIES {
+            let current = match head.take() {
+                Some(head) => head,
+                None => {
+                    Head::read(store, Arc::clone(room)).await?.unwrap_or_else(|| Head::new(Arc::clone(room)))
+                }
+            };
+            let mut turn = Turn::new(store, self.author(), current.clone());
+            let mut outcomes = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                let mark = (!job.work.is_one_step()).then(|| turn.mark());
+                let outcome = self.attempt(&mut turn, &job.work).await;
+                if outcome.is_err()
+                    && let Some(mark) = mark
+                {
+                    turn.back_to(mark);
+                }
+                outcomes.push(outcome);
+            }
+            if turn.is_empty() {
+                return Ok(((current.turn > 0).then_some(current), outcomes));
+            }
+            match turn.commit().await {
+                Ok((head, _)) => return Ok((Some(head), outcomes)),
+                Err(RoomError::Storage(error)) if error.is_conflict() => {
+                    tracing::debug!(room = %room.room_id, %error, "another node was faster");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(RoomError::Busy)
+    }
+
+    async fn attempt(&self, turn: &mut Turn<'_>, work: &Work) -> Result<Outcome, RoomError> {
+        match work {
+            Work::Local { drafts, expected } => {
+                if turn.head.auth.is_none() {
+                    return Err(RoomError::UnknownRoom);
+                }
+                if let Some(expected) = expected {
+                    expect(turn, expected).await?;
+                }
+                let mut appended = Vec::with_capacity(drafts.len());
+                for draft in drafts {
+                    appended.push(turn.append_local(draft).await?);
+                }
+                Ok(Outcome::Appended(appended))
+            }
+        }
+    }
+}
+
+async fn expect(turn: &mut Turn<'_>, expected: &Expected) -> Result<(), RoomError> {
+    let user: &UserId = &expected.user;
+    let membership = turn.membership(user).await?.unwrap_or(MembershipState::Leave);
+    if expected.memberships.contains(&membership) {
+        Ok(())
+    } else {
+        Err(RoomError::Forbidden(expected.otherwise.clone()))
+    }
+}
+
+impl Work {
+    /// Whether a refusal leaves nothing behind by itself.
+    fn is_one_step(&self) -> bool {
+        matches!(self, Self::Local { drafts, .. } if drafts.len() == 1)
+    }
+}
+
+/// The error once more, for another job of the same turn.
+fn again(error: &RoomError) -> RoomError {
+    match error {
+        RoomError::Storage(samtal_db::DbError::Full) => RoomError::Storage(samtal_db::DbError::Full),
+        RoomError::Storage(other) => RoomError::Damaged(other.to_string()),
+        RoomError::Damaged(what) => RoomError::Damaged(what.clone()),
+        _ => RoomError::Busy,
+    }
+}
