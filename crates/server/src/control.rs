@@ -1,0 +1,159 @@
+//! What an operator's command asks of an installation: of the running server through a socket in its data directory, or
+//! of the databases themselves when no server runs.
+//!
+//! The socket takes one JSON line and answers one. It is its owner's only (mode 0600), as the databases are.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use samtal_kit::Tasks;
+use samtal_ops::Homeserver;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::{Installation, ServerError, Tenants, socket_path};
+
+/// Longest command or answer.
+const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How long a command may take to arrive.
+const READ_TIME: Duration = Duration::from_secs(10);
+
+/// A command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Copies every tenant's database into a directory, consistently, while the server runs.
+    Backup {
+        /// Where to; it is made if it is not there.
+        directory: PathBuf,
+    },
+}
+
+/// What came of it: lines to print, or what went wrong.
+pub type Answer = Result<Vec<String>, String>;
+
+/// Runs a command, in the running server if there is one.
+///
+/// # Errors
+/// The configuration is wrong, or the databases cannot be opened.
+pub async fn run(source: &samtal_config::Source, command: Command) -> Result<Answer, ServerError> {
+    let config = source.load()?;
+    if let Some(answer) = ask_running(&config.file.server.data_dir, &command).await {
+        return Ok(answer);
+    }
+    let installation = Installation::take(source.clone(), samtal_kit::Clock::system(), samtal_kit::Random::system())?;
+    let tenants = installation.open().await?;
+    let answer = answer(&tenants, command).await;
+    for homeserver in tenants.homeservers() {
+        homeserver.tasks.shut_down(Duration::from_secs(5)).await;
+        homeserver.db.close().await;
+    }
+    Ok(answer)
+}
+
+/// The running server's answer; nothing if none runs.
+async fn ask_running(data_dir: &Path, command: &Command) -> Option<Answer> {
+    let stream = UnixStream::connect(socket_path(data_dir)).await.ok()?;
+    Some(exchange(stream, command).await.unwrap_or_else(|e| Err(format!("the running server did not answer: {e}"))))
+}
+
+async fn exchange(mut stream: UnixStream, command: &Command) -> io::Result<Answer> {
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(BYTES_MAX)).read_line(&mut answer).await?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// Starts answering commands. A data directory whose path is too long for a socket is no reason not to serve.
+pub(crate) fn listen(tasks: &Tasks, data_dir: &Path, tenants: Tenants) -> Result<(), ServerError> {
+    let path = socket_path(data_dir);
+    // A socket that is there is one of a server that was killed: the lock says that none runs.
+    let _ = std::fs::remove_file(&path);
+    let listener = match UnixListener::bind(&path) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(%error, "no commands can be given to this server while it runs");
+            return Ok(());
+        }
+    };
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+            .map_err(|source| ServerError::Files { path: path.clone(), source })?;
+    }
+    let group = tasks.clone();
+    tasks.spawn("control", async move {
+        loop {
+            tokio::select! {
+                () = group.stopping() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let tenants = tenants.clone();
+                        group.spawn("command", async move {
+                            if let Err(error) = serve(stream, &tenants).await {
+                                tracing::warn!(%error, "a command broke off");
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "no command can be taken");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                },
+            }
+        }
+        let _ = std::fs::remove_file(path);
+    });
+    Ok(())
+}
+
+async fn serve(stream: UnixStream, tenants: &Tenants) -> io::Result<()> {
+    let (reading, mut writing) = stream.into_split();
+    let mut line = String::new();
+    let mut reading = BufReader::new(reading.take(BYTES_MAX));
+    tokio::time::timeout(READ_TIME, reading.read_line(&mut line)).await??;
+    let answer = match serde_json::from_str(&line) {
+        Ok(command) => answer(tenants, command).await,
+        Err(e) => Err(format!("not a command of this version: {e}")),
+    };
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    writing.write_all(&line).await
+}
+
+async fn answer(tenants: &Tenants, command: Command) -> Answer {
+    match command {
+        Command::Backup { directory } => backup(&tenants.homeservers(), &directory).await,
+    }
+}
+
+async fn backup(homeservers: &[Arc<Homeserver>], directory: &Path) -> Answer {
+    let mut lines = Vec::new();
+    for homeserver in homeservers {
+        let name = homeserver.name.as_str().replace([':', '[', ']'], "_");
+        let into = directory.join(name);
+        crate::lock::private_dir(&into).map_err(|e| format!("{}: {e}", into.display()))?;
+        let path = into.join("samtal.db");
+        homeserver.db.backup(path.clone()).await.map_err(|e| format!("{}: {}", homeserver.name, told(&e)))?;
+        lines.push(format!("{} -> {}", homeserver.name, path.display()));
+    }
+    Ok(lines)
+}
+
+/// An error with its causes.
+pub fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

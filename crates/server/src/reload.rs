@@ -1,0 +1,60 @@
+//! Taking in a changed configuration without dropping connections.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use samtal_config::Tenant;
+
+use crate::running::{certificate, level};
+use crate::{Running, ServerError, settings};
+
+/// How long a removed tenant's background work may take.
+const REMOVED_TENANT_TIME: Duration = Duration::from_secs(5);
+
+impl Running {
+    /// Reads the configuration again: log level, certificates, tenants that came or went, account rules, published
+    /// addresses. If it is wrong, all stays as it is.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn reload(&mut self) -> Result<(), ServerError> {
+        let config = self.installation.source.load()?;
+        if config.tenants.is_empty() {
+            return Err(ServerError::NoTenant);
+        }
+        let listeners = &config.file.listeners;
+        for (listener, certificates) in listeners.iter().zip(&self.certificates) {
+            if let (Some(tls), Some(certificates)) = (&listener.tls, certificates) {
+                certificates.reload(certificate(tls))?;
+            }
+        }
+        if let Some(log) = &self.log {
+            log.set_level(level(config.file.log.level));
+        }
+        let mut open: HashMap<_, _> =
+            self.tenants.homeservers().into_iter().map(|homeserver| (homeserver.name.clone(), homeserver)).collect();
+        let mut kept: Vec<(Tenant, _)> = Vec::new();
+        for tenant in &config.tenants {
+            let homeserver = match open.remove(&tenant.name) {
+                Some(homeserver) => {
+                    homeserver.accounts.set_options(settings::accounts(tenant));
+                    homeserver
+                }
+                None => {
+                    let homeserver = self.installation.open_tenant(&config, tenant).await?;
+                    tracing::info!(tenant = %tenant.name, "tenant added");
+                    homeserver
+                }
+            };
+            kept.push((tenant.clone(), homeserver));
+        }
+        self.tenants.replace(kept);
+        for homeserver in open.into_values() {
+            homeserver.tasks.shut_down(REMOVED_TENANT_TIME).await;
+            homeserver.db.close().await;
+            tracing::info!(tenant = %homeserver.name, "tenant removed; its data stays");
+        }
+        self.installation.config = config;
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! Which requests go where: edges by listener, tenants by host.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use http::{StatusCode, header};
+use samtal_config::process::Serve;
+use samtal_http::error_response;
+use samtal_telemetry::Metrics;
+
+use crate::tenants::Open;
+use crate::{Tenants, health, well_known};
+
+/// The router of a listener.
+pub(crate) fn router(serve: &[Serve], tenants: &Tenants, metrics: &Metrics, body_bytes_max: usize) -> Router {
+    let serve: BTreeSet<&str> = serve.iter().map(|serve| serve.word()).collect();
+    let mut edges = Router::new();
+    if serve.contains(Serve::Client.word()) {
+        edges = edges.merge(well_known::for_clients());
+    }
+    if serve.contains(Serve::Federation.word()) || serve.contains(Serve::Client.word()) {
+        edges = edges.merge(well_known::for_servers());
+    }
+    let edges = edges
+        .fallback(unrecognized)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(middleware::from_fn_with_state(tenants.clone(), choose_tenant));
+    let mut process = health::router(tenants.clone());
+    if serve.contains(Serve::Metrics.word()) {
+        let metrics = metrics.clone();
+        process = process.route("/metrics", get(move || std::future::ready(metrics.render())));
+    }
+    // What belongs to the process rather than a tenant is asked first, under any host.
+    process.fallback_service(edges)
+}
+
+async fn unrecognized() -> Response {
+    error_response(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "unrecognized request")
+}
+
+async fn method_not_allowed() -> Response {
+    error_response(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "this path is not asked with this method")
+}
+
+/// Puts the tenant that the request's host names into its extensions.
+async fn choose_tenant(State(tenants): State<Tenants>, mut request: Request, next: Next) -> Response {
+    // HTTP/2 has the host in the URI.
+    let from_uri = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let from_header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let host = from_uri.or(from_header).unwrap_or_default();
+    let Some(Open { config, homeserver }) = tenants.find(&host) else {
+        return error_response(StatusCode::NOT_FOUND, "M_NOT_FOUND", "no homeserver of this name is here");
+    };
+    request.extensions_mut().insert::<Arc<samtal_config::Tenant>>(config);
+    request.extensions_mut().insert(homeserver);
+    next.run(request).await
+}

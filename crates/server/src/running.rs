@@ -1,0 +1,155 @@
+//! An installation that serves.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use samtal_config::process::{File, LogFormat, LogLevel};
+use samtal_http::{Certificate, Certificates, Listener, Server, ServerOptions};
+use samtal_kit::Tasks;
+use samtal_telemetry::{Format, Level, LogControl, Metrics};
+
+use crate::{Installation, ServerError, Tenants, control, routes};
+
+/// A server that takes requests until [`Running::end`].
+pub struct Running {
+    pub(crate) installation: Installation,
+    pub(crate) tenants: Tenants,
+    pub(crate) certificates: Vec<Option<Arc<Certificates>>>,
+    pub(crate) log: Option<LogControl>,
+    addresses: Vec<SocketAddr>,
+    listeners: Tasks,
+    metrics: Metrics,
+}
+
+impl Running {
+    /// Binds the listeners, opens the tenants, and starts to serve.
+    ///
+    /// # Errors
+    /// An address is taken, a certificate or a database cannot be used.
+    pub async fn start(installation: Installation, metrics: Metrics, log: Option<LogControl>) -> Result<Running, ServerError> {
+        let file = &installation.config.file;
+        let tenants = Tenants::default();
+        let (mut listeners, mut certificates) = (Vec::new(), Vec::new());
+        for listener in &file.listeners {
+            let tls = match &listener.tls {
+                Some(tls) => Some(Certificates::load(certificate(tls))?),
+                None => None,
+            };
+            certificates.push(tls.clone());
+            let body_bytes_max = usize::try_from(file.http.body_bytes_max).unwrap_or(usize::MAX);
+            listeners.push(Listener {
+                address: listener.address,
+                certificates: tls,
+                behind_proxy: listener.behind_proxy,
+                router: routes::router(&listener.serve, &tenants, &metrics, body_bytes_max),
+            });
+        }
+        // Addresses first: a second server by mistake should not come as far as the databases.
+        let server = Server::bind(listeners, &server_options(file), &metrics, installation.random())
+            .await
+            .map_err(ServerError::Listen)?;
+        let addresses = server.addresses();
+        let opened = installation.open().await?;
+        tenants.replace(opened.all().into_iter().map(|open| ((*open.config).clone(), open.homeserver)).collect());
+        watch_tenants(&metrics, &tenants);
+        let tasks = Tasks::new();
+        server.serve(&tasks)?;
+        control::listen(&tasks, &file.server.data_dir, tenants.clone())?;
+        Ok(Running { installation, tenants, certificates, log, addresses, listeners: tasks, metrics })
+    }
+
+    /// Where it listens, as URLs, in the configuration's order, with the ports that were free.
+    pub fn urls(&self) -> Vec<String> {
+        let tls = self.certificates.iter().map(Option::is_some);
+        let schemes = tls.map(|tls| if tls { "https" } else { "http" });
+        schemes.zip(&self.addresses).map(|(scheme, address)| format!("{scheme}://{address}")).collect()
+    }
+
+    /// The server names it serves.
+    pub fn names(&self) -> Vec<String> {
+        self.tenants.homeservers().iter().map(|homeserver| homeserver.name.to_string()).collect()
+    }
+
+    /// The tenants.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Ends it: no more connections; running requests and background work may finish within the configured times.
+    pub async fn end(self) {
+        let server = &self.installation.config.file.server;
+        let (soft, hard) = (Duration::from_millis(server.shutdown_soft_ms), Duration::from_millis(server.shutdown_hard_ms));
+        let homeservers = self.tenants.homeservers();
+        // Requests that wait for something (a long poll) see that their tenant ends, and answer.
+        for homeserver in &homeservers {
+            homeserver.tasks.token().cancel();
+        }
+        let dropped = self.listeners.shut_down(soft).await;
+        if dropped > 0 {
+            tracing::warn!(dropped, "requests were cut off");
+        }
+        for homeserver in homeservers {
+            let dropped = homeserver.tasks.shut_down(hard).await;
+            if dropped > 0 {
+                tracing::warn!(tenant = %homeserver.name, dropped, "background work was cut off");
+            }
+            homeserver.db.close().await;
+        }
+    }
+}
+
+pub(crate) fn certificate(tls: &samtal_config::process::Tls) -> Certificate {
+    Certificate { certificate: tls.certificate.clone(), private_key: tls.private_key.clone() }
+}
+
+fn server_options(file: &File) -> ServerOptions {
+    ServerOptions {
+        connections_max: file.http.connections_max as usize,
+        requests_max: file.http.requests_max as usize,
+        header_read: Duration::from_millis(file.http.header_read_ms),
+        body_read: Duration::from_millis(file.http.body_read_ms),
+    }
+}
+
+fn watch_tenants(metrics: &Metrics, tenants: &Tenants) {
+    let tenants = tenants.clone();
+    metrics.on_render(move |metrics| {
+        let homeservers = tenants.homeservers();
+        let count = i64::try_from(homeservers.len()).unwrap_or(i64::MAX);
+        metrics.gauge("samtal_tenants", "Server names served.", &[]).set(count);
+        for homeserver in homeservers {
+            metrics
+                .gauge("samtal_log_position", "The change log's newest position.", &[("tenant", homeserver.name.as_str())])
+                .set(homeserver.db.position());
+        }
+    });
+}
+
+/// Starts logging as the configuration says.
+pub(crate) fn level(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Error => Level::Error,
+        LogLevel::Warn => Level::Warn,
+        LogLevel::Info => Level::Info,
+        LogLevel::Debug => Level::Debug,
+        LogLevel::Trace => Level::Trace,
+    }
+}
+
+impl Installation {
+    /// Starts logging as the configuration says.
+    pub fn start_log(&self) -> LogControl {
+        let log = &self.config.file.log;
+        let format = match log.format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        };
+        samtal_telemetry::log::start(format, level(log.level), self.clock().clone())
+    }
+}

@@ -1,0 +1,117 @@
+//! From the file's words to each engine's plain options.
+
+use samtal_account::{Options as AccountOptions, Rates, Terms};
+use samtal_config::Tenant;
+use samtal_config::process::File;
+use samtal_config::tenant::{EncryptedByDefault, FederationPolicy, Rate as ConfigRate};
+use samtal_http::{AddressPolicy, ClientOptions, Network};
+use samtal_kit::{Rate, Secret};
+use samtal_ops::{Federation, Settings};
+use samtal_policy::ServerRule;
+
+/// Where a tenant's database is.
+pub(crate) fn database(file: &File, tenant: &Tenant) -> samtal_db::Options {
+    match &file.database.url {
+        None => samtal_db::Options::Sqlite { path: tenant.data_dir.join("samtal.db") },
+        Some(url) => samtal_db::Options::Postgres {
+            url: url.expose().to_owned(),
+            schema: schema_name(tenant.name.as_str()),
+            connections_max: file.database.connections_max as usize,
+        },
+    }
+}
+
+/// A schema's name for a server name: letters and digits as they are, `.` as `_`, all else by its code.
+fn schema_name(name: &str) -> String {
+    let mut schema = String::from("samtal_");
+    for c in name.chars() {
+        match c {
+            'a'..='z' | '0'..='9' => schema.push(c),
+            '.' => schema.push('_'),
+            other => schema.push_str(&format!("_x{:x}_", u32::from(other))),
+        }
+    }
+    schema
+}
+
+/// What one tenant is opened with.
+pub(crate) fn tenant(tenant: &Tenant) -> Settings {
+    Settings {
+        accounts: accounts(tenant),
+        public_base_url: Some(tenant.public_base_url.clone()),
+        default_room_version: tenant.rooms.default_version.clone(),
+        encrypted_by_default: tenant.rooms.encrypted_by_default != EncryptedByDefault::None,
+        federation: federation(tenant),
+    }
+}
+
+/// With whom a tenant speaks, and how.
+fn federation(tenant: &Tenant) -> Federation {
+    let settings = &tenant.federation;
+    let rules = |servers: &[String]| servers.iter().map(|server| ServerRule::new(server, "")).collect();
+    let closed = !settings.enabled || settings.policy == FederationPolicy::Closed;
+    let denied = settings.denied_networks.iter().map(|network| Network { address: network.address, prefix_bits: network.prefix_bits });
+    Federation {
+        enabled: settings.enabled,
+        policy: samtal_policy::Settings {
+            // On neither list means no: then only the listed are talked with.
+            allow: closed.then(|| if settings.enabled { rules(&settings.allow) } else { Vec::new() }),
+            deny: rules(&settings.deny),
+            ..samtal_policy::Settings::default()
+        },
+        key_servers: settings.key_servers.clone(),
+        client: ClientOptions {
+            trusted_certificates: settings.trusted_certificates.clone(),
+            policy: AddressPolicy::denying(denied.collect()),
+            ..ClientOptions::default()
+        },
+    }
+}
+
+/// What accounts go by.
+pub(crate) fn accounts(tenant: &Tenant) -> AccountOptions {
+    let (registration, login, limits) = (&tenant.registration, &tenant.login, &tenant.limits);
+    let secret = |secret: &samtal_config::Secret| Secret::new(secret.expose().to_owned());
+    AccountOptions {
+        registration_open: registration.open,
+        registration_tokens: registration.tokens.iter().map(secret).collect(),
+        registration_shared_secret: registration.shared_secret.as_ref().map(secret),
+        guests: registration.guests,
+        terms: registration.terms.as_ref().map(|terms| Terms {
+            version: terms.version.clone(),
+            name: terms.name.clone(),
+            url: terms.url.clone(),
+        }),
+        password_login: login.password,
+        password_length_min: registration.password_length_min as usize,
+        access_token_ms: login.access_token_ms,
+        rates: Some(Rates {
+            login: rate(&limits.login),
+            registration: rate(&limits.registration),
+            messages: rate(&limits.messages),
+            joins: rate(&limits.joins),
+            invites: rate(&limits.invites),
+            ..Rates::default()
+        }),
+        ..AccountOptions::default()
+    }
+}
+
+fn rate(rate: &ConfigRate) -> Rate {
+    Rate::new(rate.per_second, rate.burst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::schema_name;
+
+    #[test]
+    fn two_server_names_never_share_a_schema() {
+        let names = ["example.org", "example-org", "example.org:8448", "[::1]:80", "example_org"];
+        let mut schemas: Vec<String> = names.iter().map(|name| schema_name(name)).collect();
+        assert!(schemas.iter().all(|s| s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')), "{schemas:?}");
+        schemas.sort();
+        schemas.dedup();
+        assert_eq!(schemas.len(), names.len());
+    }
+}
