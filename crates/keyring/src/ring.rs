@@ -138,6 +138,12 @@ struct Inner {
     asked: Mutex<LruCache<OwnedServerName, Arc<tokio::sync::Mutex<Option<u64>>>>>,
 }
 
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyring({})", self.inner.server)
+    }
+}
+
 impl Keyring {
     /// Opens the keyring of `server`, with a new key if it has none. `notaries` are asked when a server does not answer itself; their
     /// word is taken, so name only trusted ones.

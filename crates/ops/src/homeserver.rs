@@ -5,12 +5,15 @@ use std::sync::Arc;
 use ruma::OwnedServerName;
 use samtal_account::Accounts;
 use samtal_db::{Db, DbError, Schema};
+use samtal_keyring::{KeyError, Keyring};
 use samtal_kit::{Clock, Limiter, Random, Tasks};
+use samtal_policy::Policy;
+use samtal_remote::{Destinations, Internet, Network, Remote, SetupError};
 
 use crate::Settings;
 
 /// The tables of all engines, in the order in which they are made.
-const SCHEMAS: &[Schema] = &[samtal_account::SCHEMA];
+const SCHEMAS: &[Schema] = &[samtal_account::SCHEMA, samtal_keyring::SCHEMA, samtal_remote::SCHEMA];
 
 /// One tenant. There is no other state: two tenants in one process know each other only through federation.
 #[derive(Debug)]
@@ -31,6 +34,12 @@ pub struct Homeserver {
     pub limiter: Limiter,
     /// Users, devices, sessions, profiles, account data, push rules.
     pub accounts: Accounts,
+    /// What may pass between us and other servers.
+    pub policy: Policy,
+    /// Signing keys, ours and others'.
+    pub keyring: Keyring,
+    /// Speaking to other servers.
+    pub remote: Remote,
 }
 
 /// Why a tenant could not be opened.
@@ -39,10 +48,16 @@ pub enum OpenError {
     /// The database cannot be opened.
     #[error("database: {0}")]
     Database(#[from] DbError),
+    /// The signing keys cannot be had.
+    #[error("signing keys: {0}")]
+    Keys(#[from] KeyError),
+    /// Other servers cannot be spoken to.
+    #[error("network: {0}")]
+    Network(#[from] SetupError),
 }
 
 impl Homeserver {
-    /// Opens the tenant's database, migrates it, and starts what follows its change log.
+    /// Opens the tenant's database, migrates it, and starts what follows its change log. Other servers are reached over the Internet.
     pub async fn open(
         name: OwnedServerName,
         database: &samtal_db::Options,
@@ -50,9 +65,27 @@ impl Homeserver {
         clock: Clock,
         random: Random,
     ) -> Result<Arc<Self>, OpenError> {
+        let network = Internet::new(&settings.federation.client, clock.clone(), random.clone())?;
+        Self::open_with(name, database, settings, clock, random, Arc::new(network)).await
+    }
+
+    /// As [`Self::open`], over a network of the caller's: one shared by the tenants of a process, or a simulated one.
+    pub async fn open_with(
+        name: OwnedServerName,
+        database: &samtal_db::Options,
+        settings: Settings,
+        clock: Clock,
+        random: Random,
+        network: Arc<dyn Network>,
+    ) -> Result<Arc<Self>, OpenError> {
         let db = Db::open(database, SCHEMAS).await?;
         let limiter = Limiter::new(clock.clone());
         let accounts = Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), settings.accounts.clone());
-        Ok(Arc::new(Self { name, db, clock, random, tasks: Tasks::new(), settings, limiter, accounts }))
+        let policy = Policy::new(settings.federation.policy.clone());
+        let key_servers = settings.federation.key_servers.clone();
+        let keyring = Keyring::open(db.clone(), clock.clone(), random.clone(), name.clone(), key_servers).await?;
+        let destinations = Destinations::open(db.clone(), clock.clone(), random.clone()).await?;
+        let remote = Remote::new(keyring.clone(), policy.clone(), network, destinations, clock.clone());
+        Ok(Arc::new(Self { name, db, clock, random, tasks: Tasks::new(), settings, limiter, accounts, policy, keyring, remote }))
     }
 }

@@ -4,4 +4,4 @@ mod homeserver;
 mod settings;
 
 pub use homeserver::{Homeserver, OpenError};
-pub use settings::Settings;
+pub use settings::{Federation, Settings};

@@ -1,6 +1,6 @@
 //! What the operator decides for one tenant. Plain values: the file format is `samtal-config`'s.
 
-use ruma::RoomVersionId;
+use ruma::{OwnedServerName, RoomVersionId};
 
 /// What the operator decides for one tenant.
 #[derive(Clone, Debug)]
@@ -13,6 +13,27 @@ pub struct Settings {
     pub default_room_version: RoomVersionId,
     /// Whether new rooms that are not public are encrypted when their creator does not say.
     pub encrypted_by_default: bool,
+    /// Speaking with other servers.
+    pub federation: Federation,
+}
+
+/// Speaking with other servers.
+#[derive(Clone, Debug)]
+pub struct Federation {
+    /// Whether at all.
+    pub enabled: bool,
+    /// With whom, and about what.
+    pub policy: samtal_policy::Settings,
+    /// Servers that are asked for keys of servers that do not answer.
+    pub key_servers: Vec<OwnedServerName>,
+    /// Certificates, address policy and connections.
+    pub client: samtal_http::ClientOptions,
+}
+
+impl Default for Federation {
+    fn default() -> Self {
+        Self { enabled: true, policy: samtal_policy::Settings::default(), key_servers: Vec::new(), client: samtal_http::ClientOptions::default() }
+    }
 }
 
 impl Default for Settings {
@@ -22,6 +43,7 @@ impl Default for Settings {
             public_base_url: None,
             default_room_version: RoomVersionId::V12,
             encrypted_by_default: true,
+            federation: Federation::default(),
         }
     }
 }

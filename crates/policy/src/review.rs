@@ -198,6 +198,12 @@ struct Inner {
     by_server: RwLock<BTreeMap<OwnedServerName, u64>>,
 }
 
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Policy")
+    }
+}
+
 impl Policy {
     /// A policy point with these rules.
     pub fn new(settings: Settings) -> Self {

@@ -155,6 +155,12 @@ struct Inner {
     clock: Clock,
 }
 
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Remote({})", self.inner.keyring.server())
+    }
+}
+
 impl Remote {
     /// With everything it needs.
     pub fn new(keyring: Keyring, policy: Policy, network: Arc<dyn Network>, destinations: Destinations, clock: Clock) -> Self {
