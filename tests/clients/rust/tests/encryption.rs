@@ -1,0 +1,226 @@
+//! End-to-end encryption with matrix-sdk: conversation, backup, verification.
+
+#![recursion_limit = "256"]
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use matrix_sdk::encryption::verification::{
+    SasState, SasVerification, Verification, VerificationRequest, VerificationRequestState,
+};
+use matrix_sdk::ruma::api::client::uiaa::{AuthData, MatrixUserIdentifier, Password, UserIdentifier};
+use matrix_sdk::ruma::events::key::verification::VerificationMethod;
+use matrix_sdk::ruma::events::key::verification::request::ToDeviceKeyVerificationRequestEvent;
+use matrix_sdk::ruma::events::room::message::{MessageType, OriginalSyncRoomMessageEvent};
+use matrix_sdk::{Client, Room};
+use samtal_clients::{Device, Encryption, PASSWORD, PATIENCE, room_of, until};
+use tokio::sync::mpsc;
+
+async fn bootstrap_cross_signing(client: &Client) -> Result<()> {
+    let Err(error) = client.encryption().bootstrap_cross_signing(None).await else { return Ok(()) };
+    let uiaa = error.as_uiaa_response().context("cross-signing was refused")?;
+    let user = client.user_id().context("logged in")?.to_string();
+    let mut password = Password::new(UserIdentifier::Matrix(MatrixUserIdentifier::new(user)), PASSWORD.to_owned());
+    password.session = uiaa.session.clone();
+    client.encryption().bootstrap_cross_signing(Some(AuthData::Password(password))).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_users_talk_and_the_server_holds_ciphertext() -> Result<()> {
+    let (alice, bob) = (Device::of_new("alice").await?, Device::of_new("bob").await?);
+    let room_id = room_of(&alice, &[&bob], Encryption::On).await?;
+    let event_id = alice.say(&room_id, "psst").await?;
+    let seen = bob.sees(&event_id).await?;
+    assert_eq!(seen.body, "psst");
+    assert!(seen.encrypted);
+    let answer = bob.say(&room_id, "what?").await?;
+    assert_eq!(alice.sees(&answer).await?.body, "what?");
+    let messages = bob.room(&room_id)?.messages(matrix_sdk::room::MessagesOptions::backward()).await?;
+    assert!(!messages.chunk.is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_messages_each_way_are_all_read_in_order() -> Result<()> {
+    let (alice, bob) = (Device::of_new("alice").await?, Device::of_new("bob").await?);
+    let room_id = room_of(&alice, &[&bob], Encryption::On).await?;
+    bob.sees(&alice.say(&room_id, "are you there?").await?).await?;
+    alice.sees(&bob.say(&room_id, "yes").await?).await?;
+    let talk = |who: Client| {
+        let room_id = room_id.clone();
+        async move {
+            let room = who.get_room(&room_id).context("in the room")?;
+            let mut last = None;
+            for i in 0..50 {
+                let content =
+                    matrix_sdk::ruma::events::room::message::RoomMessageEventContent::text_plain(i.to_string());
+                last = Some(room.send(content).await?.response.event_id);
+            }
+            last.context("sent")
+        }
+    };
+    let (from_alice, from_bob) = tokio::try_join!(talk(alice.client.clone()), talk(bob.client.clone()))?;
+    bob.sees(&from_alice).await?;
+    alice.sees(&from_bob).await?;
+    for (reader, writer) in [(&alice, &bob), (&bob, &alice)] {
+        let texts: Vec<String> =
+            reader.all_seen().into_iter().filter(|s| s.sender == writer.user_id()).skip(1).map(|s| s.body).collect();
+        assert_eq!(texts, (0..50).map(|i| i.to_string()).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_device_restores_the_backup_and_reads_the_past() -> Result<()> {
+    let (alice, bob) = (Device::of_new("alice").await?, Device::of_new("bob").await?);
+    bootstrap_cross_signing(&alice.client).await?;
+    let room_id = room_of(&alice, &[&bob], Encryption::On).await?;
+    let event_id = bob.say(&room_id, "remember this").await?;
+    alice.sees(&event_id).await?;
+    let recovery = alice.client.encryption().recovery();
+    let key = recovery.enable().wait_for_backups_to_upload().await?;
+
+    let laptop = Device::of(alice.user_id()).await?;
+    let before = laptop.room(&room_id)?.event(&event_id, None).await?;
+    assert!(before.kind.is_utd(), "without the key it cannot be read");
+    laptop.client.encryption().recovery().recover(&key).await?;
+    laptop.client.encryption().backups().download_room_keys_for_room(&room_id).await?;
+    let after = laptop.room(&room_id)?.event(&event_id, None).await?;
+    assert!(!after.kind.is_utd(), "with the backup it can");
+    assert!(after.raw().json().get().contains("remember this"));
+
+    // Recovery brought the private cross-signing keys, so the new device is signed by them.
+    until("the first device sees the second as verified", || async {
+        let device_id = laptop.client.device_id().context("logged in")?;
+        let device = alice.client.encryption().get_device(alice.user_id(), device_id).await?;
+        Ok(device.filter(|d| d.is_cross_signed_by_owner()))
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_users_verify_each_other_by_emoji() -> Result<()> {
+    let (alice, bob) = (Device::of_new("alice").await?, Device::of_new("bob").await?);
+    bootstrap_cross_signing(&alice.client).await?;
+    bootstrap_cross_signing(&bob.client).await?;
+    let room_id = alice.client.create_dm(bob.user_id()).await?.room_id().to_owned();
+    let invited = until("the invite is there", || async { Ok(bob.client.get_room(&room_id)) }).await?;
+    invited.join().await?;
+    bob.is_in(&room_id).await?;
+    bob.sees(&alice.say(&room_id, "let us verify").await?).await?;
+    alice.sees(&bob.say(&room_id, "yes").await?).await?;
+
+    let mut requests = room_requests(&bob.client);
+    let identity =
+        alice.client.encryption().request_user_identity(bob.user_id()).await?.context("bob has an identity")?;
+    let ours = identity.request_verification_with_methods(vec![VerificationMethod::SasV1]).await?;
+    let theirs =
+        tokio::time::timeout(PATIENCE, requests.recv()).await.context("no request came")?.context("a request comes")?;
+    verify(ours, theirs).await?;
+    for (me, other) in [(&alice, &bob), (&bob, &alice)] {
+        until("the identity is verified", || async {
+            let identity = me.client.encryption().get_user_identity(other.user_id()).await?;
+            Ok(identity.filter(|i| i.is_verified()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_devices_of_a_user_verify_each_other_by_emoji() -> Result<()> {
+    let alice = Device::of_new("alice").await?;
+    bootstrap_cross_signing(&alice.client).await?;
+    let mut requests = to_device_requests(&alice.client);
+    let phone = Device::of(alice.user_id()).await?;
+    let device_id = alice.client.device_id().context("logged in")?;
+    phone.client.encryption().request_user_identity(alice.user_id()).await?;
+    until("the first device knows the second", || async {
+        let id = phone.client.device_id().context("logged in")?;
+        Ok(alice.client.encryption().get_device(alice.user_id(), id).await?)
+    })
+    .await?;
+    let device = phone.client.encryption().get_device(alice.user_id(), device_id).await?.context("the first device")?;
+    let ours = device.request_verification_with_methods(vec![VerificationMethod::SasV1]).await?;
+    let theirs =
+        tokio::time::timeout(PATIENCE, requests.recv()).await.context("no request came")?.context("a request comes")?;
+    verify(ours, theirs).await?;
+    until("the new device has the private cross-signing keys", || async {
+        Ok(phone.client.encryption().cross_signing_status().await.filter(|s| s.is_complete()))
+    })
+    .await?;
+    Ok(())
+}
+
+/// Verification requests that come in rooms.
+fn room_requests(client: &Client) -> mpsc::Receiver<VerificationRequest> {
+    let (tell, requests) = mpsc::channel(4);
+    client.add_event_handler(move |event: OriginalSyncRoomMessageEvent, _: Room, client: Client| {
+        let tell = tell.clone();
+        async move {
+            if !matches!(event.content.msgtype, MessageType::VerificationRequest(_)) {
+                return;
+            }
+            if let Some(found) = client.encryption().get_verification_request(&event.sender, &event.event_id).await {
+                let _ = tell.send(found).await;
+            }
+        }
+    });
+    requests
+}
+
+/// Verification requests that come between a user's devices.
+fn to_device_requests(client: &Client) -> mpsc::Receiver<VerificationRequest> {
+    let (tell, requests) = mpsc::channel(4);
+    client.add_event_handler(move |event: ToDeviceKeyVerificationRequestEvent, client: Client| {
+        let tell = tell.clone();
+        async move {
+            let id = &event.content.transaction_id;
+            if let Some(found) = client.encryption().get_verification_request(&event.sender, id).await {
+                let _ = tell.send(found).await;
+            }
+        }
+    });
+    requests
+}
+
+/// Plays both sides of SAS to its end.
+async fn verify(ours: VerificationRequest, theirs: VerificationRequest) -> Result<()> {
+    theirs.accept_with_methods(vec![VerificationMethod::SasV1]).await?;
+    until("the request is accepted", || async { Ok(ours.is_ready().then_some(())) }).await?;
+    let ours = ours.start_sas().await?.context("SAS starts")?;
+    let theirs = tokio::time::timeout(PATIENCE, async {
+        let mut changes = Box::pin(theirs.changes());
+        loop {
+            let state = match theirs.state() {
+                state @ VerificationRequestState::Transitioned { .. } => state,
+                _ => changes.next().await.context("the request goes on")?,
+            };
+            if let VerificationRequestState::Transitioned { verification: Verification::SasV1(sas) } = state {
+                return anyhow::Ok(sas);
+            }
+        }
+    })
+    .await
+    .context("SAS did not start")??;
+    theirs.accept().await?;
+    let shown = |sas: SasVerification| async move {
+        until("the emoji are there", || async { Ok(sas.can_be_presented().then(|| sas.emoji()).flatten()) }).await
+    };
+    let (a, b) = tokio::try_join!(shown(ours.clone()), shown(theirs.clone()))?;
+    assert_eq!(a.map(|e| e.symbol), b.map(|e| e.symbol));
+    ours.confirm().await?;
+    theirs.confirm().await?;
+    for sas in [ours, theirs] {
+        until("the verification is done", || async {
+            match sas.state() {
+                SasState::Done { .. } => Ok(Some(())),
+                SasState::Cancelled(info) => anyhow::bail!("cancelled: {info:?}"),
+                _ => Ok(None),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}

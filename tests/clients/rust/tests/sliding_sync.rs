@@ -1,0 +1,212 @@
+//! matrix-sdk-ui as Element X uses it: SyncService, RoomListService and Timeline.
+
+#![recursion_limit = "256"]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use matrix_sdk::RoomState;
+use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
+use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId};
+use matrix_sdk_ui::eyeball_im::Vector;
+use matrix_sdk_ui::room_list_service::RoomListLoadingState;
+use matrix_sdk_ui::room_list_service::filters::new_filter_non_left;
+use matrix_sdk_ui::sync_service::{State, SyncService};
+use matrix_sdk_ui::timeline::{RoomExt, Timeline, TimelineItem};
+use samtal_clients::{Device, Encryption, PATIENCE, log_in, register, room_of, until};
+
+/// Somebody whose client syncs by sliding sync.
+async fn sliding(name: &str) -> Result<(Device, SyncService)> {
+    let client = log_in(&register(name).await?).await?;
+    client.event_cache().subscribe()?;
+    let service = SyncService::builder(client.clone()).build().await?;
+    service.start().await;
+    let device = Device::of_client(client);
+    let mut state = service.state();
+    tokio::time::timeout(PATIENCE, async {
+        while !matches!(state.get(), State::Running) {
+            state.next().await.context("the service goes on")?;
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    Ok((device, service))
+}
+
+/// The order in which the room list shows rooms, once it fulfills a condition.
+async fn room_list(service: &SyncService, fits: impl Fn(&[OwnedRoomId]) -> bool) -> Result<Vec<OwnedRoomId>> {
+    let list = service.room_list_service().all_rooms().await?;
+    let (entries, control) = list.entries_with_dynamic_adapters(50);
+    control.set_filter(Box::new(new_filter_non_left()));
+    let mut entries = Box::pin(entries);
+    let mut rooms = Vector::new();
+    tokio::time::timeout(PATIENCE, async {
+        loop {
+            for change in entries.next().await.context("the list goes on")? {
+                change.apply(&mut rooms);
+            }
+            let ids: Vec<OwnedRoomId> = rooms.iter().map(|room| room.room_id().to_owned()).collect();
+            if fits(&ids) {
+                return anyhow::Ok(ids);
+            }
+        }
+    })
+    .await
+    .context("the room list never looked as it should")?
+}
+
+/// The text of each message of a timeline.
+fn texts(items: &Vector<Arc<TimelineItem>>) -> Vec<String> {
+    items.iter().filter_map(|item| Some(item.as_event()?.content().as_message()?.body().to_owned())).collect()
+}
+
+async fn until_texts(timeline: &Timeline, expected: &[&str]) -> Result<()> {
+    let found = until("the timeline shows the messages", || async {
+        Ok((texts(&timeline.items().await) == expected).then_some(()))
+    })
+    .await;
+    if found.is_err() {
+        assert_eq!(texts(&timeline.items().await), expected);
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_list_is_ordered_by_activity() -> Result<()> {
+    let (alice, service) = sliding("alice").await?;
+    let bob = Device::of_new("bob").await?;
+    let mut rooms = Vec::new();
+    for _ in 0..3 {
+        let room_id = room_of(&bob, &[], Encryption::Off).await?;
+        alice.client.join_room_by_id(&room_id).await?;
+        bob.say(&room_id, "hello").await?;
+        rooms.push(room_id);
+    }
+    rooms.reverse();
+    room_list(&service, |ids| ids == rooms).await?;
+    let oldest = rooms.pop().context("three rooms")?;
+    bob.say(&oldest, "up again").await?;
+    rooms.insert(0, oldest);
+    room_list(&service, |ids| ids == rooms).await?;
+    let list = service.room_list_service().all_rooms().await?;
+    let mut loading = list.loading_state();
+    tokio::time::timeout(PATIENCE, async {
+        while !matches!(loading.get(), RoomListLoadingState::Loaded { maximum_number_of_rooms: Some(3) }) {
+            loading.next().await.context("the list goes on")?;
+        }
+        anyhow::Ok(())
+    })
+    .await
+    .context("the number of rooms is known")??;
+    service.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_is_shown_and_accepted() -> Result<()> {
+    let (alice, service) = sliding("alice").await?;
+    let bob = Device::of_new("bob").await?;
+    let room_id = room_of(&bob, &[], Encryption::Off).await?;
+    bob.room(&room_id)?.invite_user_by_id(alice.user_id()).await?;
+    room_list(&service, |ids| ids == [room_id.clone()]).await?;
+    let room = alice.room(&room_id)?;
+    assert_eq!(room.state(), RoomState::Invited);
+    room.join().await?;
+    until("the room is joined", || async { Ok((room.state() == RoomState::Joined).then_some(())) }).await?;
+    room.leave().await?;
+    room_list(&service, |ids| ids.is_empty()).await?;
+    service.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeline_shows_an_encrypted_conversation() -> Result<()> {
+    let ((alice, alice_sync), (bob, bob_sync)) = (sliding("alice").await?, sliding("bob").await?);
+    let room_id = room_of(&alice, &[&bob], Encryption::On).await?;
+    for (device, service) in [(&alice, &alice_sync), (&bob, &bob_sync)] {
+        service.room_list_service().subscribe_to_rooms(&[&room_id]).await;
+        device.is_in(&room_id).await?;
+    }
+    let hers = alice.room(&room_id)?.timeline().await?;
+    let his = bob.room(&room_id)?.timeline().await?;
+    hers.send(RoomMessageEventContent::text_plain("hello").into()).await?;
+    until_texts(&his, &["hello"]).await?;
+    his.send(RoomMessageEventContent::text_plain("hi").into()).await?;
+    until_texts(&hers, &["hello", "hi"]).await?;
+    until_texts(&his, &["hello", "hi"]).await?;
+
+    // A reaction, an edit and a redaction, each seen by the other side.
+    let item = last(&hers).await?;
+    hers.toggle_reaction(&item.identifier(), "🎂").await?;
+    until("the reaction is there", || async {
+        let item = last(&his).await?;
+        Ok(item.content().reactions().is_some_and(|r| r.contains_key("🎂")).then_some(()))
+    })
+    .await?;
+    let own = last(&his).await?;
+    let edited = RoomMessageEventContent::text_plain("hi!").into();
+    his.edit(&own.identifier(), matrix_sdk::room::edit::EditedContent::RoomMessage(edited)).await?;
+    until_texts(&hers, &["hello", "hi!"]).await?;
+    his.redact(&own.identifier(), None).await?;
+    until_texts(&hers, &["hello"]).await?;
+    alice_sync.stop().await;
+    bob_sync.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeline_pages_back_to_the_beginning() -> Result<()> {
+    let bob = Device::of_new("bob").await?;
+    let room_id = room_of(&bob, &[], Encryption::Off).await?;
+    let expected: Vec<String> = (0..60).map(|i| i.to_string()).collect();
+    let mut last: Option<OwnedEventId> = None;
+    for text in &expected {
+        last = Some(bob.say(&room_id, text).await?);
+    }
+    let (alice, service) = sliding("alice").await?;
+    alice.client.join_room_by_id(&room_id).await?;
+    service.room_list_service().subscribe_to_rooms(&[&room_id]).await;
+    let timeline = alice.is_in(&room_id).await?.timeline().await?;
+    while !timeline.paginate_backwards(20).await? {}
+    let all: Vec<&str> = expected.iter().map(String::as_str).collect();
+    until_texts(&timeline, &all).await?;
+    timeline
+        .send_single_receipt(
+            matrix_sdk::ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read,
+            last.context("sent")?,
+        )
+        .await?;
+    service.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_missed_while_stopped_comes_on_start() -> Result<()> {
+    let (alice, service) = sliding("alice").await?;
+    let bob = Device::of_new("bob").await?;
+    let room_id = room_of(&bob, &[], Encryption::Off).await?;
+    alice.client.join_room_by_id(&room_id).await?;
+    alice.is_in(&room_id).await?;
+    service.stop().await;
+    let missed = bob.say(&room_id, "while you were away").await?;
+    tokio::time::timeout(Duration::from_secs(10), service.start()).await?;
+    assert_eq!(alice.sees(&missed).await?.body, "while you were away");
+    service.stop().await;
+    Ok(())
+}
+
+async fn last(timeline: &Timeline) -> Result<matrix_sdk_ui::timeline::EventTimelineItem> {
+    until("there is a message", || async {
+        Ok(timeline
+            .items()
+            .await
+            .iter()
+            .rev()
+            .filter_map(|i| i.as_event())
+            .find(|i| i.content().is_message() && i.event_id().is_some())
+            .cloned())
+    })
+    .await
+}
