@@ -75,7 +75,9 @@ pub struct Peek<'a> {
 /// Look at foreign bytes, to learn which room's rules to read them with.
 #[must_use]
 pub fn peek(bytes: &[u8]) -> Option<Peek<'_>> {
-    serde_json::from_slice(bytes).ok()
+    // serde would take an array for a struct too.
+    let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
+    serde_json::from_slice(bytes).ok().filter(|_| is_object)
 }
 
 /// Which numbers the room version allows.
