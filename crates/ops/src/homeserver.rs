@@ -9,11 +9,12 @@ use samtal_keyring::{KeyError, Keyring};
 use samtal_kit::{Clock, Limiter, Random, Tasks};
 use samtal_policy::Policy;
 use samtal_remote::{Destinations, Internet, Network, Remote, SetupError};
+use samtal_room::{RoomError, Rooms};
 
 use crate::Settings;
 
 /// The tables of all engines, in the order in which they are made.
-const SCHEMAS: &[Schema] = &[samtal_account::SCHEMA, samtal_keyring::SCHEMA, samtal_remote::SCHEMA];
+const SCHEMAS: &[Schema] = &[samtal_account::SCHEMA, samtal_keyring::SCHEMA, samtal_remote::SCHEMA, samtal_room::SCHEMA];
 
 /// One tenant. There is no other state: two tenants in one process know each other only through federation.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Homeserver {
     pub keyring: Keyring,
     /// Speaking to other servers.
     pub remote: Remote,
+    /// Rooms: the event graph and what may be read of it.
+    pub rooms: Rooms,
 }
 
 /// Why a tenant could not be opened.
@@ -51,6 +54,9 @@ pub enum OpenError {
     /// The signing keys cannot be had.
     #[error("signing keys: {0}")]
     Keys(#[from] KeyError),
+    /// The rooms cannot be opened.
+    #[error("rooms: {0}")]
+    Rooms(#[from] RoomError),
     /// Other servers cannot be spoken to.
     #[error("network: {0}")]
     Network(#[from] SetupError),
@@ -86,6 +92,16 @@ impl Homeserver {
         let keyring = Keyring::open(db.clone(), clock.clone(), random.clone(), name.clone(), key_servers).await?;
         let destinations = Destinations::open(db.clone(), clock.clone(), random.clone()).await?;
         let remote = Remote::new(keyring.clone(), policy.clone(), network, destinations, clock.clone());
-        Ok(Arc::new(Self { name, db, clock, random, tasks: Tasks::new(), settings, limiter, accounts, policy, keyring, remote }))
+        let tasks = Tasks::new();
+        let keys = keyring.clone();
+        let options = samtal_room::Options {
+            name: name.clone(),
+            signing_keys: Arc::new(move || keys.own()),
+            clock: clock.clone(),
+            random: random.clone(),
+            tasks: tasks.clone(),
+        };
+        let rooms = Rooms::open(db.clone(), options).await?;
+        Ok(Arc::new(Self { name, db, clock, random, tasks, settings, limiter, accounts, policy, keyring, remote, rooms }))
     }
 }

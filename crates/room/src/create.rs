@@ -46,7 +46,7 @@ impl Rooms {
             .map_err(|error| RoomError::BadEvent(error.to_string()))?;
         let now = i64::try_from(author.now_ms).unwrap_or(i64::MAX);
         let unsigned = build(&new.create, &new.creator, &opaque, &[], &[], 1, now, rules);
-        let create = sign_and_hash(&unsigned, &author.name, &author.key, rules)?.into_pdu();
+        let create = sign_and_hash(&unsigned, &author.name, author.keys.current().pair(), rules)?.into_pdu();
         let room_id = create.room_id().to_owned();
         let nid = RoomNid(store.room_numbers.take(store.db(), 1, 0).await?);
         let room = Arc::new(make_room(nid, room_id.clone(), new.version)?);

@@ -32,7 +32,7 @@ pub use ids::{EventNid, RoomNid, StateKeys};
 pub use membership::{Member, RoomMembership, membership_of};
 pub use reading::{Chunk, Direction, Form};
 pub use relation::Relation;
-pub use rooms::{Options, Rooms, SigningKey, Txn};
+pub use rooms::{Options, Rooms, SigningKeys, Txn};
 pub use schema::SCHEMA;
 pub use snapshot::{Snapshots, StateDifference};
 pub use store::Store;

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use ruma::{
-    EventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId, signatures::Ed25519KeyPair,
-};
+use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 use samtal_db::Db;
+use samtal_keyring::OwnKeys;
 use samtal_kit::{Clock, Random, Tasks};
 
 use crate::{
@@ -22,16 +21,16 @@ use crate::{
 /// Rooms whose head is kept at hand.
 const QUEUES_MAX: usize = 2_000;
 
-/// Gives the key that this tenant signs with now.
-pub type SigningKey = Arc<dyn Fn() -> Arc<Ed25519KeyPair> + Send + Sync>;
+/// Gives the keys of this tenant as they are now.
+pub type SigningKeys = Arc<dyn Fn() -> Arc<OwnKeys> + Send + Sync>;
 
 /// What the engine is opened with.
 #[derive(Clone)]
 pub struct Options {
     /// The tenant's server name.
     pub name: OwnedServerName,
-    /// The key that signs.
-    pub signing_key: SigningKey,
+    /// The keys that sign.
+    pub signing_keys: SigningKeys,
     /// The clock.
     pub clock: Clock,
     /// Randomness.
@@ -49,7 +48,7 @@ pub struct Rooms {
 pub(crate) struct Inner {
     pub(crate) name: OwnedServerName,
     pub(crate) store: Store,
-    pub(crate) signing_key: SigningKey,
+    pub(crate) signing_keys: SigningKeys,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
     pub(crate) tasks: Tasks,
@@ -65,10 +64,10 @@ impl std::fmt::Debug for Rooms {
 impl Rooms {
     /// Over the tenant's database.
     pub async fn open(db: Db, options: Options) -> Result<Self, RoomError> {
-        let Options { name, signing_key, clock, random, tasks } = options;
+        let Options { name, signing_keys, clock, random, tasks } = options;
         let store = Store::open(db, &random).await?;
         let queues = Mutex::new(LruCache::new(capacity(QUEUES_MAX)));
-        Ok(Self { inner: Arc::new(Inner { name, store, signing_key, clock, random, tasks, queues }) })
+        Ok(Self { inner: Arc::new(Inner { name, store, signing_keys, clock, random, tasks, queues }) })
     }
 
     /// The tenant's server name.
@@ -94,7 +93,7 @@ impl Rooms {
     pub(crate) fn author(&self) -> Author {
         Author {
             name: self.inner.name.clone(),
-            key: (self.inner.signing_key)(),
+            keys: (self.inner.signing_keys)(),
             now_ms: self.inner.clock.now_ms(),
         }
     }

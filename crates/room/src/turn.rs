@@ -4,10 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
     EventId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName, UserId, events::room::member::MembershipState,
-    signatures::Ed25519KeyPair,
 };
 use samtal_db::{Batch, Change, Committed, Sql, Value, params, sql};
 use samtal_event::{Draft, Pdu, build, redact, sign_and_hash};
+use samtal_keyring::OwnKeys;
 use samtal_model::{ChangeKind, StreamPosition};
 use samtal_state::{AuthState, Node, NodeId, SnapshotId, authorize};
 
@@ -64,7 +64,7 @@ pub struct Appended {
 #[derive(Clone)]
 pub(crate) struct Author {
     pub(crate) name: OwnedServerName,
-    pub(crate) key: Arc<Ed25519KeyPair>,
+    pub(crate) keys: Arc<OwnKeys>,
     pub(crate) now_ms: u64,
 }
 
@@ -187,7 +187,7 @@ impl<'a> Turn<'a> {
             i64::try_from(local.ts_ms.unwrap_or(self.author.now_ms)).unwrap_or(i64::MAX),
             rules,
         );
-        let signed = sign_and_hash(&unsigned, &self.author.name, &self.author.key, rules)?;
+        let signed = sign_and_hash(&unsigned, &self.author.name, self.author.keys.current().pair(), rules)?;
         let auth = self.head.auth.clone().ok_or(RoomError::UnknownRoom)?;
         let loaded = |event_type: &_, state_key: &_| self.head.loaded(event_type, state_key);
         let pdu = auth.authorize_own(signed, rules, loaded).map_err(refused)?.into_pdu();
