@@ -1,0 +1,101 @@
+//! Registering endpoints.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Router,
+    body::Body,
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use bytes::BytesMut;
+use http::{HeaderValue, Request, header};
+use ruma::api::{IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt, path_builder::PathBuilder};
+
+use crate::{
+    ApiError,
+    args::{Args, Scheme},
+};
+
+/// What a handler answers.
+pub(crate) type Answer<R> = Result<R, ApiError>;
+
+/// Something that can be sent as an answer.
+pub(crate) trait Reply {
+    /// The HTTP response.
+    fn into_http(self) -> Response;
+}
+
+/// A JSON text, as it is.
+pub(crate) struct JsonText(pub(crate) String);
+
+impl<R: OutgoingResponse> Reply for R {
+    fn into_http(self) -> Response {
+        match self.try_into_http_response::<BytesMut>() {
+            Ok(response) => response.map(|body| Body::from(body.freeze())),
+            Err(error) => ApiError::internal(error).into_response(),
+        }
+    }
+}
+
+impl Reply for JsonText {
+    fn into_http(self) -> Response {
+        let mut response = Response::new(Body::from(self.0));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+/// Endpoints under way to a router.
+#[derive(Default)]
+pub(crate) struct Routes(BTreeMap<String, (&'static str, MethodRouter)>);
+
+impl Routes {
+    /// Registers a handler of one of ruma's endpoints.
+    pub(crate) fn route<T, F, Fut, R>(self, handler: F) -> Self
+    where
+        T: IncomingRequest + Send + 'static,
+        T::Authentication: Scheme,
+        F: Fn(Args<T>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Answer<R>> + Send,
+        R: Reply,
+    {
+        let paths: Vec<&'static str> = T::PATH_BUILDER.all_paths().collect();
+        self.route_at(&paths, handler)
+    }
+
+    /// As [`Self::route`], at these paths.
+    pub(crate) fn route_at<T, F, Fut, R>(mut self, paths: &[&'static str], handler: F) -> Self
+    where
+        T: IncomingRequest + Send + 'static,
+        T::Authentication: Scheme,
+        F: Fn(Args<T>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Answer<R>> + Send,
+        R: Reply,
+    {
+        for &path in paths {
+            let handler = handler.clone();
+            let serve = move |request: Request<Body>| async move {
+                // Boxed: a request's state is large, and most of it is not needed while it waits.
+                match Box::pin(Args::<T>::from_request(request)).await {
+                    Ok(args) => match Box::pin(handler(args)).await {
+                        Ok(reply) => reply.into_http(),
+                        Err(error) => error.into_response(),
+                    },
+                    Err(error) => error.into_response(),
+                }
+            };
+            let filter = MethodFilter::try_from(<T as Metadata>::METHOD.clone()).unwrap_or(MethodFilter::TRACE);
+            // Paths that differ in their parameters' names only are one path.
+            let key = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect::<Vec<_>>().join("/");
+            let known = self.0.entry(key).or_insert_with(|| (path, MethodRouter::new()));
+            known.1 = std::mem::take(&mut known.1).merge(on(filter, serve));
+        }
+        self
+    }
+
+    /// The router.
+    pub(crate) fn into_router(self) -> Router {
+        self.0.into_values().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+    }
+}
