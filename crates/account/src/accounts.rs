@@ -7,7 +7,7 @@ use ruma::{OwnedServerName, UserId};
 use samtal_db::Db;
 use samtal_kit::{Clock, Random};
 
-use crate::{Options, Services};
+use crate::{Options, Services, nonce::Nonces, password::Hashing};
 
 /// All accounts of one tenant. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Accounts {
     pub(crate) clock: Clock,
     pub(crate) random: Random,
     options: RwLock<Arc<Options>>,
+    pub(crate) hashing: Hashing,
+    pub(crate) nonces: Nonces,
     /// Application services, by their tokens and namespaces.
     pub services: Services,
 }
@@ -24,7 +26,16 @@ pub struct Accounts {
 impl Accounts {
     /// The accounts in `db`, which must have been opened with [`crate::SCHEMA`].
     pub fn new(name: OwnedServerName, db: Db, clock: Clock, random: Random, options: Options) -> Self {
-        Self { name, db, clock, random, options: RwLock::new(Arc::new(options)), services: Services::default() }
+        Self {
+            name,
+            db,
+            clock,
+            random,
+            options: RwLock::new(Arc::new(options)),
+            hashing: Hashing::default(),
+            nonces: Nonces::default(),
+            services: Services::default(),
+        }
     }
 
     /// What the operator decided.

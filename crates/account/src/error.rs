@@ -23,6 +23,21 @@ pub enum AccountError {
     /// The refresh token was used before and its successor has been used: the session is ended.
     #[error("the refresh token has been used before")]
     ReusedToken,
+    /// The account is locked.
+    #[error("the account is locked")]
+    Locked,
+    /// The address belongs to another account.
+    #[error("the address belongs to another account")]
+    ThreepidInUse,
+    /// A profile would have more than 64 KiB.
+    #[error("the profile is too large")]
+    ProfileTooLarge,
+    /// A profile field's name has more than 255 bytes.
+    #[error("the profile field's name is too long")]
+    KeyTooLarge,
+    /// A value of the wrong kind.
+    #[error("{0}")]
+    BadValue(String),
     /// The user or device is not there.
     #[error("{0} not found")]
     NotFound(&'static str),

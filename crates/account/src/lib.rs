@@ -4,19 +4,37 @@
 //! and HTTP.
 
 mod accounts;
+mod data;
 mod device;
 mod error;
+mod filter;
+mod nonce;
 mod options;
+mod password;
+mod profile;
+mod push_rules;
+mod registration;
 mod schema;
 mod services;
 mod session;
+mod short_token;
+mod threepid;
+mod uia;
 mod user;
 
 pub use accounts::Accounts;
-pub use device::Device;
+pub use data::{AccountData, DATA_BYTES_MAX, DATA_TYPE_BYTES_MAX, PUSH_RULES};
+pub use device::{DEVICE_TEXT_BYTES_MAX, Device};
 pub use error::AccountError;
+pub use filter::{FILTER_BYTES_MAX, FILTERS_MAX};
 pub use options::{Options, PasswordCost, Rates, Terms};
+pub use profile::{FIELD_NAME_BYTES_MAX, PROFILE_BYTES_MAX, SHORT_FIELD_BYTES_MAX};
+pub use push_rules::PUSH_RULES_MAX;
+pub use registration::NewUser;
 pub use schema::SCHEMA;
 pub use services::{Namespace, Service, Services};
-pub use session::{Client, Issued, Lapse, Session, TokenHash};
-pub use user::{Kind, User};
+pub use session::{Client, Issued, Lapse, NewSession, Session, TokenHash};
+pub use short_token::{OPENID_SECONDS, RegistrationToken};
+pub use threepid::Threepid;
+pub use uia::UiaSession;
+pub use user::{Kind, Switch, User};

@@ -18,7 +18,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn code(self) -> i64 {
+    pub(crate) fn code(self) -> i64 {
         match self {
             Self::Normal => 0,
             Self::Guest => 1,
@@ -58,26 +58,46 @@ pub struct User {
     pub created_ms: u64,
 }
 
+/// What can be switched about a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Administrates the server.
+    Admin,
+    /// May do nothing until unlocked.
+    Locked,
+    /// May read and leave, not speak.
+    Suspended,
+}
+
 const USER: Sql = sql!(
     "SELECT user_id, kind, admin, locked, suspended, deactivated, erased, service, created_ms
      FROM account_user WHERE user_id = $1"
 );
-
 const USER_LIST: Sql = sql!(
     "SELECT user_id, kind, admin, locked, suspended, deactivated, erased, service, created_ms
      FROM account_user WHERE user_id > $1 ORDER BY user_id LIMIT $2"
 );
-
-const USER_INSERT: Sql = sql!(
-    "INSERT INTO account_user (user_id, kind, password, admin, locked, suspended, deactivated, erased, service, created_ms,
-        position)
-     VALUES ($1, $2, $3, $4, 0, 0, 0, 0, $5, $6, $7)"
+const ADMIN_LIST: Sql = sql!("SELECT user_id FROM account_user WHERE admin = 1 AND deactivated = 0 ORDER BY user_id");
+const ADMIN_SET: Sql = sql!("UPDATE account_user SET admin = $1, position = $2 WHERE user_id = $3 AND deactivated = 0");
+const LOCKED_SET: Sql =
+    sql!("UPDATE account_user SET locked = $1, position = $2 WHERE user_id = $3 AND deactivated = 0");
+const SUSPENDED_SET: Sql =
+    sql!("UPDATE account_user SET suspended = $1, position = $2 WHERE user_id = $3 AND deactivated = 0");
+const USER_DEACTIVATE: Sql = sql!(
+    "UPDATE account_user SET deactivated = 1, erased = $1, password = NULL, admin = 0, position = $2
+     WHERE user_id = $3 AND deactivated = 0"
 );
+const PROFILE_CLEAR: Sql = sql!("DELETE FROM account_profile WHERE user_id = $1");
+const DATA_CLEAR: Sql = sql!("DELETE FROM account_data WHERE user_id = $1");
+const FILTER_CLEAR: Sql = sql!("DELETE FROM account_filter WHERE user_id = $1");
+const THREEPID_CLEAR: Sql = sql!("DELETE FROM account_threepid WHERE user_id = $1");
+const LOGIN_TOKEN_CLEAR: Sql = sql!("DELETE FROM account_login_token WHERE user_id = $1");
+const OPENID_CLEAR: Sql = sql!("DELETE FROM account_openid WHERE user_id = $1");
 
 impl User {
     fn from_row(row: &Row) -> Result<Self, AccountError> {
         Ok(Self {
-            user_id: UserId::parse(row.text(0)?).map_err(|_| AccountError::Corrupt("user id", None))?.to_owned(),
+            user_id: user_id(row.text(0)?)?,
             kind: Kind::from_code(row.int(1)?),
             admin: row.get(2)?,
             locked: row.get(3)?,
@@ -90,14 +110,9 @@ impl User {
     }
 }
 
-/// A user to be made.
-#[derive(Clone, Debug)]
-pub(crate) struct UserDraft<'a> {
-    pub(crate) user_id: &'a UserId,
-    pub(crate) kind: Kind,
-    pub(crate) password_hash: Option<String>,
-    pub(crate) admin: bool,
-    pub(crate) service: Option<&'a str>,
+/// A stored user id.
+pub(crate) fn user_id(text: &str) -> Result<OwnedUserId, AccountError> {
+    UserId::parse(text).map_err(|_| AccountError::Corrupt("user id", None))
 }
 
 impl Accounts {
@@ -111,20 +126,40 @@ impl Accounts {
         self.db.query(&USER_LIST, params![after, limit]).await?.iter().map(User::from_row).collect()
     }
 
-    pub(crate) fn user_insert(&self, batch: &mut Batch, draft: &UserDraft<'_>) {
-        let position = batch.log(Change::new(ChangeKind::Account).user(draft.user_id));
-        batch.expect(
-            &USER_INSERT,
-            params![
-                draft.user_id.as_str(),
-                draft.kind.code(),
-                draft.password_hash.clone(),
-                draft.admin,
-                draft.service,
-                self.now(),
-                position
-            ],
-            1,
-        );
+    /// Those who administrate the server.
+    pub async fn admins(&self) -> Result<Vec<OwnedUserId>, AccountError> {
+        self.db.query(&ADMIN_LIST, params![]).await?.iter().map(|row| user_id(row.text(0)?)).collect()
+    }
+
+    /// Switches something about a user on or off.
+    pub async fn switch(&self, user: &UserId, switch: Switch, on: bool) -> Result<(), AccountError> {
+        let sql = match switch {
+            Switch::Admin => &ADMIN_SET,
+            Switch::Locked => &LOCKED_SET,
+            Switch::Suspended => &SUSPENDED_SET,
+        };
+        let mut batch = Batch::new();
+        let position = batch.log(Change::new(ChangeKind::Account).user(user));
+        batch.expect(sql, params![on, position, user.as_str()], 1);
+        match self.db.commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_conflict() => Err(AccountError::NotFound("user")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The write by which a user goes for good: sessions, password, profile, private data. Their rooms and keys are other
+    /// engines'; `erase` asks that what they wrote be hidden from those who come later. A conflict means that there is no
+    /// such user any more.
+    pub async fn deactivation(&self, user: &UserId, erase: bool) -> Result<Batch, AccountError> {
+        let devices = self.devices(user).await?;
+        let mut batch = self.device_removal(user, devices.iter().map(|device| &*device.device_id));
+        let position = batch.log(Change::new(ChangeKind::Account).user(user));
+        batch.expect(&USER_DEACTIVATE, params![erase, position, user.as_str()], 1);
+        batch.log(Change::new(ChangeKind::Profile).user(user));
+        for sql in [&PROFILE_CLEAR, &DATA_CLEAR, &FILTER_CLEAR, &THREEPID_CLEAR, &LOGIN_TOKEN_CLEAR, &OPENID_CLEAR] {
+            batch.exec(sql, params![user.as_str()]);
+        }
+        Ok(batch)
     }
 }

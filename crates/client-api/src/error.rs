@@ -166,6 +166,20 @@ impl From<AccountError> for ApiError {
             AccountError::WeakPassword(why) => Self::new(StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD", why),
             AccountError::UnknownToken => Self::unknown_token(false),
             AccountError::ReusedToken => Self::unknown_token(false),
+            AccountError::Locked => {
+                Self::new(StatusCode::UNAUTHORIZED, "M_USER_LOCKED", "This account has been locked")
+                    .with("soft_logout", true)
+            }
+            AccountError::ThreepidInUse => {
+                Self::new(StatusCode::BAD_REQUEST, "M_THREEPID_IN_USE", "The address belongs to another account")
+            }
+            AccountError::ProfileTooLarge => {
+                Self::new(StatusCode::BAD_REQUEST, "M_PROFILE_TOO_LARGE", "The profile would have more than 64 KiB")
+            }
+            AccountError::KeyTooLarge => {
+                Self::new(StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE", "A profile field's name has at most 255 bytes")
+            }
+            AccountError::BadValue(why) => Self::bad_json(why),
             AccountError::NotFound(what) => Self::not_found(format!("{what} not found")),
             AccountError::TooLarge(why) => Self::too_large(why),
             AccountError::Invalid(why) => Self::invalid_param(why),

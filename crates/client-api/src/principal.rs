@@ -156,7 +156,7 @@ impl Scheme for AppserviceToken {
         let token = bearer(parts)?.ok_or_else(|| ApiError::missing_token("An access token is needed"))?;
         match hs.accounts.services.by_token(&token) {
             Some(service) => Ok(service),
-            None if hs.accounts.session(&token).await?.is_ok() => {
+            None if hs.accounts.session(&token, &client(parts)).await?.is_ok() => {
                 Err(ApiError::forbidden("Only application services may do this"))
             }
             None => Err(ApiError::unknown_token(false)),
@@ -222,8 +222,11 @@ async fn user(hs: &Homeserver, parts: &request::Parts, access: Access, token: &s
     if let Some(service) = hs.accounts.services.by_token(token) {
         return as_service(hs, parts, service).await;
     }
-    let session =
-        hs.accounts.session(token).await?.map_err(|lapse| ApiError::unknown_token(lapse == Lapse::Expired))?;
+    let session = hs
+        .accounts
+        .session(token, &client(parts))
+        .await?
+        .map_err(|lapse| ApiError::unknown_token(lapse == Lapse::Expired))?;
     if session.locked && !access.locked {
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "M_USER_LOCKED", "This account has been locked")
             .with("soft_logout", true));
