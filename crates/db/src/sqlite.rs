@@ -85,9 +85,9 @@ impl Sqlite {
     }
 
     pub(crate) fn backup(&self, to: &Path) -> Result<(), DbError> {
-        let reader = self.reader()?;
-        reader.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
-        keep(&self.readers, reader);
+        // Not one of the readers: SQLite holds writing the copy for writing, which they may not.
+        let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
         Ok(())
     }
 
