@@ -20,5 +20,5 @@ pub use body::{BodyError, collect};
 pub use client::{Client, ClientError, ClientOptions, Limits as FetchLimits};
 pub use connect::{Direct, Resolve, Target};
 pub use handle::{Peer, RequestId, error_body, error_response};
-pub use server::{Listener, Server, ServerOptions};
+pub use server::{Listener, Server, ServerOptions, tell_route};
 pub use tls::{Certificate, Certificates, TlsError};

@@ -209,11 +209,14 @@ impl Accepting {
     }
 }
 
-/// Hands the matched route out with the answer, for the log and the metrics.
-async fn tell_route(request: axum::extract::Request, next: axum::middleware::Next) -> axum::response::Response {
+/// A middleware that hands the matched route out with the answer, for the log and the metrics. A listener's router has it;
+/// one nested in it as a service needs its own.
+pub async fn tell_route(request: axum::extract::Request, next: axum::middleware::Next) -> axum::response::Response {
     let route = request.extensions().get::<axum::extract::MatchedPath>().cloned();
     let mut response = next.run(request).await;
-    if let Some(route) = route {
+    if let Some(route) = route
+        && response.extensions().get::<axum::extract::MatchedPath>().is_none()
+    {
         response.extensions_mut().insert(route);
     }
     response

@@ -140,7 +140,11 @@ async fn backup(homeservers: &[Arc<Homeserver>], directory: &Path) -> Answer {
         let into = directory.join(name);
         crate::lock::private_dir(&into).map_err(|e| format!("{}: {e}", into.display()))?;
         let path = into.join("samtal.db");
-        homeserver.db.backup(path.clone()).await.map_err(|e| format!("{}: {}", homeserver.name, told(&e)))?;
+        // A copy that breaks off never takes an earlier one's place.
+        let part = into.join("samtal.db.part");
+        let _ = std::fs::remove_file(&part);
+        homeserver.db.backup(part.clone()).await.map_err(|e| format!("{}: {}", homeserver.name, told(&e)))?;
+        std::fs::rename(&part, &path).map_err(|e| format!("{}: {e}", path.display()))?;
         lines.push(format!("{} -> {}", homeserver.name, path.display()));
     }
     Ok(lines)

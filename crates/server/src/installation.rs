@@ -7,6 +7,7 @@ use samtal_kit::{Clock, Random};
 use samtal_ops::Homeserver;
 
 use crate::lock::private_dir;
+use crate::networks::Networks;
 use crate::{Lock, ServerError, Tenants, settings};
 
 /// A configuration and the right to open what it names.
@@ -18,6 +19,7 @@ pub struct Installation {
     pub config: Config,
     clock: Clock,
     random: Random,
+    pub(crate) networks: Networks,
     /// Nothing on PostgreSQL, where many processes may share the tenants.
     _lock: Option<Lock>,
 }
@@ -37,7 +39,7 @@ impl Installation {
         if lock.is_none() && config.file.database.url.is_none() {
             return Err(ServerError::InUse(data_dir.clone()));
         }
-        Ok(Installation { source, config, clock, random, _lock: lock })
+        Ok(Installation { source, config, clock, random, networks: Networks::default(), _lock: lock })
     }
 
     /// Opens all tenants.
@@ -61,9 +63,16 @@ impl Installation {
             .map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
         let database = settings::database(&config.file, tenant);
         let settings = settings::tenant(tenant);
-        Homeserver::open(tenant.name.clone(), &database, settings, self.clock.clone(), self.random.clone())
-            .await
-            .map_err(|source| ServerError::Tenant { name: tenant.name.clone(), source })
+        let failed = |source| ServerError::Tenant { name: tenant.name.clone(), source };
+        let (clock, random) = (self.clock.clone(), self.random.clone());
+        let network = self.networks.get(&tenant.federation, &settings.federation.client, &clock, &random);
+        let network = network.map_err(|e| failed(e.into()))?;
+        let homeserver =
+            Homeserver::open_with(tenant.name.clone(), &database, settings, clock, random, network).await.map_err(failed)?;
+        if tenant.federation.enabled {
+            self.networks.insert(&homeserver);
+        }
+        Ok(homeserver)
     }
 
     /// The clock that everything here uses.

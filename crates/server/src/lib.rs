@@ -10,6 +10,7 @@ mod error;
 mod health;
 mod installation;
 mod lock;
+mod networks;
 mod reload;
 mod routes;
 mod running;

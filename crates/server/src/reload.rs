@@ -50,6 +50,7 @@ impl Running {
         }
         self.tenants.replace(kept);
         for homeserver in open.into_values() {
+            self.installation.networks.remove(&homeserver.name);
             homeserver.tasks.shut_down(REMOVED_TENANT_TIME).await;
             homeserver.db.close().await;
             tracing::info!(tenant = %homeserver.name, "tenant removed; its data stays");

@@ -10,7 +10,7 @@ use axum::response::Response;
 use axum::routing::get;
 use http::{StatusCode, header};
 use samtal_config::process::Serve;
-use samtal_http::error_response;
+use samtal_http::{error_response, tell_route};
 use samtal_telemetry::Metrics;
 
 use crate::tenants::Open;
@@ -21,14 +21,16 @@ pub(crate) fn router(serve: &[Serve], tenants: &Tenants, metrics: &Metrics, body
     let serve: BTreeSet<&str> = serve.iter().map(|serve| serve.word()).collect();
     let mut edges = Router::new();
     if serve.contains(Serve::Client.word()) {
-        edges = edges.merge(well_known::for_clients());
+        edges = edges.merge(well_known::for_clients()).merge(samtal_client_api::router());
+    }
+    if serve.contains(Serve::Federation.word()) {
+        edges = edges.merge(samtal_federation_api::router());
     }
     if serve.contains(Serve::Federation.word()) || serve.contains(Serve::Client.word()) {
         edges = edges.merge(well_known::for_servers());
     }
-    let edges = edges
-        .fallback(unrecognized)
-        .method_not_allowed_fallback(method_not_allowed)
+    let edges = with_errors(edges)
+        .layer(middleware::from_fn(tell_route))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .layer(middleware::from_fn_with_state(tenants.clone(), choose_tenant));
     let mut process = health::router(tenants.clone());
@@ -38,6 +40,16 @@ pub(crate) fn router(serve: &[Serve], tenants: &Tenants, metrics: &Metrics, body
     }
     // What belongs to the process rather than a tenant is asked first, under any host.
     process.fallback_service(edges)
+}
+
+/// What other servers ask, for a request that has its tenant already.
+pub(crate) fn federation() -> Router {
+    with_errors(samtal_federation_api::router())
+}
+
+/// Answers what no edge knows with the specification's errors.
+fn with_errors(edges: Router) -> Router {
+    edges.fallback(unrecognized).method_not_allowed_fallback(method_not_allowed)
 }
 
 async fn unrecognized() -> Response {
@@ -57,6 +69,10 @@ async fn choose_tenant(State(tenants): State<Tenants>, mut request: Request, nex
     let Some(Open { config, homeserver }) = tenants.find(&host) else {
         return error_response(StatusCode::NOT_FOUND, "M_NOT_FOUND", "no homeserver of this name is here");
     };
+    if let Some(peer) = request.extensions().get::<samtal_http::Peer>() {
+        let peer = samtal_client_api::Peer(peer.client);
+        request.extensions_mut().insert(peer);
+    }
     request.extensions_mut().insert::<Arc<samtal_config::Tenant>>(config);
     request.extensions_mut().insert(homeserver);
     next.run(request).await

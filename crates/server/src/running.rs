@@ -94,6 +94,7 @@ impl Running {
         if dropped > 0 {
             tracing::warn!(dropped, "requests were cut off");
         }
+        self.installation.networks.clear();
         for homeserver in homeservers {
             let dropped = homeserver.tasks.shut_down(hard).await;
             if dropped > 0 {

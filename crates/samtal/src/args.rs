@@ -1,0 +1,130 @@
+//! What may stand on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use samtal_config::Source;
+
+/// A Matrix homeserver for the public sector.
+#[derive(Debug, Parser)]
+#[command(name = "samtal", version, about, max_term_width = 100)]
+#[command(after_help = "Start one to try:   samtal serve --server-name localhost --set registration.open=true\n\
+                        All options:        samtal config reference")]
+pub(crate) struct Args {
+    /// The configuration file (TOML). Without it, and without SAMTAL_CONFIG, all is at its default
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// The server name: what ends every user id. As `server.name` in the file
+    #[arg(long, value_name = "NAME", global = true)]
+    server_name: Option<String>,
+    /// The directory for everything that must last. As `server.data_dir` in the file
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+    /// Sets any option, such as `log.level=debug`; wins over the file and the environment. May be repeated
+    #[arg(long = "set", value_name = "OPTION=VALUE", value_parser = setting, global = true)]
+    settings: Vec<(String, String)>,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((option, value)) => Ok((option.trim().to_owned(), value.trim().to_owned())),
+        None => Err("expected OPTION=VALUE".to_owned()),
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the server until SIGINT or SIGTERM. SIGHUP reads the configuration again
+    Serve,
+    /// Check a configuration, or see what may stand in it
+    Config {
+        /// What to do
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Add, list and remove server names in this installation
+    Tenant {
+        /// What to do
+        #[command(subcommand)]
+        verb: TenantVerb,
+    },
+    /// Copy every tenant's database, consistently, while the server runs
+    Backup {
+        /// The directory to copy into
+        directory: PathBuf,
+    },
+}
+
+/// On the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Say all that is wrong with the configuration, with file and line; nothing is started
+    Check,
+    /// Print the reference of all options, in Markdown
+    Reference,
+    /// Print a file with all options at their defaults
+    Example,
+}
+
+/// On tenants.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantVerb {
+    /// Add a server name. A running server takes it in on reload (SIGHUP)
+    Add {
+        /// The new server name
+        name: String,
+        /// Where clients reach it; `https://NAME` if not given
+        #[arg(long, value_name = "URL")]
+        public_base_url: Option<String>,
+        /// Where other servers reach it (HOST:PORT), if that is to be published
+        #[arg(long, value_name = "ADDRESS")]
+        federation_address: Option<String>,
+    },
+    /// List the server names
+    List,
+    /// Remove a server name that was added. Its data stays on the disk
+    Remove {
+        /// The server name
+        name: String,
+    },
+}
+
+impl Args {
+    /// Where the configuration comes from.
+    pub(crate) fn source(&self) -> Source {
+        let file = self.config.clone().or_else(|| std::env::var_os("SAMTAL_CONFIG").map(PathBuf::from));
+        let mut source = Source::from_environment(file);
+        if let Some(name) = &self.server_name {
+            source.arguments.push(("server.name".to_owned(), name.clone()));
+        }
+        if let Some(dir) = &self.data_dir {
+            source.arguments.push(("server.data_dir".to_owned(), dir.to_string_lossy().into_owned()));
+        }
+        source.arguments.extend(self.settings.iter().cloned());
+        source
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_on_the_command_line_are_options() {
+        let args = Args::try_parse_from(["samtal", "serve", "--server-name", "a.example", "--set", "registration.open=true"]);
+        let config = args.unwrap().source().load().unwrap();
+        assert_eq!(config.tenants[0].name, "a.example");
+        assert!(config.tenants[0].registration.open);
+    }
+}

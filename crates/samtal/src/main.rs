@@ -1,0 +1,44 @@
+//! The command `samtal`: starts the server, and does an operator's work on it.
+
+mod args;
+mod backup;
+mod config;
+mod serve;
+mod tenant;
+
+use std::process::ExitCode;
+
+use args::{Args, Verb};
+use clap::Parser as _;
+
+/// What a command ends with: nothing, or a message for the operator.
+type Outcome = Result<(), String>;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("samtal").build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("samtal: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let source = args.source();
+    let outcome = runtime.block_on(async {
+        match args.verb {
+            Verb::Serve => Box::pin(serve::serve(source)).await,
+            Verb::Config { verb } => config::config(&source, &verb),
+            Verb::Tenant { verb } => tenant::tenant(&source, &verb),
+            Verb::Backup { directory } => backup::backup(&source, &directory).await,
+        }
+    });
+    // What still blocks (a DNS look-up, say) must not hold up the end.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("samtal: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
