@@ -1,0 +1,141 @@
+"""mautrix-python as an application service: a bot, and ghosts for people elsewhere."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+
+import nio
+import pytest
+import yaml
+from mautrix.appservice import AppService
+from mautrix.appservice.state_store import FileASStateStore
+from mautrix.types import EventType, Membership
+from people import PATIENCE_S, URL, person, room_of
+
+REGISTRATION = os.environ.get("SAMTAL_APPSERVICE")
+NAME = os.environ.get("SAMTAL_SERVER_NAME", "")
+
+pytestmark = pytest.mark.skipif(not REGISTRATION, reason="the server has no application service")
+
+
+@contextlib.asynccontextmanager
+async def service():
+    """The application service, listening; `events` has all that it was sent."""
+    with open(REGISTRATION) as f:
+        file = yaml.safe_load(f)
+    with tempfile.TemporaryDirectory() as directory:
+        found = AppService(
+            server=URL, domain=NAME, as_token=file["as_token"], hs_token=file["hs_token"],
+            bot_localpart=file["sender_localpart"], id=file["id"], loop=asyncio.get_running_loop(),
+            state_store=FileASStateStore(path=f"{directory}/state.json", binary=False), ephemeral_events=True)
+        events, changed = [], asyncio.Condition()
+
+        @found.matrix_event_handler
+        async def note(event):
+            async with changed:
+                events.append(event)
+                changed.notify_all()
+
+        async def until(condition):
+            async with changed:
+                await asyncio.wait_for(
+                    changed.wait_for(lambda: any(condition(event) for event in events)), PATIENCE_S)
+            return next(event for event in events if condition(event))
+
+        async def exists(user_or_alias):
+            asked.append(user_or_alias)
+            return {} if "known" in user_or_alias else None
+
+        asked = found.asked = []
+        found.query_user = found.query_alias = exists
+        found.until, found.events = until, events
+        await found.start("127.0.0.1", int(file["url"].rsplit(":", 1)[1]))
+        try:
+            await found.intent.ensure_registered()
+            yield found
+        finally:
+            await found.stop()
+
+
+def run(story):
+    def test():
+        asyncio.run(asyncio.wait_for(story(), 120))
+    test.__doc__ = story.__doc__
+    return test
+
+
+@run
+async def test_the_server_reaches_the_service():
+    """A ping goes round."""
+    async with service() as post:
+        assert await post.ping_self() >= 0
+        assert (await post.intent.whoami()).user_id == post.bot_mxid
+
+
+@run
+async def test_a_ghost_talks_with_a_user():
+    """A ghost is invited, joins, is written to, and answers in its own name."""
+    async with service() as post, person("alice") as alice:
+        ghost = post.intent.user(f"@post-{os.urandom(4).hex()}:{NAME}")
+        await ghost.ensure_registered()
+        await ghost.set_displayname("Karin (post)")
+        room_id = await room_of(alice, [])
+        await alice.client.room_invite(room_id, ghost.mxid)
+        await post.until(lambda e: e.type == EventType.ROOM_MEMBER and e.room_id == room_id
+                         and e.state_key == ghost.mxid and e.content.membership == Membership.INVITE)
+        await ghost.join_room_by_id(room_id)
+        event_id = await alice.say(room_id, "hello over there")
+        got = await post.until(lambda e: getattr(e, "event_id", None) == event_id)
+        assert got.content.body == "hello over there" and got.sender == alice.user_id
+        answer = await ghost.send_text(room_id, "hello back")
+        assert await alice.reads(answer) == "hello back"
+        assert alice.messages[answer].sender == ghost.mxid
+        assert alice.client.rooms[room_id].users[ghost.mxid].display_name == "Karin (post)"
+
+
+@run
+async def test_the_past_keeps_its_time():
+    """A service gives the time at which something was said elsewhere."""
+    async with service() as post, person("alice") as alice:
+        room_id = await room_of(alice, [])
+        await alice.client.room_invite(room_id, post.bot_mxid)
+        await post.until(lambda e: e.type == EventType.ROOM_MEMBER and e.room_id == room_id and e.state_key == post.bot_mxid)
+        await post.intent.join_room_by_id(room_id)
+        event_id = await post.intent.send_text(room_id, "long ago", timestamp=1_500_000_000_000)
+        await alice.reads(event_id)
+        assert alice.messages[event_id].server_timestamp == 1_500_000_000_000
+
+
+@run
+async def test_passing_messages_reach_the_service():
+    """Typing and receipts in a room with a ghost are sent to the service."""
+    async with service() as post, person("alice") as alice:
+        ghost = post.intent.user(f"@post-{os.urandom(4).hex()}:{NAME}")
+        await ghost.ensure_registered()
+        room_id = await room_of(alice, [])
+        await alice.client.room_invite(room_id, ghost.mxid)
+        await ghost.join_room_by_id(room_id)
+        event_id = await ghost.send_text(room_id, "read me")
+        await alice.reads(event_id)
+        await alice.client.room_typing(room_id, True, 20_000)
+        await post.until(lambda e: e.type == EventType.TYPING and e.room_id == room_id and alice.user_id in e.content.user_ids)
+        await alice.client.room_read_markers(room_id, event_id, event_id)
+        await post.until(lambda e: e.type == EventType.RECEIPT and e.room_id == room_id and event_id in e.content)
+
+
+@run
+async def test_names_of_the_service_are_its_own():
+    """Users can't take its names; it can't take others'; unknown aliases are asked for."""
+    async with service() as post, person("alice") as alice:
+        anonymous = nio.AsyncClient(URL, "")
+        taken = await anonymous.register(f"post-{os.urandom(4).hex()}", "password")
+        await anonymous.close()
+        assert isinstance(taken, nio.ErrorResponse) and taken.status_code == "M_EXCLUSIVE", taken
+        other = post.intent.user(f"@somebody-{os.urandom(4).hex()}:{NAME}")
+        with pytest.raises(Exception, match="(?i)exclusive|masquerade|namespace|forbidden|not"):
+            await other.ensure_registered()
+            await other.set_displayname("x")
+        alias = f"#post-known-{os.urandom(4).hex()}:{NAME}"
+        await alice.client.room_resolve_alias(alias)
+        assert alias in post.asked
