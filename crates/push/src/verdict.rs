@@ -1,0 +1,82 @@
+//! What push rules say of an event.
+
+use std::sync::Arc;
+
+use ruma::{
+    UserId,
+    events::room::power_levels::RoomPowerLevelsEventContent,
+    push::{FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
+    serde::Raw,
+};
+use samtal_event::{Unsigned, client_form};
+use samtal_room::{Room, RoomError, Store, StoredEvent, membership_of};
+use samtal_state::SnapshotId;
+
+/// What a user's rules say of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The user is to be told.
+    pub notify: bool,
+    /// The event is to stand out.
+    pub highlight: bool,
+}
+
+/// The event as conditions look at it.
+pub(crate) fn flatten(event: &StoredEvent) -> FlattenedJson {
+    let json = client_form(&event.pdu, Some(event.pdu.room_id()), &Unsigned::default());
+    FlattenedJson::from_raw(&Raw::<()>::from_json(json))
+}
+
+/// What conditions ask of a room, for one user.
+pub(crate) async fn context(
+    store: &Store,
+    room: &Room,
+    state: SnapshotId,
+    user_id: &UserId,
+) -> Result<PushConditionRoomCtx, RoomError> {
+    let (joined, _) = store.graph.counts(room.nid).await?;
+    let member = store.state_event(state, "m.room.member", user_id.as_str()).await?;
+    let name = member
+        .filter(|member| membership_of(&member.pdu).is_some())
+        .and_then(|member| member.pdu.content_field::<String>("displayname"))
+        .unwrap_or_else(|| user_id.localpart().to_owned());
+    let count = u32::try_from(joined).unwrap_or(u32::MAX).into();
+    let context = PushConditionRoomCtx::new(room.room_id.clone(), count, user_id.to_owned(), name);
+    Ok(match power_levels(store, room, state).await? {
+        Some(power_levels) => context.with_power_levels(power_levels),
+        None => context,
+    })
+}
+
+async fn power_levels(
+    store: &Store,
+    room: &Room,
+    state: SnapshotId,
+) -> Result<Option<PushConditionPowerLevelsCtx>, RoomError> {
+    let Some(create) = store.state_event(state, "m.room.create", "").await? else { return Ok(None) };
+    let additional: Vec<String> = create.pdu.content_field("additional_creators").unwrap_or_default();
+    let creators = std::iter::once(create.pdu.sender().to_owned())
+        .chain(additional.iter().filter_map(|user| UserId::parse(user).ok().map(Into::into)));
+    let levels = match store.state_event(state, "m.room.power_levels", "").await? {
+        Some(event) => event.pdu.content_as::<RoomPowerLevelsEventContent>().ok(),
+        None => None,
+    };
+    let rules = &room.rules.authorization;
+    let levels = levels.unwrap_or_else(|| RoomPowerLevelsEventContent::new(rules));
+    Ok(Some(PushConditionPowerLevelsCtx::new(
+        levels.users,
+        levels.users_default,
+        levels.notifications,
+        ruma::room_version_rules::RoomPowerLevelsRules::new(rules, creators),
+    )))
+}
+
+/// What `rules` say of an event of someone else.
+pub(crate) async fn judge(rules: &Arc<Ruleset>, event: &FlattenedJson, context: &PushConditionRoomCtx) -> Verdict {
+    for rule in rules.iter() {
+        if rule.applies(event, context).await {
+            return Verdict { notify: rule.triggers_notification(), highlight: rule.triggers_notification() && rule.triggers_highlight() };
+        }
+    }
+    Verdict::default()
+}
