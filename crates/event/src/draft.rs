@@ -179,9 +179,10 @@ pub enum SignError {
 /// Place a draft in the graph.
 ///
 /// `room_id` is ignored for the create event of room version 12, whose hash is the room's ID; every
-/// other event needs it. In room versions 1 and 2 the event's ID, of our choosing, is `event_id_v1`
-/// (`build_v1`); from 3 it follows from the content.
+/// other event needs it. In room versions 1 and 2 the event's ID is of our choosing and set here;
+/// from 3 it follows from the content.
 #[must_use]
+#[allow(clippy::too_many_arguments)] // They are the fields of an event; there is no smaller whole.
 pub fn build(
     draft: &Draft,
     sender: &UserId,

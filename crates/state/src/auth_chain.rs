@@ -21,7 +21,8 @@ pub enum NotLoaded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shared {
     /// The events of the shared state that have the same state keys as these events, and the
-    /// room's power levels and join rules if they are shared. Answers nearly every case.
+    /// room's power levels and join rules if they are shared. Answers nearly every case. More
+    /// events of the shared state than that do no harm.
     Alike(BTreeSet<i64>),
     /// All events of the shared state whose number is not less than this. Asked only when the
     /// former did not decide.
@@ -54,8 +55,8 @@ pub const SETS_MAX: usize = 64;
 ///
 /// `sets` hold only the state events the sets disagree on. The state they share matters too: what
 /// a shared state event or its auth chain contains is in every set's chain. `shared` is asked about
-/// it, at most two questions, and only if there is a difference at all. The cost is that of the
-/// difference, not of the room.
+/// the shared state near the conflict, and only if that leaves a difference about more. The cost is
+/// that of the difference, not of the room.
 ///
 /// # Errors
 /// When something is not loaded (`shared` gave `None`): load it and call again. More than
@@ -66,16 +67,17 @@ pub fn auth_difference(
     shared: impl Fn(&Shared) -> Option<Vec<i64>>,
 ) -> Result<BTreeSet<i64>, NotLoaded> {
     let sets = &sets[..sets.len().min(SETS_MAX)];
-    let all = if sets.len() == SETS_MAX { u64::MAX } else { (1 << sets.len()) - 1 };
-    let mut difference = walk(sets, all, edges)?;
+    let ask = |question: Shared| shared(&question).ok_or(NotLoaded::Shared(question));
+    let near = near(sets, edges)?;
+    if near.is_empty() {
+        return Ok(near);
+    }
+    let mut difference = walk(sets, &ask(Shared::Alike(near))?, edges)?;
     for event in sets.iter().flatten() {
         difference.remove(event);
     }
-    for wide in [false, true] {
-        let Some(&least) = difference.first() else { break };
-        let question =
-            if wide { Shared::From(least) } else { Shared::Alike(difference.clone()) };
-        let Some(events) = shared(&question) else { return Err(NotLoaded::Shared(question)) };
+    if let Some(&least) = difference.first() {
+        let events = ask(Shared::From(least))?;
         for reached in reached_from(&events, least, edges)?.iter().chain(&events) {
             difference.remove(reached);
         }
@@ -83,11 +85,27 @@ pub fn auth_difference(
     Ok(difference)
 }
 
+/// The events of the sets and their auth events.
+fn near(sets: &[Vec<i64>], edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotLoaded> {
+    let mut near = BTreeSet::new();
+    let mut missing = Vec::new();
+    for event in sets.iter().flatten() {
+        near.insert(*event);
+        match edges.auth_events(*event) {
+            Some(auth) => near.extend(auth),
+            None => missing.push(*event),
+        }
+    }
+    if missing.is_empty() { Ok(near) } else { Err(NotLoaded::Edges(missing)) }
+}
+
+/// What is reached by some sets and not by all, given that all reach `shared`.
 fn walk(
     sets: &[Vec<i64>],
-    all: u64,
+    shared: &[i64],
     edges: &impl AuthEdges,
 ) -> Result<BTreeSet<i64>, NotLoaded> {
+    let all = if sets.len() >= SETS_MAX { u64::MAX } else { (1 << sets.len()) - 1 };
     let mut missing = Vec::new();
     // What is reached but not yet looked at, greatest number first, and by which sets.
     let mut frontier: BTreeMap<i64, u64> = BTreeMap::new();
@@ -107,6 +125,9 @@ fn walk(
         for event in set {
             reach(*event, 1 << index, &mut frontier, &mut partial);
         }
+    }
+    for event in shared {
+        reach(*event, all, &mut frontier, &mut partial);
     }
     let mut difference = BTreeSet::new();
     while partial > 0 {
