@@ -46,6 +46,12 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
+    /// Make and look after accounts, in the running server or without one
+    User {
+        /// What to do
+        #[command(subcommand)]
+        verb: UserVerb,
+    },
     /// Add, list and remove server names in this installation
     Tenant {
         /// What to do
@@ -68,6 +74,56 @@ pub(crate) enum ConfigVerb {
     Reference,
     /// Print a file with all options at their defaults
     Example,
+}
+
+/// On users. USER is an id (`@alice:example.org`) or, where there is one tenant, its local part (`alice`).
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserVerb {
+    /// Make an account. Without --password-stdin a password is made and printed
+    Create {
+        /// The user: `alice` or `@alice:example.org`
+        user: String,
+        /// Make it an administrator
+        #[arg(long)]
+        admin: bool,
+        /// Read the password from the first line of the standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List accounts
+    List {
+        /// Of this tenant only
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+    },
+    /// Lock an account: nothing works until it is unlocked; its sessions stay
+    Lock {
+        /// The user
+        user: String,
+    },
+    /// Unlock an account
+    Unlock {
+        /// The user
+        user: String,
+    },
+    /// Suspend an account: it may read and leave, not speak
+    Suspend {
+        /// The user
+        user: String,
+    },
+    /// Let a suspended account speak again
+    Unsuspend {
+        /// The user
+        user: String,
+    },
+    /// Set a password. Without --password-stdin one is made and printed
+    ResetPassword {
+        /// The user
+        user: String,
+        /// Read the password from the first line of the standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
 }
 
 /// On tenants.

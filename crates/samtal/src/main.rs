@@ -5,6 +5,7 @@ mod backup;
 mod config;
 mod serve;
 mod tenant;
+mod user;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         match args.verb {
             Verb::Serve => Box::pin(serve::serve(source)).await,
             Verb::Config { verb } => config::config(&source, &verb),
+            Verb::User { verb } => user::user(&source, verb).await,
             Verb::Tenant { verb } => tenant::tenant(&source, &verb),
             Verb::Backup { directory } => backup::backup(&source, &directory).await,
         }

@@ -3,6 +3,8 @@
 //!
 //! The socket takes one JSON line and answers one. It is its owner's only (mode 0600), as the databases are.
 
+mod users;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use samtal_ops::Homeserver;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+
+pub use users::UserCommand;
 
 use crate::{Installation, ServerError, Tenants, socket_path};
 
@@ -31,6 +35,8 @@ pub enum Command {
         /// Where to; it is made if it is not there.
         directory: PathBuf,
     },
+    /// On users.
+    User(UserCommand),
 }
 
 /// What came of it: lines to print, or what went wrong.
@@ -130,6 +136,7 @@ async fn serve(stream: UnixStream, tenants: &Tenants) -> io::Result<()> {
 async fn answer(tenants: &Tenants, command: Command) -> Answer {
     match command {
         Command::Backup { directory } => backup(&tenants.homeservers(), &directory).await,
+        Command::User(command) => users::answer(&tenants.homeservers(), command).await,
     }
 }
 

@@ -8,7 +8,7 @@ use http::{Request, Response, StatusCode};
 use samtal_config::Source;
 use samtal_http::{Client, ClientOptions, FetchLimits};
 use samtal_kit::{Clock, Random};
-use samtal_server::control::{self, Command};
+use samtal_server::control::{self, Command, UserCommand};
 use samtal_server::{Installation, Running, ServerError};
 use samtal_telemetry::Metrics;
 
@@ -140,6 +140,35 @@ async fn a_backup_is_taken_while_the_server_runs_and_when_it_does_not() {
     let directory = dir.path().join("third");
     control::run(&source, Command::Backup { directory: directory.clone() }).await.unwrap().unwrap();
     assert!(directory.join("a.example/samtal.db").exists());
+}
+
+#[tokio::test]
+async fn users_are_made_listed_locked_and_given_passwords() {
+    let server = start("[[tenants]]\nname = 'a.example'\n[[tenants]]\nname = 'b.example'").await;
+    let source = source(server.dir.path(), "[[tenants]]\nname = 'a.example'\n[[tenants]]\nname = 'b.example'");
+    let ask = async |command| control::run(&source, Command::User(command)).await.unwrap();
+    let create = |user: &str, admin| UserCommand::Create { user: user.to_owned(), password: None, admin };
+    let made = ask(create("@Alice:a.example", true)).await.unwrap();
+    assert_eq!(made[0], "@alice:a.example created");
+    assert!(made[1].starts_with("password: "));
+    ask(create("@bob:b.example", false)).await.unwrap();
+    assert!(ask(create("@bob:b.example", false)).await.unwrap_err().contains("taken"));
+    assert!(ask(create("bob", false)).await.unwrap_err().contains("several tenants"));
+    assert!(ask(create("@x:c.example", false)).await.unwrap_err().contains("not served here"));
+    let bob = || "@bob:b.example".to_owned();
+    ask(UserCommand::Lock { user: bob(), on: true }).await.unwrap();
+    ask(UserCommand::Suspend { user: bob(), on: true }).await.unwrap();
+    let list = |tenant: Option<&str>| UserCommand::List { tenant: tenant.map(str::to_owned) };
+    assert_eq!(ask(list(None)).await.unwrap(), ["@alice:a.example\tadmin", "@bob:b.example\tlocked,suspended"]);
+    assert_eq!(ask(list(Some("a.example"))).await.unwrap().len(), 1);
+    ask(UserCommand::Lock { user: bob(), on: false }).await.unwrap();
+    ask(UserCommand::ResetPassword { user: bob(), password: Some("a good one".to_owned()) }).await.unwrap();
+    let nobody = UserCommand::ResetPassword { user: "@nobody:b.example".to_owned(), password: None };
+    assert_eq!(ask(nobody).await.unwrap_err(), "there is no @nobody:b.example");
+    let homeservers = server.running.tenants().homeservers();
+    let bob = ruma::UserId::parse(bob()).unwrap();
+    assert!(homeservers[1].accounts.password_matches(&bob, "a good one").await.unwrap());
+    server.running.end().await;
 }
 
 #[tokio::test]
