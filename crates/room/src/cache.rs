@@ -6,7 +6,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 /// Keeps what was used last, up to a total weight in bytes.
-pub struct Cache<K, V> {
+pub(crate) struct Cache<K, V> {
     inner: Mutex<Inner<K, V>>,
     weight_max: usize,
 }
@@ -24,12 +24,12 @@ impl<K, V> std::fmt::Debug for Cache<K, V> {
 
 impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     /// A cache of at most `weight_max` bytes.
-    pub fn new(weight_max: usize) -> Self {
+    pub(crate) fn new(weight_max: usize) -> Self {
         Self { inner: Mutex::new(Inner { entries: LruCache::unbounded(), weight: 0 }), weight_max }
     }
 
     /// The value, if it is still here.
-    pub fn get<Q>(&self, key: &Q) -> Option<V>
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: std::borrow::Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -38,7 +38,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     }
 
     /// Keeps a value of about `weight` bytes.
-    pub fn put(&self, key: K, value: V, weight: usize) {
+    pub(crate) fn put(&self, key: K, value: V, weight: usize) {
         let mut inner = self.inner.lock();
         let weight = weight + 64;
         if let Some((_, old)) = inner.entries.put(key, (value, weight)) {
@@ -52,7 +52,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     }
 
     /// Drops a value.
-    pub fn remove<Q>(&self, key: &Q)
+    pub(crate) fn remove<Q>(&self, key: &Q)
     where
         K: std::borrow::Borrow<Q>,
         Q: Hash + Eq + ?Sized,

@@ -134,6 +134,13 @@ impl Head {
         }
     }
 
+    /// Notes a state event that is no longer current.
+    pub(crate) fn unset(&mut self, pdu: &Pdu) {
+        if let Some(state_key) = pdu.state_key() {
+            self.lookups.insert((pdu.type_str().to_owned(), state_key.to_owned()), None);
+        }
+    }
+
     /// Replaces the text of a current state event that has been looked up. Says whether it was.
     pub(crate) fn replace(&mut self, redacted: &Pdu) -> bool {
         let Some(state_key) = redacted.state_key() else { return false };
@@ -145,11 +152,6 @@ impl Head {
             }
             _ => false,
         }
-    }
-
-    /// Forgets what has been looked up: the state has changed as a whole.
-    pub(crate) fn forget_lookups(&mut self) {
-        self.lookups.clear();
     }
 
     /// Between turns: keeps the memory of a head bounded.

@@ -26,20 +26,20 @@ const SECRET_INSERT: Sql = sql!("INSERT INTO room_secret (id, secret) VALUES (1,
 /// Gives out numbers that no other node gives: a block is taken from the database at a time, and what is left of it when
 /// the process ends is never used.
 #[derive(Debug)]
-pub struct Numbers {
+pub(crate) struct Numbers {
     name: &'static str,
     block: Mutex<(i64, i64)>,
 }
 
 impl Numbers {
     /// Numbers of one kind.
-    pub fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self { name, block: Mutex::new((0, 0)) }
     }
 
     /// The first of `count` numbers in a row, all of them above `floor`: an event's number must be above those of its
     /// auth events, which another node may have stored.
-    pub async fn take(&self, db: &Db, count: usize, floor: i64) -> Result<i64, DbError> {
+    pub(crate) async fn take(&self, db: &Db, count: usize, floor: i64) -> Result<i64, DbError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let mut block = self.block.lock().await;
         if block.1 - block.0 < count || block.0 <= floor {

@@ -142,7 +142,7 @@ impl<'a> Turn<'a> {
         self.txns.retain(|_, event_id| left.contains(&&**event_id));
     }
 
-    async fn number(&mut self, auth_events: &[Pdu]) -> Result<EventNid, RoomError> {
+    pub(crate) async fn number(&mut self, auth_events: &[Pdu]) -> Result<EventNid, RoomError> {
         let mut floor = 0;
         for pdu in auth_events {
             if let Some(nid) = self.nid_of(pdu.event_id()).await? {
@@ -155,6 +155,61 @@ impl<'a> Turn<'a> {
         }
         self.numbers.0 += 1;
         Ok(EventNid(self.numbers.0 - 1))
+    }
+
+    /// The event, committed or not.
+    pub(crate) async fn find(&self, id: &EventId) -> Result<Option<Arc<StoredEvent>>, RoomError> {
+        match self.pending.iter().rev().find(|pending| pending.event.pdu.event_id() == id) {
+            Some(pending) => Ok(Some(Arc::new(pending.event.clone()))),
+            None => self.store.graph.event(id).await,
+        }
+    }
+
+    /// The event with this number, committed or not.
+    pub(crate) async fn find_nid(&self, nid: EventNid) -> Result<Arc<StoredEvent>, RoomError> {
+        match self.pending.iter().rev().find(|pending| pending.event.nid == nid) {
+            Some(pending) => Ok(Arc::new(pending.event.clone())),
+            None => self.store.graph.event_by_nid(nid).await,
+        }
+    }
+
+    /// Reads committed events in one go, so that [`Turn::find_nid`] finds them at hand.
+    pub(crate) async fn preload(&self, nids: &[EventNid]) -> Result<(), RoomError> {
+        let pending: Vec<EventNid> = self.pending.iter().map(|pending| pending.event.nid).collect();
+        let wanted: Vec<EventNid> = nids.iter().copied().filter(|nid| !pending.contains(nid)).collect();
+        self.store.graph.events_by_nid(&wanted).await.map(|_| ())
+    }
+
+    /// The events of this turn, for state resolution.
+    pub(crate) fn uncommitted(&self) -> HashMap<OwnedEventId, Arc<StoredEvent>> {
+        let entry = |pending: &Pending| (pending.event.pdu.event_id().to_owned(), Arc::new(pending.event.clone()));
+        self.pending.iter().map(entry).collect()
+    }
+
+    pub(crate) fn add_nodes(&mut self, nodes: Vec<(NodeId, Node)>) {
+        self.nodes.extend(nodes);
+    }
+
+    /// Notes an event that this turn stores, with what stands for its position.
+    pub(crate) fn expect_later(&mut self, event: StoredEvent, position: Option<Value>) {
+        self.pending.push(Pending { event, position });
+    }
+
+    /// Notes an event that this turn stores at a position of its own.
+    pub(crate) fn expect_at(&mut self, event: StoredEvent, position: StreamPosition) {
+        self.pending.push(Pending { event: StoredEvent { position: Some(position), ..event }, position: None });
+    }
+
+    /// Notes that the row of an event changes, so that no reader keeps the old form.
+    pub(crate) fn rewrite(&mut self, nid: EventNid) {
+        self.rewritten.push(nid);
+    }
+
+    /// Gives an event that is placed already another state before it.
+    pub(crate) fn rebase(&mut self, event: &StoredEvent) {
+        let position = event.position.map(|position| position.0);
+        crate::graph::place_event(&mut self.batch, event, position.into());
+        self.rewritten.push(event.nid);
     }
 
     async fn nid_of(&self, event_id: &EventId) -> Result<Option<EventNid>, RoomError> {
@@ -379,7 +434,8 @@ impl<'a> Turn<'a> {
             self.store.graph.drop_event(nid);
         }
         for pending in self.pending {
-            let position = pending.position.map(|position| StreamPosition(committed.position_of(&position)));
+            let given = pending.position.map(|position| StreamPosition(committed.position_of(&position)));
+            let position = given.or(pending.event.position);
             self.store.graph.remember(StoredEvent { position, ..pending.event });
         }
         self.head.trim();
@@ -398,7 +454,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-fn is_auth_state(pdu: &Pdu) -> bool {
+pub(crate) fn is_auth_state(pdu: &Pdu) -> bool {
     pdu.state_key() == Some("")
         && matches!(pdu.type_str(), "m.room.create" | "m.room.power_levels" | "m.room.join_rules")
 }

@@ -4,6 +4,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use samtal_event::Pdu;
+use samtal_state::SnapshotId;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -11,6 +13,8 @@ use crate::{
     error::RoomError,
     graph::Room,
     head::Head,
+    ingest::{Ingested, Placement},
+    join::Adoption,
     turn::{Appended, LocalDraft, Turn},
 };
 
@@ -37,12 +41,22 @@ pub struct Expected {
 pub(crate) enum Work {
     /// Events of local users: all or none.
     Local { drafts: Vec<LocalDraft>, expected: Option<Expected> },
+    /// An event from elsewhere that is ready to be placed.
+    Remote(Box<Placement>),
+    /// The state from which we begin to take part in the room.
+    Adopt(Box<Adoption>),
+    /// State that has arrived later, in place of the partial one.
+    Complete(Box<Adoption>),
+    /// Older history with the state before each event, oldest first.
+    Prepend(Vec<(Pdu, Option<SnapshotId>)>),
 }
 
 /// What became of it.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Appended(Vec<Appended>),
+    Ingested(Ingested),
+    Done,
 }
 
 struct Job {
@@ -85,6 +99,7 @@ impl Rooms {
     ) -> Result<Vec<Appended>, RoomError> {
         match self.submit(room_id, Work::Local { drafts, expected }).await? {
             Outcome::Appended(appended) => Ok(appended),
+            Outcome::Ingested(_) | Outcome::Done => Ok(Vec::new()),
         }
     }
 
@@ -205,6 +220,10 @@ impl Rooms {
                 }
                 Ok(Outcome::Appended(appended))
             }
+            Work::Remote(placement) => turn.append_remote(placement).await.map(Outcome::Ingested),
+            Work::Adopt(adoption) => turn.adopt(adoption).await.map(|()| Outcome::Done),
+            Work::Complete(adoption) => turn.complete(adoption).await.map(|()| Outcome::Done),
+            Work::Prepend(events) => turn.prepend(events).await.map(|()| Outcome::Done),
         }
     }
 }

@@ -1,0 +1,387 @@
+//! Events from other servers: the checks on receipt, and their place in the graph (SS API, "Checks performed on receipt of a
+//! PDU").
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use ruma::{EventId, OwnedEventId, UserId};
+use samtal_db::{Change, Sql, Value, params, sql};
+use samtal_event::Pdu;
+use samtal_model::ChangeKind;
+use samtal_state::{SnapshotId, authorize};
+
+use crate::{
+    Rooms,
+    error::RoomError,
+    graph::{Flags, Room, StoredEvent, insert_event, place_event},
+    membership::{MembershipWriter, membership_of},
+    outlier::needed,
+    relation,
+    resolution::{self, Uncommitted},
+    turn::{Turn, is_auth_state},
+    writer::{Outcome, Work},
+};
+
+const BACKWARD_INSERT: Sql = sql!(
+    "INSERT INTO backward_extremity (room, event_id) VALUES ($1, $2) ON CONFLICT (room, event_id) DO NOTHING"
+);
+const BACKWARD_REMOVE: Sql = sql!("DELETE FROM backward_extremity WHERE room = $1 AND event_id = $2");
+const BACKWARD_HAS: Sql = sql!("SELECT 1 FROM backward_extremity WHERE room = $1 AND event_id = $2");
+const BACKWARD: Sql = sql!("SELECT event_id FROM backward_extremity WHERE room = $1 LIMIT $2");
+
+/// What became of a received event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ingested {
+    /// It was here already.
+    Duplicate,
+    /// It is part of the room now.
+    Accepted,
+    /// Current state refuses it: stored, but not shown.
+    SoftFailed(String),
+    /// Its auth events or the state before it refuse it.
+    Rejected(String),
+}
+
+/// Whether an event can be placed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ingest {
+    /// It has been handled.
+    Done(Ingested),
+    /// These previous events are not here: ingest them first, or say what the state before the event is.
+    NeedPrev(Vec<OwnedEventId>),
+    /// These auth events are not here: hold them first.
+    NeedAuth(Vec<OwnedEventId>),
+}
+
+/// An event that is ready to be placed.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    pub(crate) pdu: Pdu,
+    /// The state before it, where its previous events are not here.
+    pub(crate) before: Option<SnapshotId>,
+    /// Why policy will not show it (a policy server's refusal), if so.
+    pub(crate) soft_fail: Option<String>,
+}
+
+impl Rooms {
+    /// Takes in an event whose form, hashes and signatures have been checked. `state` names the state before the event as
+    /// another server told it (all of it must be held); without it the previous events must be here.
+    pub async fn ingest(
+        &self,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        state: Option<&[OwnedEventId]>,
+        soft_fail: Option<String>,
+    ) -> Result<Ingest, RoomError> {
+        let graph = &self.inner.store.graph;
+        if let Some(known) = graph.event(pdu.event_id()).await?
+            && !known.flags.has(Flags::OUTLIER)
+        {
+            return Ok(Ingest::Done(Ingested::Duplicate));
+        }
+        let missing = self.missing(&needed(pdu, room), |_| true).await?;
+        if !missing.is_empty() {
+            return Ok(Ingest::NeedAuth(missing));
+        }
+        let before = match state {
+            Some(ids) => Some(self.snapshot_of(ids).await?),
+            None => {
+                let missing = self.missing(pdu.prev_events(), |event| event.before.is_some()).await?;
+                if !missing.is_empty() {
+                    return Ok(Ingest::NeedPrev(missing));
+                }
+                None
+            }
+        };
+        let placement = Placement { pdu: pdu.clone(), before, soft_fail };
+        match self.submit(&room.room_id, Work::Remote(Box::new(placement))).await? {
+            Outcome::Ingested(ingested) => Ok(Ingest::Done(ingested)),
+            Outcome::Appended(_) | Outcome::Done => Ok(Ingest::Done(Ingested::Accepted)),
+        }
+    }
+
+    async fn missing(
+        &self,
+        ids: &[OwnedEventId],
+        counts: impl Fn(&StoredEvent) -> bool,
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let found = self.inner.store.graph.events(ids).await?;
+        let found: BTreeSet<&EventId> =
+            found.iter().filter(|event| counts(event)).map(|event| event.pdu.event_id()).collect();
+        Ok(ids.iter().filter(|id| !found.contains(&***id)).cloned().collect())
+    }
+
+    /// The snapshot of these state events, as far as they are held and not rejected.
+    pub(crate) async fn snapshot_of(&self, ids: &[OwnedEventId]) -> Result<SnapshotId, RoomError> {
+        let store = &self.inner.store;
+        let mut changes = Vec::with_capacity(ids.len());
+        for event in store.graph.events(ids).await? {
+            if event.pdu.is_state() && !event.pdu.is_rejected() {
+                changes.push(store.change_of(event.nid, &event.pdu));
+            }
+        }
+        let changed = store.snapshots.change(SnapshotId::EMPTY, &changes).await?;
+        let mut batch = samtal_db::Batch::new();
+        crate::snapshot::insert_nodes(&mut batch, changed.nodes);
+        store.db().commit(batch).await?;
+        Ok(changed.id)
+    }
+
+    /// Events that are named as previous ones and are not here: where history may be fetched.
+    pub async fn backward_extremities(&self, room: &Room, limit: usize) -> Result<Vec<OwnedEventId>, RoomError> {
+        let rows = self.inner.store.db().query(&BACKWARD, params![room.nid.0, limit]).await?;
+        Ok(rows.iter().filter_map(|row| row.text(0).ok().and_then(|id| OwnedEventId::try_from(id).ok())).collect())
+    }
+}
+
+impl Turn<'_> {
+    /// Places a received event.
+    pub(crate) async fn append_remote(&mut self, placement: &Placement) -> Result<Ingested, RoomError> {
+        let pdu = &placement.pdu;
+        let known = self.find(pdu.event_id()).await?;
+        if known.as_ref().is_some_and(|known| !known.flags.has(Flags::OUTLIER)) {
+            return Ok(Ingested::Duplicate);
+        }
+        let before = self.before(placement).await?;
+        let refused = self.refused(pdu, before).await?;
+        let (flags, outcome) = match refused {
+            Some((flags, outcome)) => (flags, outcome),
+            None => match &placement.soft_fail {
+                Some(reason) => (Flags::SOFT_FAILED, Ingested::SoftFailed(reason.clone())),
+                None => (Flags::default(), Ingested::Accepted),
+            },
+        };
+        let nid = match &known {
+            Some(known) => known.nid,
+            None => {
+                let auth = self.store.graph.events(pdu.auth_events()).await?;
+                self.number(&auth.iter().map(|event| event.pdu.clone()).collect::<Vec<_>>()).await?
+            }
+        };
+        let accepted = outcome == Ingested::Accepted;
+        let position = if accepted { self.log_event(pdu) } else { Value::Null };
+        let event = StoredEvent {
+            nid,
+            room: self.head.room.nid,
+            position: None,
+            flags,
+            before: Some(before),
+            redacted_by: None,
+            txn: None,
+            pdu: pdu.clone().with_rejected(flags.has(Flags::REJECTED)),
+        };
+        match known {
+            Some(_) => {
+                place_event(&mut self.batch, &event, position.clone());
+                self.rewrite(nid);
+            }
+            None => insert_event(&mut self.batch, &event, position.clone(), None),
+        }
+        self.expect_later(event.clone(), accepted.then(|| position.clone()));
+        if !flags.has(Flags::REJECTED) && !accepted {
+            // Soft-failed events take part in resolution through those that build on them, not by themselves.
+            return Ok(outcome);
+        }
+        if accepted {
+            relation::insert(&mut self.batch, self.head.room.nid, nid, pdu, position.clone());
+            self.advance(&event, placement.before.is_some()).await?;
+            self.settle(Some(position)).await?;
+            if pdu.type_str() == "m.room.redaction" && pdu.redacts().is_some() {
+                self.apply_redaction(pdu).await?;
+            }
+            for redaction in self.waiting_redactions(pdu.event_id()).await? {
+                self.apply_redaction(&redaction).await?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// The state before an event: given, or resolved from that after its previous events.
+    async fn before(&mut self, placement: &Placement) -> Result<SnapshotId, RoomError> {
+        if let Some(before) = placement.before {
+            return Ok(before);
+        }
+        let mut after = Vec::new();
+        for id in placement.pdu.prev_events() {
+            let event = self.find(id).await?.ok_or(RoomError::UnknownEvent)?;
+            after.push(self.after(&event).await?);
+        }
+        self.resolve(&after).await
+    }
+
+    async fn after(&mut self, event: &StoredEvent) -> Result<SnapshotId, RoomError> {
+        let before = event.before.ok_or(RoomError::UnknownEvent)?;
+        if event.pdu.state_key().is_none() || event.pdu.is_rejected() {
+            return Ok(before);
+        }
+        let changed = self.store.snapshots.change(before, &[self.store.change_of(event.nid, &event.pdu)]).await?;
+        self.add_nodes(changed.nodes);
+        Ok(changed.id)
+    }
+
+    pub(crate) async fn resolve(&mut self, snapshots: &[SnapshotId]) -> Result<SnapshotId, RoomError> {
+        let uncommitted: Uncommitted = self.uncommitted();
+        let outcome = resolution::resolve(self.store, self.head.room.rules, snapshots, &uncommitted).await?;
+        self.add_nodes(outcome.nodes);
+        Ok(outcome.id)
+    }
+
+    /// The three authorization checks.
+    async fn refused(&mut self, pdu: &Pdu, before: SnapshotId) -> Result<Option<(Flags, Ingested)>, RoomError> {
+        let rules = self.head.room.rules;
+        let rejected = |refused: samtal_state::Refused| {
+            Ok(Some((Flags::REJECTED, Ingested::Rejected(refused.reason))))
+        };
+        let mut auth: HashMap<OwnedEventId, Pdu> = HashMap::new();
+        for id in needed(pdu, &self.head.room) {
+            if let Some(event) = self.find(&id).await? {
+                auth.insert(id, event.pdu.clone());
+            }
+        }
+        if let Err(refused) = authorize::check_own_auth_events(pdu, rules, |id| auth.get(id).cloned()) {
+            return rejected(refused);
+        }
+        let keys = match authorize::auth_keys_of(pdu, rules) {
+            Ok(mut keys) => {
+                keys.push((ruma::events::StateEventType::RoomCreate, String::new()));
+                keys
+            }
+            Err(refused) => return rejected(refused),
+        };
+        let mut state: HashMap<(String, String), Pdu> = HashMap::new();
+        for (event_type, state_key) in &keys {
+            let event_type = event_type.to_string();
+            let (part, key) = self.store.key(&event_type, state_key);
+            if let Some(nid) = self.store.snapshots.get(before, part, key).await? {
+                state.insert((event_type, state_key.clone()), self.find_nid(nid).await?.pdu.clone());
+            }
+        }
+        let lookup = |event_type: &ruma::events::StateEventType, state_key: &str| {
+            state.get(&(event_type.to_string(), state_key.to_owned())).cloned()
+        };
+        if let Err(refused) = authorize::check_against(pdu, rules, lookup) {
+            return rejected(refused);
+        }
+        let Some(auth) = self.head.auth.clone() else { return Ok(None) };
+        if before == self.head.snapshot || self.head.partial {
+            return Ok(None);
+        }
+        self.head.load(self.store, &keys).await?;
+        match auth.check(pdu, rules, |event_type, state_key| self.head.loaded(event_type, state_key)) {
+            Ok(()) => Ok(None),
+            Err(refused) => Ok(Some((Flags::SOFT_FAILED, Ingested::SoftFailed(refused.reason)))),
+        }
+    }
+
+    /// Moves the forward and backward extremities past an accepted event.
+    async fn advance(&mut self, event: &StoredEvent, with_gap: bool) -> Result<(), RoomError> {
+        let room = self.head.room.nid;
+        let pdu = &event.pdu;
+        let is_named = self.store.db().query_opt(&BACKWARD_HAS, params![room.0, pdu.event_id().as_str()]).await?;
+        self.batch.exec(&BACKWARD_REMOVE, params![room.0, pdu.event_id().as_str()]);
+        if with_gap {
+            for id in pdu.prev_events() {
+                if self.find(id).await?.is_none_or(|prev| prev.before.is_none()) {
+                    self.batch.exec(&BACKWARD_INSERT, params![room.0, id.as_str()]);
+                }
+            }
+        }
+        let named = pdu.prev_events();
+        self.head.extremities.retain(|extremity| !named.iter().any(|id| id == extremity.event_id()));
+        if is_named.is_none() {
+            self.head.extremities.push(pdu.clone());
+        }
+        self.head.depth = self.head.depth.max(pdu.depth());
+        Ok(())
+    }
+
+    /// Makes the head's state that of its forward extremities.
+    pub(crate) async fn settle(&mut self, position: Option<Value>) -> Result<(), RoomError> {
+        let mut after = Vec::new();
+        for extremity in self.head.extremities.clone() {
+            let event = self.find(extremity.event_id()).await?.ok_or(RoomError::UnknownEvent)?;
+            after.push(self.after(&event).await?);
+        }
+        if after.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.resolve(&after).await?;
+        self.move_state(snapshot, position).await
+    }
+
+    /// Makes `snapshot` the current state: memberships, lookups and the log of states follow.
+    pub(crate) async fn move_state(
+        &mut self,
+        snapshot: SnapshotId,
+        position: Option<Value>,
+    ) -> Result<(), RoomError> {
+        if snapshot == self.head.snapshot {
+            return Ok(());
+        }
+        let differences = self.store.snapshots.diff(self.head.snapshot, snapshot).await?;
+        let mut writer = MembershipWriter::default();
+        let mut auth_changed = self.head.auth.is_none();
+        let room = Arc::clone(&self.head.room);
+        let mut touched = Vec::with_capacity(differences.len() * 2);
+        for difference in &differences {
+            touched.extend(difference.before);
+            touched.extend(difference.after);
+        }
+        self.preload(&touched).await?;
+        for difference in &differences {
+            let before = match difference.before {
+                Some(nid) => Some(self.find_nid(nid).await?),
+                None => None,
+            };
+            let Some(after) = difference.after else {
+                if let Some(before) = before {
+                    auth_changed |= is_auth_state(&before.pdu);
+                    self.head.unset(&before.pdu);
+                    unset_member(&mut self.batch, &mut writer, &room, &before.pdu);
+                }
+                continue;
+            };
+            let after = self.find_nid(after).await?;
+            auth_changed |= is_auth_state(&after.pdu);
+            if after.pdu.type_str() == "m.room.member" {
+                let was = before.as_ref().and_then(|before| membership_of(&before.pdu));
+                let user = after.pdu.state_key().and_then(|key| <&UserId>::try_from(key).ok());
+                let local = user.is_some_and(|user| self.is_local(user.server_name()));
+                writer.set(&mut self.batch, &room, &after.pdu, was.as_ref(), local);
+            }
+            self.head.set(&after.pdu);
+        }
+        writer.finish(&mut self.batch, room.nid);
+        self.head.snapshot = snapshot;
+        let position = match position {
+            Some(position) => position,
+            None => self.batch.log(Change::new(ChangeKind::State).room(&room.room_id)),
+        };
+        self.head.log_state(&mut self.batch, position);
+        if auth_changed {
+            self.head.refresh_auth(self.store).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds a backward extremity.
+    pub(crate) fn note_backward(&mut self, id: &EventId) {
+        self.batch.exec(&BACKWARD_INSERT, params![self.head.room.nid.0, id.as_str()]);
+    }
+
+    /// Removes a backward extremity.
+    pub(crate) fn clear_backward(&mut self, id: &EventId) {
+        self.batch.exec(&BACKWARD_REMOVE, params![self.head.room.nid.0, id.as_str()]);
+    }
+}
+
+fn unset_member(batch: &mut samtal_db::Batch, writer: &mut MembershipWriter, room: &Room, before: &Pdu) {
+    let user = before.state_key().and_then(|key| <&UserId>::try_from(key).ok());
+    if before.type_str() == "m.room.member"
+        && let (Some(user), Some(was)) = (user, membership_of(before))
+    {
+        writer.unset(batch, room, user, &was);
+    }
+}
