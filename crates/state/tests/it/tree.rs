@@ -108,7 +108,7 @@ proptest! {
         let mut store = Store::new();
         let before = apply(&mut store, NodeId::EMPTY, &one);
         let after = apply(&mut store, before, &more);
-        let cold = |mut step: Box<dyn FnMut(&Store) -> Result<(), Missing> + '_>| {
+        let cold = |step: &dyn Fn(&Store) -> Result<(), Missing>| {
             let mut loaded = Store::new();
             for _ in 0..40 {
                 match step(&loaded) {
@@ -121,13 +121,13 @@ proptest! {
             }
             panic!("never has enough");
         };
-        cold(Box::new(|loaded| {
+        cold(&|loaded| {
             let done = update(loaded, before, &more)?;
             assert_eq!(done.root, after);
             Ok(())
-        }));
-        cold(Box::new(|loaded| diff(loaded, before, after).map(drop)));
-        cold(Box::new(|loaded| entries(loaded, after).map(drop)));
+        });
+        cold(&|loaded| diff(loaded, before, after).map(drop));
+        cold(&|loaded| entries(loaded, after).map(drop));
     }
 
     #[test]
