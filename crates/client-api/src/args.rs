@@ -9,6 +9,7 @@ use axum::{
 use bytes::Bytes;
 use http::{Method, Request, request};
 use http_body_util::{BodyExt, LengthLimitError, Limited as LimitedBody};
+use parking_lot::Mutex;
 use ruma::api::{IncomingRequest, auth_scheme::AccessToken, error::DeserializationError};
 use samtal_account::Client;
 use samtal_ops::Homeserver;
@@ -37,8 +38,8 @@ where
     pub client: Client,
     /// The JSON body as it came; `{}` when there was none.
     pub json: Bytes,
-    /// The matched path with its parameters' names: what user-interactive authentication is bound to.
-    pub endpoint: &'static str,
+    /// The path as it came: what user-interactive authentication is bound to.
+    pub uri_path: String,
 }
 
 /// An authenticated request whose body has not been read, for handlers of [`crate::Routes::raw`].
@@ -53,16 +54,13 @@ pub struct RawArgs<A: Scheme = AccessToken> {
     pub path: Vec<String>,
     /// Method, URI and headers.
     pub parts: request::Parts,
-    /// The body.
-    pub body: Body,
-    /// The matched path with its parameters' names.
-    pub endpoint: &'static str,
+    /// The body, until it is taken. (The lock only makes the whole shareable between threads.)
+    body: Mutex<Body>,
 }
 
 /// What is known about an endpoint when it is registered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Endpoint {
-    pub(crate) path: &'static str,
     pub(crate) access: Access,
     pub(crate) rate_limited: bool,
 }
@@ -79,7 +77,7 @@ impl<A: Scheme> RawArgs<A> {
             limit(&hs, A::limited(&who), &client)?;
         }
         let path = path_arguments(&mut parts).await?;
-        Ok(Self { who, hs, client, path, parts, body, endpoint: endpoint.path })
+        Ok(Self { who, hs, client, path, parts, body: Mutex::new(body) })
     }
 
     /// The path's argument at `index`, parsed.
@@ -93,19 +91,24 @@ impl<A: Scheme> RawArgs<A> {
         serde_html_form::from_str(self.parts.uri.query().unwrap_or_default()).map_err(|error| query_error(&error))
     }
 
+    /// The body as a stream; an empty one when it has been taken.
+    pub fn take_body(&self) -> Body {
+        std::mem::take(&mut self.body.lock())
+    }
+
     /// The whole body, if it has at most `bytes_max` bytes.
-    pub async fn bytes(&mut self, bytes_max: usize) -> Result<Bytes, ApiError> {
-        read(std::mem::take(&mut self.body), bytes_max).await
+    pub async fn bytes(&self, bytes_max: usize) -> Result<Bytes, ApiError> {
+        read(self.take_body(), bytes_max).await
     }
 
     /// The JSON body; a missing one counts as `{}`.
-    pub async fn json<B: DeserializeOwned>(&mut self) -> Result<B, ApiError> {
+    pub async fn json<B: DeserializeOwned>(&self) -> Result<B, ApiError> {
         let bytes = json_object(self.bytes(BODY_BYTES_MAX).await?)?;
         serde_json::from_slice(&bytes).map_err(|error| json_error(&error))
     }
 
     /// The JSON body as it came, known to be an object; a missing one counts as `{}`.
-    pub async fn json_bytes(&mut self) -> Result<Bytes, ApiError> {
+    pub async fn json_bytes(&self) -> Result<Bytes, ApiError> {
         json_object(self.bytes(BODY_BYTES_MAX).await?)
     }
 }
@@ -115,16 +118,17 @@ where
     T::Authentication: Scheme,
 {
     pub(crate) async fn from_request(request: Request<Body>, endpoint: Endpoint) -> Result<Self, ApiError> {
-        let mut raw = RawArgs::<T::Authentication>::from_request(request, endpoint).await?;
+        let raw = RawArgs::<T::Authentication>::from_request(request, endpoint).await?;
         let json = match T::METHOD {
             Method::GET | Method::HEAD => Bytes::new(),
             _ => raw.json_bytes().await?,
         };
-        let RawArgs { who, hs, client, path, parts, endpoint, .. } = raw;
+        let RawArgs { who, hs, client, path, parts, .. } = raw;
+        let uri_path = parts.uri.path().to_owned();
         let request = Request::from_parts(parts, &*json);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let body = T::try_from_http_request_inner(request, &path).map_err(deserialization_error)?;
-        Ok(Self { body, who, hs, client, json, endpoint })
+        Ok(Self { body, who, hs, client, json, uri_path })
     }
 }
 

@@ -12,6 +12,18 @@ mod principal;
 mod reply;
 mod routes;
 
+mod account;
+mod account_data;
+mod admin;
+mod device;
+mod discovery;
+mod filter;
+mod login;
+mod profile;
+mod push_rules;
+mod register;
+mod uia;
+
 pub use args::{Args, BODY_BYTES_MAX, RawArgs};
 pub use error::ApiError;
 pub use principal::{Access, Limited, Peer, Scheme, UserPrincipal};
@@ -21,6 +33,16 @@ pub use routes::{Routes, without_names};
 /// All endpoints of this crate.
 pub fn routes() -> Routes {
     Routes::new()
+        .merge(discovery::routes())
+        .merge(login::routes())
+        .merge(register::routes())
+        .merge(account::routes())
+        .merge(device::routes())
+        .merge(profile::routes())
+        .merge(account_data::routes())
+        .merge(filter::routes())
+        .merge(push_rules::routes())
+        .merge(admin::routes())
 }
 
 /// The router of all endpoints. The tenant is expected as an `Arc<Homeserver>` among the request's extensions, the other

@@ -70,7 +70,7 @@ pub struct Access {
 /// How an endpoint learns who asks; implemented for ruma's authentication schemes.
 pub trait Scheme {
     /// What the handler gets.
-    type Who: Send;
+    type Who: Send + Sync;
 
     /// Finds out who asks.
     fn authenticate(

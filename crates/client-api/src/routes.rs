@@ -67,7 +67,7 @@ impl Routes {
     {
         for path in paths {
             let endpoint =
-                Endpoint { path, access: access::of(&T::METHOD, path), rate_limited: <T as Metadata>::RATE_LIMITED };
+                Endpoint { access: access::of(&T::METHOD, path), rate_limited: <T as Metadata>::RATE_LIMITED };
             let handler = handler.clone();
             let serve = move |request: Request<Body>| async move {
                 // Boxed: a request's state is large, and most of it is not needed while it waits.
@@ -91,7 +91,7 @@ impl Routes {
         R: Reply,
     {
         for path in paths {
-            let endpoint = Endpoint { path, access: access::of(&method, path), rate_limited: false };
+            let endpoint = Endpoint { access: access::of(&method, path), rate_limited: false };
             let handler = handler.clone();
             let serve = move |request: Request<Body>| async move {
                 match Box::pin(RawArgs::<A>::from_request(request, endpoint)).await {

@@ -1,5 +1,6 @@
 //! One tenant as a value, and one function for each thing that spans engines.
 
+mod account;
 mod homeserver;
 mod settings;
 

