@@ -47,10 +47,13 @@ pub enum ChangeKind {
     OutgoingEdu = 20,
     /// Backfilled events entered a room behind its oldest. room.
     Backfill = 21,
+    /// An event that another server made here (a join, leave or knock through us) goes to the room's other servers. room; user: the
+    /// sender; reference: the event id.
+    Relay = 22,
 }
 
 impl ChangeKind {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Event,
         Self::Membership,
         Self::State,
@@ -72,6 +75,7 @@ impl ChangeKind {
         Self::ThreadSubscription,
         Self::OutgoingEdu,
         Self::Backfill,
+        Self::Relay,
     ];
 
     /// The stored number.

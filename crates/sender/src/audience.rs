@@ -1,0 +1,98 @@
+//! Which servers must hear of a change.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ruma::{
+    EventId, OwnedServerName, RoomId, ServerName, UserId,
+    events::room::member::MembershipState::{Ban, Leave},
+};
+use samtal_db::LoggedChange;
+use samtal_model::ChangeKind;
+use samtal_room::membership_of;
+
+use crate::{SenderError, item::Item, sender::Engines};
+
+/// Reads changes one after the other. Lives for one page of the log, and remembers the servers of the rooms in it.
+pub(crate) struct Audience<'a> {
+    engines: &'a Engines,
+    rooms: HashMap<String, BTreeSet<OwnedServerName>>,
+}
+
+/// What a change means for others.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) item: Item,
+    pub(crate) servers: BTreeSet<OwnedServerName>,
+}
+
+impl<'a> Audience<'a> {
+    pub(crate) fn new(engines: &'a Engines) -> Self {
+        Self { engines, rooms: HashMap::new() }
+    }
+
+    /// The change as news for other servers; none for most changes.
+    pub(crate) async fn news(&mut self, logged: &LoggedChange) -> Result<Option<News>, SenderError> {
+        let change = &logged.change;
+        let room = change.room.as_deref().and_then(|room| <&RoomId>::try_from(room).ok());
+        let user = change.user.as_deref().and_then(|user| <&UserId>::try_from(user).ok());
+        let ours = user.filter(|user| user.server_name() == self.engines.name);
+        let reference = change.reference.as_deref();
+        let news = match (ChangeKind::from_code(change.kind), room, ours, reference) {
+            (Some(ChangeKind::Event), Some(room), Some(_), Some(event_id)) => self.event(room, event_id, None).await?,
+            // An event that another server made here: the rooms' other servers hear of it from us.
+            (Some(ChangeKind::Relay), Some(room), _, Some(event_id)) => {
+                self.event(room, event_id, user.map(UserId::server_name)).await?
+            }
+            (Some(ChangeKind::Membership), Some(room), Some(user), Some("join")) => {
+                let servers = self.servers(room).await?.clone();
+                Some(News { item: Item::Devices { user: user.to_owned() }, servers })
+            }
+            (Some(ChangeKind::Receipt), Some(room), Some(user), _) => {
+                let servers = self.servers(room).await?.clone();
+                Some(News { item: Item::Receipt { room: room.to_owned(), user: user.to_owned() }, servers })
+            }
+            (Some(ChangeKind::DeviceList), _, Some(user), _) => {
+                let servers = self.engines.rooms.store().graph.servers_sharing_rooms(user).await?.into_iter().collect();
+                Some(News { item: Item::DeviceList { user: user.to_owned() }, servers })
+            }
+            (Some(ChangeKind::OutgoingEdu), _, _, Some(destination)) => OwnedServerName::try_from(destination)
+                .ok()
+                .map(|destination| News { item: Item::Edu, servers: BTreeSet::from([destination]) }),
+            _ => None,
+        };
+        Ok(news.and_then(|mut news| {
+            news.servers.remove(&self.engines.name);
+            (!news.servers.is_empty()).then_some(news)
+        }))
+    }
+
+    async fn event(&mut self, room: &RoomId, event_id: &str, but: Option<&ServerName>) -> Result<Option<News>, SenderError> {
+        let Ok(event_id) = <&EventId>::try_from(event_id) else { return Ok(None) };
+        let mut servers = self.servers(room).await?.clone();
+        if let Some(event) = self.engines.rooms.store().graph.event(event_id).await?
+            && matches!(membership_of(&event.pdu), Some(Leave | Ban))
+            && let Some(target) = event.pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok())
+        {
+            // Whoever was put out must hear of it, though their server may have no member left.
+            servers.insert(target.server_name().to_owned());
+        }
+        if let Some(but) = but {
+            servers.remove(but);
+        }
+        let item = Item::Event { room: room.to_owned(), event_id: event_id.to_owned() };
+        Ok(Some(News { item, servers }))
+    }
+
+    /// The servers with joined users in a room.
+    pub(crate) async fn servers(&mut self, room_id: &RoomId) -> Result<&BTreeSet<OwnedServerName>, SenderError> {
+        if !self.rooms.contains_key(room_id.as_str()) {
+            let graph = &self.engines.rooms.store().graph;
+            let servers = match graph.room(room_id).await? {
+                Some(room) => graph.servers(room.nid).await?.into_iter().collect(),
+                None => BTreeSet::new(),
+            };
+            self.rooms.insert(room_id.to_string(), servers);
+        }
+        Ok(self.rooms.entry(room_id.to_string()).or_default())
+    }
+}

@@ -1,0 +1,131 @@
+//! Reading the log again for one destination.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, ServerName};
+
+use crate::{
+    SenderError,
+    audience::Audience,
+    item::{Item, Placed},
+    sender::Engines,
+};
+
+/// Changes read at a time.
+const PAGE: i64 = 1_000;
+/// Missed events that are all sent, in order. Of more, only each room's newest is.
+const EVENTS_MAX: usize = 1_000;
+
+/// What a destination has missed. Its size is bounded by [`EVENTS_MAX`] and the number of its rooms and of our users.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    events: Vec<(i64, OwnedRoomId, OwnedEventId)>,
+    newest: Option<BTreeMap<OwnedRoomId, (i64, OwnedEventId)>>,
+    device_lists: BTreeSet<OwnedUserId>,
+    devices: BTreeSet<OwnedUserId>,
+    receipts: BTreeSet<(OwnedRoomId, OwnedUserId)>,
+}
+
+impl Missed {
+    /// Reads the log after `after` up to `until`.
+    pub(crate) async fn read(engines: &Engines, destination: &ServerName, after: i64, until: i64) -> Result<Self, SenderError> {
+        let mut missed = Self::default();
+        let mut position = after;
+        while position < until {
+            let changes = engines.db.changes_after(position, PAGE).await?;
+            let mut audience = Audience::new(engines);
+            for change in &changes {
+                if change.position > until {
+                    break;
+                }
+                if let Some(news) = audience.news(change).await?.filter(|news| news.servers.contains(destination)) {
+                    missed.add(change.position, news.item);
+                }
+            }
+            match changes.last() {
+                Some(last) => position = last.position,
+                None => break,
+            }
+        }
+        Ok(missed)
+    }
+
+    pub(crate) fn add(&mut self, position: i64, item: Item) {
+        match item {
+            Item::Event { room, event_id } => match &mut self.newest {
+                Some(newest) => {
+                    newest.insert(room, (position, event_id));
+                }
+                None => {
+                    self.events.push((position, room, event_id));
+                    if self.events.len() > EVENTS_MAX {
+                        let events = std::mem::take(&mut self.events).into_iter();
+                        self.newest = Some(events.map(|(position, room, event_id)| (room, (position, event_id))).collect());
+                    }
+                }
+            },
+            Item::DeviceList { user } => {
+                self.device_lists.insert(user);
+            }
+            Item::Devices { user } => {
+                self.devices.insert(user);
+            }
+            Item::Receipt { room, user } => {
+                self.receipts.insert((room, user));
+            }
+            // They are looked up in their table in any case.
+            Item::Edu => {}
+        }
+    }
+
+    /// All of it, in an order to send it in. The position of each is `until`: only when all is sent may the cursor move.
+    pub(crate) fn into_items(self, until: i64) -> Vec<Placed> {
+        let mut events = self.events;
+        if let Some(newest) = self.newest {
+            events = newest.into_iter().map(|(room, (position, event_id))| (position, room, event_id)).collect();
+            events.sort();
+        }
+        let edus = std::iter::once(Item::Edu);
+        let events = events.into_iter().map(|(_, room, event_id)| Item::Event { room, event_id });
+        // Devices last: the other side may need the membership first to see why they matter.
+        let devices = self.devices.iter().map(|user| Item::Devices { user: user.clone() });
+        let lists = self.device_lists.difference(&self.devices).map(|user| Item::DeviceList { user: user.clone() });
+        let receipts = self.receipts.into_iter().map(|(room, user)| Item::Receipt { room, user });
+        edus.chain(events).chain(devices).chain(lists).chain(receipts).map(|item| Placed { position: until, item }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(n: i64) -> Item {
+        Item::Event { room: OwnedRoomId::try_from(format!("!r{}:a", n % 3)).unwrap(), event_id: OwnedEventId::try_from(format!("$e{n}")).unwrap() }
+    }
+
+    #[test]
+    fn few_missed_events_all_go_out_in_order_and_of_many_the_newest_of_each_room() {
+        let mut missed = Missed::default();
+        (0..1_000).for_each(|n| missed.add(n, event(n)));
+        let items = missed.into_items(5_000);
+        let events: Vec<Item> = items.into_iter().skip(1).map(|placed| placed.item).collect();
+        assert_eq!(events, (0..1_000).map(event).collect::<Vec<_>>());
+
+        let mut missed = Missed::default();
+        (0..1_000_000).for_each(|n| missed.add(n, event(n)));
+        let items = missed.into_items(5_000_000);
+        let newest: Vec<Item> = (999_997..1_000_000).map(event).collect();
+        assert_eq!(items.into_iter().skip(1).map(|placed| placed.item).collect::<Vec<_>>(), newest);
+    }
+
+    #[test]
+    fn device_lists_and_receipts_are_said_once() {
+        let mut missed = Missed::default();
+        for n in 0..10 {
+            missed.add(n, Item::DeviceList { user: "@a:a".try_into().unwrap() });
+            missed.add(n, Item::Receipt { room: "!r:a".try_into().unwrap(), user: "@a:a".try_into().unwrap() });
+            missed.add(n, Item::Edu);
+        }
+        assert_eq!(missed.into_items(10).len(), 3);
+    }
+}

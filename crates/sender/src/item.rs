@@ -1,0 +1,25 @@
+//! What waits for a destination.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+
+/// Something in the change log that a destination must hear of, by reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// An event.
+    Event { room: OwnedRoomId, event_id: OwnedEventId },
+    /// A device of a user of ours changed, or their cross-signing keys.
+    DeviceList { user: OwnedUserId },
+    /// A user of ours who now shares a room: all their devices.
+    Devices { user: OwnedUserId },
+    /// A user of ours has read something.
+    Receipt { room: OwnedRoomId, user: OwnedUserId },
+    /// A stored EDU.
+    Edu,
+}
+
+/// An item and the position of its change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) position: i64,
+    pub(crate) item: Item,
+}

@@ -1,0 +1,222 @@
+//! From items to the body of a transaction: [Transactions, Matrix 1.19](https://spec.matrix.org/v1.19/server-server-api/#transactions).
+
+use std::collections::BTreeMap;
+
+use ruma::{OwnedRoomId, OwnedUserId, ServerName, UserId};
+use samtal_db::params;
+use samtal_e2ee::device_list::DeviceUpdate;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    SenderError,
+    item::{Item, Placed},
+    schema,
+    sender::Engines,
+};
+
+/// Most PDUs of a transaction.
+pub(crate) const PDUS_MAX: usize = 50;
+/// Most EDUs of a transaction.
+pub(crate) const EDUS_MAX: usize = 100;
+/// Stored EDUs in one transaction: room is left for the others.
+const STORED_EDUS_MAX: i64 = 60;
+/// Devices of one user that are told when they come to share a room.
+const DEVICES_MAX: usize = 20;
+
+/// A transaction under way.
+#[derive(Debug, Default)]
+pub(crate) struct Transaction {
+    pdus: Vec<String>,
+    edus: Vec<String>,
+    /// Positions of the stored EDUs in it.
+    pub(crate) stored: Vec<i64>,
+    /// More stored EDUs wait than fitted.
+    pub(crate) more_stored: bool,
+}
+
+impl Transaction {
+    /// Whether there is nothing to send.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pdus.is_empty() && self.edus.is_empty()
+    }
+
+    /// How many items from the front of a queue fit into one transaction.
+    pub(crate) fn fitting<'a>(items: impl Iterator<Item = &'a Placed>) -> usize {
+        let (mut pdus, mut edus) = (0, 0);
+        items
+            .take_while(|placed| {
+                match &placed.item {
+                    Item::Event { .. } => pdus += 1,
+                    Item::Devices { .. } => edus += DEVICES_MAX,
+                    Item::Edu => {}
+                    Item::DeviceList { .. } | Item::Receipt { .. } => edus += 1,
+                }
+                // 60 stored EDUs, 2 for presence and typing of a few, and 20 of the devices of one user stay below 100.
+                pdus <= PDUS_MAX && edus <= 36
+            })
+            .count()
+            .max(1)
+    }
+
+    /// Builds the transaction of these items.
+    pub(crate) async fn build(engines: &Engines, destination: &ServerName, items: &[Placed]) -> Result<Self, SenderError> {
+        let mut transaction = Self::default();
+        let mut receipts: BTreeMap<OwnedRoomId, Map<String, Value>> = BTreeMap::new();
+        for placed in items {
+            match &placed.item {
+                Item::Event { event_id, .. } => {
+                    if let Some(event) = engines.rooms.store().graph.event(event_id).await? {
+                        transaction.pdus.push(event.pdu.json().to_owned());
+                    }
+                }
+                Item::DeviceList { user } => transaction.device_list(engines, user, placed.position).await?,
+                Item::Devices { user } => transaction.devices(engines, user).await?,
+                Item::Receipt { room, user } => {
+                    for receipt in engines.edus.receipts.of_user_in_room(user, room).await? {
+                        if receipt.receipt_type == "m.read" {
+                            let mut data = json!({ "ts": receipt.ts_ms });
+                            if let Some(thread) = &receipt.thread {
+                                data["thread_id"] = json!(thread);
+                            }
+                            let entry = json!({ "event_ids": [receipt.event_id], "data": data });
+                            receipts.entry(room.clone()).or_default().insert(user.to_string(), entry);
+                        }
+                    }
+                }
+                Item::Edu => transaction.stored(engines, destination).await?,
+            }
+        }
+        if !receipts.is_empty() {
+            let content: Map<String, Value> = receipts.into_iter().map(|(room, users)| (room.to_string(), json!({ "m.read": users }))).collect();
+            transaction.edu("m.receipt", &content.into());
+        }
+        Ok(transaction)
+    }
+
+    /// Adds who types and who has stopped.
+    pub(crate) fn typing(&mut self, typing: BTreeMap<(OwnedRoomId, OwnedUserId), bool>) {
+        for ((room_id, user_id), typing) in typing {
+            if self.edus.len() < EDUS_MAX {
+                self.edu("m.typing", &json!({ "room_id": room_id, "user_id": user_id, "typing": typing }));
+            }
+        }
+    }
+
+    /// Adds presences, as one EDU.
+    pub(crate) fn presence(&mut self, engines: &Engines, users: impl IntoIterator<Item = OwnedUserId>) {
+        let presence = &engines.edus.presence;
+        let push: Vec<Value> = users
+            .into_iter()
+            .filter_map(|user| {
+                let mut content = presence.get(&user)?.content(presence.now_ms());
+                content["user_id"] = json!(user);
+                Some(content)
+            })
+            .collect();
+        if !push.is_empty() && self.edus.len() < EDUS_MAX {
+            self.edu("m.presence", &json!({ "push": push }));
+        }
+    }
+
+    /// The body.
+    pub(crate) fn body(&self, origin: &ServerName, now_ms: u64) -> String {
+        let origin = Value::from(origin.as_str());
+        let (pdus, edus) = (self.pdus.join(","), self.edus.join(","));
+        format!(r#"{{"origin":{origin},"origin_server_ts":{now_ms},"pdus":[{pdus}],"edus":[{edus}]}}"#)
+    }
+
+    fn edu(&mut self, edu_type: &str, content: &Value) {
+        self.edus.push(json!({ "edu_type": edu_type, "content": content }).to_string());
+    }
+
+    async fn stored(&mut self, engines: &Engines, destination: &ServerName) -> Result<(), SenderError> {
+        if !self.stored.is_empty() {
+            return Ok(());
+        }
+        let rows = engines.db.query(&schema::EDUS, params![destination.as_str(), STORED_EDUS_MAX + 1]).await?;
+        for row in &rows {
+            if self.stored.len() as i64 == STORED_EDUS_MAX {
+                self.more_stored = true;
+                break;
+            }
+            self.stored.push(row.int(0)?);
+            self.edus.push(row.text(1)?.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn device_list(&mut self, engines: &Engines, user: &UserId, position: i64) -> Result<(), SenderError> {
+        match engines.e2ee.device_update(position).await? {
+            Some(update) => self.device_update(engines, update).await,
+            // A change that is forgotten, or collapsed with others: the whole is told.
+            None => self.devices(engines, user).await,
+        }
+    }
+
+    async fn device_update(&mut self, engines: &Engines, update: DeviceUpdate) -> Result<(), SenderError> {
+        let Some(device_id) = update.device_id else {
+            let keys = engines.e2ee.cross_signing_keys(&update.user).await?;
+            let mut content = json!({ "user_id": update.user });
+            if let Some(master) = keys.master {
+                content["master_key"] = master.into();
+            }
+            if let Some(self_signing) = keys.self_signing {
+                content["self_signing_key"] = self_signing.into();
+            }
+            self.edu("m.signing_key_update", &content);
+            return Ok(());
+        };
+        let mut content = json!({
+            "user_id": update.user,
+            "device_id": device_id,
+            "stream_id": update.stream_id,
+            "prev_id": update.prev_id.into_iter().collect::<Vec<_>>(),
+        });
+        match update.keys {
+            Some(keys) => content["keys"] = keys.into(),
+            None => content["deleted"] = true.into(),
+        }
+        self.edu("m.device_list_update", &content);
+        Ok(())
+    }
+
+    /// Tells a user's devices to a server that may not have heard of them: without `prev_id`, it asks for the whole list.
+    async fn devices(&mut self, engines: &Engines, user: &UserId) -> Result<(), SenderError> {
+        let stream_id = engines.e2ee.device_list_position(user).await?;
+        for device_id in engines.e2ee.devices_with_keys(user).await?.into_iter().take(DEVICES_MAX) {
+            let Some(keys) = engines.e2ee.device_keys(user, device_id.as_str().into()).await? else { continue };
+            let content = json!({ "user_id": user, "device_id": device_id, "stream_id": stream_id, "prev_id": [], "keys": keys });
+            self.edu("m.device_list_update", &content);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn note_33_a_transaction_holds_fifty_events_at_most() {
+        let event = |n: i64| Placed {
+            position: n,
+            item: Item::Event { room: "!r:a".try_into().unwrap(), event_id: format!("$e{n}").try_into().unwrap() },
+        };
+        let items: Vec<Placed> = (0..70).map(event).collect();
+        assert_eq!(Transaction::fitting(items.iter()), PDUS_MAX);
+        let receipt = Placed { position: 0, item: Item::Receipt { room: "!r:a".try_into().unwrap(), user: "@u:a".try_into().unwrap() } };
+        let items = vec![receipt; 200];
+        assert!(Transaction::fitting(items.iter()) <= EDUS_MAX);
+    }
+
+    #[test]
+    fn a_transaction_is_json() {
+        let mut transaction = Transaction::default();
+        transaction.pdus.push(r#"{"a":1}"#.to_owned());
+        transaction.typing(BTreeMap::from([(("!r:a".try_into().unwrap(), "@u:a".try_into().unwrap()), true)]));
+        let body: Value = serde_json::from_str(&transaction.body(ruma::server_name!("us.example"), 7)).unwrap();
+        assert_eq!(body["pdus"][0]["a"], 1);
+        assert_eq!(body["edus"][0]["edu_type"], "m.typing");
+        assert_eq!((&body["origin"], &body["origin_server_ts"]), (&json!("us.example"), &json!(7)));
+    }
+}
