@@ -1,6 +1,6 @@
 //! Messages to devices: stored until the device has them, in order, at most so many.
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use ruma::{DeviceId, OwnedUserId, UserId};
 use samtal_db::{Batch, Change, Sql, Value, params, sql};
@@ -160,14 +160,18 @@ impl E2ee {
             Err(error) if error.is_conflict() && self.db.query_opt(seen, id).await?.is_some() => return Ok(false),
             Err(error) => return Err(error.into()),
         };
+        let mut full = BTreeSet::new();
         for (index, message) in inboxes {
             let row = committed.rows.get(index).and_then(|rows| rows.first());
             let Some((count, bytes)) = row.map(|row| Ok::<_, E2eeError>((row.int(0)?, row.int(1)?))).transpose()? else {
                 continue;
             };
             if count > INBOX_MESSAGES_MAX || bytes > INBOX_BYTES_MAX {
-                self.inbox_trim(&message.user, &message.device).await?;
+                full.insert((&message.user, &message.device));
             }
+        }
+        for (user, device) in full {
+            self.inbox_trim(user, device).await?;
         }
         Ok(true)
     }
