@@ -1,0 +1,246 @@
+//! The handle: what both interfaces stand on.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use samtal_account::Accounts;
+use samtal_db::Db;
+use samtal_e2ee::E2ee;
+use samtal_edu::{EduChange, Edus};
+use samtal_kit::{Clock, Tasks};
+use samtal_model::StreamPosition;
+use samtal_push::Push;
+use samtal_room::{RoomMembership, Rooms, Store};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::{
+    SyncError,
+    active::{Active, Listener},
+    lazy::LazyMemory,
+    span::Spans,
+};
+
+/// What sync reads from.
+#[derive(Clone, Debug)]
+pub struct Engines {
+    /// The database.
+    pub db: Db,
+    /// Rooms.
+    pub rooms: Rooms,
+    /// Accounts.
+    pub accounts: Arc<Accounts>,
+    /// Receipts, typing, presence.
+    pub edus: Arc<Edus>,
+    /// Keys and to-device messages.
+    pub e2ee: E2ee,
+    /// Counts.
+    pub push: Arc<Push>,
+    /// The clock.
+    pub clock: Clock,
+    /// The tenant's tasks.
+    pub tasks: Tasks,
+}
+
+/// Getting changes to the people of one tenant.
+#[derive(Debug)]
+pub struct Sync {
+    pub(crate) engines: Engines,
+    pub(crate) active: Active,
+    pub(crate) spans: Spans,
+    pub(crate) lazy: LazyMemory,
+}
+
+/// How often idle listeners are looked for.
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Sync {
+    /// Over these engines, from where the log stands now. [`Sync::run`] must be running before anyone is answered.
+    pub fn new(engines: Engines) -> Self {
+        let active = Active::new(engines.db.position());
+        Self { engines, active, spans: Spans::default(), lazy: LazyMemory::default() }
+    }
+
+    /// Follows the change log and what is not in it, until the tenant stops.
+    pub async fn run(&self) {
+        let mut changes = self.engines.db.changes(self.active.position());
+        let mut edus = self.engines.edus.subscribe();
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                () = self.engines.tasks.stopping() => {
+                    self.active.wake_all();
+                    return;
+                }
+                changes = changes.next() => match changes {
+                    Ok(changes) => {
+                        self.engines.push.apply(&changes);
+                        for user_id in self.active.apply(&changes) {
+                            self.wake_rooms_of(&user_id).await;
+                        }
+                    }
+                    Err(samtal_db::DbError::Closed) => return,
+                    Err(error) => {
+                        tracing::error!(%error, "the change log cannot be read");
+                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    }
+                },
+                change = edus.recv() => match change {
+                    Ok(EduChange::Typing(room_id)) => self.active.wake_rooms([&*room_id]),
+                    Ok(EduChange::Presence(user_id)) => self.wake_rooms_of(&user_id).await,
+                    Err(RecvError::Lagged(_)) => self.active.wake_all(),
+                    Err(RecvError::Closed) => return,
+                },
+                _ = sweep.tick() => self.active.forget_idle(self.engines.clock.now_ms()),
+            }
+        }
+    }
+
+    async fn wake_rooms_of(&self, user_id: &UserId) {
+        match self.store().graph.memberships(user_id).await {
+            Ok(memberships) => {
+                let joined = memberships.iter().filter(|membership| membership.membership == MembershipState::Join);
+                self.active.wake_rooms(joined.map(|membership| &*membership.room_id));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the rooms of a user cannot be read; all are woken");
+                self.active.wake_all();
+            }
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        self.engines.rooms.store()
+    }
+
+    /// The position up to which an answer can be given now: everything that was committed before this call is in it.
+    pub(crate) async fn now(&self) -> i64 {
+        let position = self.engines.db.position();
+        tokio::select! {
+            () = self.active.reached(position) => {}
+            () = self.engines.tasks.stopping() => {}
+        }
+        self.active.position()
+    }
+
+    /// The user's listener, which hears of all rooms that the user is in.
+    pub(crate) async fn listener(&self, user_id: &UserId) -> Result<Arc<Listener>, SyncError> {
+        let (listener, new) = self.active.listener(user_id, self.engines.clock.now_ms());
+        if new {
+            let memberships = self.store().graph.memberships(user_id).await?;
+            let joined = memberships.iter().filter(|membership| membership.membership == MembershipState::Join);
+            self.active.ready(&listener, joined.map(|membership| &*membership.room_id));
+        }
+        Ok(listener)
+    }
+
+    /// The user's memberships and a position at which they hold.
+    pub(crate) async fn memberships(&self, listener: &Listener) -> Result<(Arc<[RoomMembership]>, i64), SyncError> {
+        let mut until = self.now().await;
+        loop {
+            let memberships = listener.memberships(self.store()).await?;
+            let newest = memberships.iter().map(|membership| membership.position.0).max().unwrap_or(0);
+            if newest <= until {
+                return Ok((memberships, until));
+            }
+            tokio::select! {
+                () = self.active.reached(newest) => {}
+                () = self.engines.tasks.stopping() => return Ok((memberships, newest)),
+            }
+            until = self.active.position();
+        }
+    }
+
+    /// Whether the user was joined when the log stood at `position`, although their membership has changed since.
+    pub(crate) async fn was_joined(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        position: i64,
+    ) -> Result<bool, SyncError> {
+        let store = self.store();
+        let Some(room) = store.graph.room(room_id).await? else { return Ok(false) };
+        let state = store.state_at(room.nid, StreamPosition(position)).await?;
+        let member = crate::state::member(store, state, user_id).await?;
+        Ok(member.is_some_and(|member| samtal_room::membership_of(&member.pdu) == Some(MembershipState::Join)))
+    }
+}
+
+/// Whose devices a user must look at anew, and whose no longer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceLists {
+    /// Their devices changed, or they newly share a room with the user.
+    pub changed: BTreeSet<OwnedUserId>,
+    /// They no longer share a room with the user.
+    pub left: BTreeSet<OwnedUserId>,
+}
+
+impl DeviceLists {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.left.is_empty()
+    }
+}
+
+/// Who came to and went from the rooms of a user.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Company {
+    /// Users who joined rooms that the user is in.
+    pub(crate) joined: HashSet<OwnedUserId>,
+    /// Users who left rooms that the user is in.
+    pub(crate) left: HashSet<OwnedUserId>,
+    /// Rooms that the user has joined.
+    pub(crate) new_rooms: Vec<OwnedRoomId>,
+    /// Rooms that the user has left.
+    pub(crate) left_rooms: Vec<(OwnedRoomId, StreamPosition)>,
+}
+
+impl Sync {
+    /// Whose devices the user must look at after `since`, when `company` came and went.
+    pub(crate) async fn device_lists(
+        &self,
+        user_id: &UserId,
+        since: i64,
+        until: i64,
+        company: Company,
+    ) -> Result<DeviceLists, SyncError> {
+        let graph = &self.store().graph;
+        let Company { mut joined, mut left, new_rooms, left_rooms } = company;
+        for room_id in new_rooms {
+            if let Some(room) = graph.room(&room_id).await? {
+                let members = graph.members(room.nid, &[MembershipState::Join]).await?;
+                joined.extend(members.into_iter().map(|member| member.user_id));
+            }
+        }
+        for (room_id, position) in left_rooms {
+            let Some(room) = graph.room(&room_id).await? else { continue };
+            let state = self.store().state_at(room.nid, position).await?;
+            for member in self.store().state_part(state, samtal_state::Part::Members).await? {
+                if samtal_room::membership_of(&member.pdu) == Some(MembershipState::Join)
+                    && let Some(user_id) = member.pdu.state_key().and_then(|key| UserId::parse(key).ok())
+                {
+                    left.insert(user_id.into());
+                }
+            }
+        }
+        let mut lists = DeviceLists::default();
+        let users = self.engines.e2ee.users_changed(user_id, since, until).await?;
+        let own = users.iter().any(|changed| changed == user_id);
+        joined.extend(users);
+        joined.remove(user_id);
+        left.remove(user_id);
+        let ask: Vec<OwnedUserId> = joined.iter().chain(&left).cloned().collect();
+        let sharing: HashSet<OwnedUserId> = match ask.is_empty() {
+            true => HashSet::new(),
+            false => graph.sharing_rooms_with(user_id, &ask).await?.into_iter().collect(),
+        };
+        lists.changed = joined.into_iter().filter(|other| sharing.contains(other)).collect();
+        lists.left = left.into_iter().filter(|other| !sharing.contains(other)).collect();
+        if own {
+            lists.changed.insert(user_id.to_owned());
+        }
+        Ok(lists)
+    }
+}

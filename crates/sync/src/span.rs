@@ -1,0 +1,203 @@
+//! What happened in a room from one position to another: read once, shared by all who wait for it.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, OnceLock},
+};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
+use samtal_model::StreamPosition;
+use samtal_room::{EventNid, Room, RoomError, RoomNid, StateDifference, Store, StoredEvent, membership_of};
+use samtal_state::{Part, SnapshotId};
+use tokio::sync::OnceCell;
+
+use crate::view;
+
+/// Spans that are kept for others who ask for the same.
+const SPANS: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
+/// Events that are looked at for one answer, when a filter lets few of them through.
+const LOOKED_AT_MAX: usize = 1_000;
+/// Events that are read at once when a filter may drop some.
+const CHUNK: usize = 100;
+
+/// The newest events of a span.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    /// Oldest first.
+    pub(crate) events: Vec<Arc<StoredEvent>>,
+    /// Whether the span has older events.
+    pub(crate) limited: bool,
+    /// Where `/messages` goes on, backwards.
+    pub(crate) prev: StreamPosition,
+}
+
+impl Timeline {
+    /// The newest `limit` events with `after < position <= upto` that `keep` keeps.
+    pub(crate) async fn read<F>(
+        store: &Store,
+        room: RoomNid,
+        after: i64,
+        upto: i64,
+        limit: usize,
+        filtered: bool,
+        mut keep: F,
+    ) -> Result<Self, RoomError>
+    where
+        F: AsyncFnMut(&Arc<StoredEvent>) -> Result<bool, RoomError>,
+    {
+        let mut timeline = Self { events: Vec::new(), limited: false, prev: StreamPosition(upto) };
+        let mut looked_at = 0;
+        let mut next = upto;
+        loop {
+            let wanted = limit + 1 - timeline.events.len();
+            let wanted = if filtered { wanted.max(CHUNK) } else { wanted };
+            let chunk = store.graph.timeline_back(room, StreamPosition(next), StreamPosition(after), wanted).await?;
+            for event in &chunk {
+                let Some(position) = event.position else { continue };
+                if !event.is_visible() || !keep(event).await? {
+                    next = position.0 - 1;
+                    continue;
+                }
+                if timeline.events.len() == limit {
+                    timeline.limited = true;
+                    break;
+                }
+                timeline.events.push(Arc::clone(event));
+                next = position.0 - 1;
+            }
+            looked_at += chunk.len();
+            if timeline.limited || chunk.len() < wanted {
+                break;
+            }
+            if looked_at >= LOOKED_AT_MAX {
+                timeline.limited = true;
+                break;
+            }
+        }
+        if timeline.limited || !timeline.events.is_empty() {
+            timeline.prev = StreamPosition(next);
+        }
+        timeline.events.reverse();
+        Ok(timeline)
+    }
+
+    /// The state before the first event; of an empty timeline, the state at its end.
+    pub(crate) fn start(&self, end: SnapshotId) -> SnapshotId {
+        self.events.first().and_then(|event| event.before).unwrap_or(end)
+    }
+}
+
+/// A room from one position to another.
+#[derive(Debug)]
+pub(crate) struct Span {
+    pub(crate) timeline: Timeline,
+    /// The state at the beginning.
+    pub(crate) from: SnapshotId,
+    /// The state at the end.
+    pub(crate) end: SnapshotId,
+    /// Who has become a member, and who has ceased to be one.
+    pub(crate) members: MemberChanges,
+    /// For each event of the timeline, how members who have been there all the time see it.
+    rendered: Vec<OnceLock<Arc<str>>>,
+}
+
+/// Changes of who is joined.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemberChanges {
+    /// Joined at the end, but not at the beginning.
+    pub(crate) joined: Vec<OwnedUserId>,
+    /// Joined at the beginning, but not at the end.
+    pub(crate) left: Vec<OwnedUserId>,
+    /// Whether any membership or profile changed.
+    pub(crate) any: bool,
+}
+
+impl MemberChanges {
+    /// What changed from one state to another.
+    pub(crate) async fn read(store: &Store, differences: &[StateDifference]) -> Result<Self, RoomError> {
+        let mut changes = Self::default();
+        for difference in differences.iter().filter(|difference| difference.part == Part::Members) {
+            changes.any = true;
+            let (before, user_before) = member(store, difference.before).await?;
+            let (after, user_after) = member(store, difference.after).await?;
+            let Some(user_id) = user_after.or(user_before) else { continue };
+            match (before == Some(MembershipState::Join), after == Some(MembershipState::Join)) {
+                (false, true) => changes.joined.push(user_id),
+                (true, false) => changes.left.push(user_id),
+                _ => {}
+            }
+        }
+        Ok(changes)
+    }
+}
+
+async fn member(
+    store: &Store,
+    nid: Option<EventNid>,
+) -> Result<(Option<MembershipState>, Option<OwnedUserId>), RoomError> {
+    let Some(nid) = nid else { return Ok((None, None)) };
+    let event = store.graph.event_by_nid(nid).await?;
+    let user_id = event.pdu.state_key().and_then(|key| UserId::parse(key).ok());
+    Ok((membership_of(&event.pdu), user_id.map(Into::into)))
+}
+
+impl Span {
+    /// Reads it.
+    pub(crate) async fn read(
+        store: &Store,
+        room: &Room,
+        after: i64,
+        upto: i64,
+        limit: usize,
+    ) -> Result<Self, RoomError> {
+        let timeline =
+            Timeline::read(store, room.nid, after, upto, limit, false, async |_: &Arc<StoredEvent>| Ok(true)).await?;
+        let from = store.state_at(room.nid, StreamPosition(after)).await?;
+        let end = store.state_at(room.nid, StreamPosition(upto)).await?;
+        let members = MemberChanges::read(store, &store.snapshots.diff(from, end).await?).await?;
+        let rendered = timeline.events.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { timeline, from, end, members, rendered })
+    }
+
+    /// The event at `index` of the timeline as a member sees it who has been there all the time.
+    pub(crate) async fn rendered(&self, store: &Store, index: usize, now_ms: u64) -> Result<Arc<str>, RoomError> {
+        let (Some(event), Some(slot)) = (self.timeline.events.get(index), self.rendered.get(index)) else {
+            return Ok(Arc::from("{}"));
+        };
+        if let Some(rendered) = slot.get() {
+            return Ok(Arc::clone(rendered));
+        }
+        let rendered = view::render(store, event, now_ms, Some(&MembershipState::Join), None, None).await?;
+        Ok(Arc::clone(slot.get_or_init(|| rendered.into())))
+    }
+}
+
+type Key = (RoomNid, i64, i64, usize);
+
+/// Spans that someone has asked for lately.
+#[derive(Debug)]
+pub(crate) struct Spans(Mutex<LruCache<Key, Arc<OnceCell<Arc<Span>>>>>);
+
+impl Default for Spans {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(SPANS)))
+    }
+}
+
+impl Spans {
+    /// The span; all who ask for the same at once wait for one reading.
+    pub(crate) async fn get(
+        &self,
+        store: &Store,
+        room: &Room,
+        after: i64,
+        upto: i64,
+        limit: usize,
+    ) -> Result<Arc<Span>, RoomError> {
+        let cell = Arc::clone(self.0.lock().get_or_insert((room.nid, after, upto, limit), Arc::default));
+        let read = || async { Span::read(store, room, after, upto, limit).await.map(Arc::new) };
+        cell.get_or_try_init(read).await.cloned()
+    }
+}

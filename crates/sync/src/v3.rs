@@ -1,0 +1,416 @@
+//! `GET /v3/sync`: one answer, or the wait for something to tell.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use ruma::{OwnedDeviceId, OwnedUserId, events::room::member::MembershipState, presence::PresenceState};
+use samtal_edu::Edus;
+use samtal_model::SyncToken;
+use samtal_room::RoomMembership;
+use serde_json::Value;
+
+use crate::{
+    Sync, SyncError,
+    active::{Changed, Listener},
+    core::Company,
+    filter::Filter,
+    json::{self, Object},
+    room::Round,
+    view::Reader,
+};
+
+/// To-device messages in one answer.
+const TO_DEVICE_MAX: i64 = 100;
+/// Longest wait.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// Whether state is told up to the end of the timeline, and under which name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateAfter {
+    /// Up to the beginning of the timeline, as `state`.
+    #[default]
+    No,
+    /// As `state_after`.
+    Stable,
+    /// As `org.matrix.msc4222.state_after`.
+    Unstable,
+}
+
+/// A request of `GET /v3/sync`.
+#[derive(Clone, Debug)]
+pub struct SyncRequest {
+    /// Who asks.
+    pub user_id: OwnedUserId,
+    /// With which device; application services may have none.
+    pub device_id: Option<OwnedDeviceId>,
+    /// What they want to see.
+    pub filter: Arc<Filter>,
+    /// Up to where they have seen everything.
+    pub since: Option<SyncToken>,
+    /// Whether they want the whole state of all rooms again.
+    pub full_state: bool,
+    /// Whether state is told up to the end of the timeline.
+    pub state_after: StateAfter,
+    /// How long they wait for something to tell.
+    pub timeout: Duration,
+    /// What they are while they sync.
+    pub set_presence: PresenceState,
+}
+
+struct Answer {
+    body: String,
+    is_empty: bool,
+}
+
+/// Says that a user is there for as long as it lives.
+struct Online<'a> {
+    edus: &'a Edus,
+    request: &'a SyncRequest,
+}
+
+impl<'a> Online<'a> {
+    fn new(edus: &'a Edus, request: &'a SyncRequest) -> Self {
+        edus.presence.sync_began(&request.user_id, &request.set_presence);
+        Self { edus, request }
+    }
+}
+
+impl Drop for Online<'_> {
+    fn drop(&mut self) {
+        self.edus.presence.sync_ended(&self.request.user_id, &self.request.set_presence);
+    }
+}
+
+impl Sync {
+    /// Answers with what there is to tell; waits for it when there is nothing yet. The answer is the JSON body.
+    pub async fn sync(&self, request: &SyncRequest) -> Result<String, SyncError> {
+        let online = Online::new(&self.engines.edus, request);
+        let listener = self.listener(&request.user_id).await?;
+        let began = self.active.position();
+        self.acknowledge(request).await?;
+        let mut heard = listener.listen();
+        let wait = tokio::time::sleep(request.timeout.min(WAIT_MAX));
+        tokio::pin!(wait);
+        loop {
+            heard.mark_unchanged();
+            let answer = Box::pin(self.answer(request, &listener)).await?;
+            if !answer.is_empty || request.since.is_none() || request.full_state || request.timeout.is_zero() {
+                drop(online);
+                return Ok(answer.body);
+            }
+            tokio::select! {
+                _ = heard.changed() => {}
+                () = &mut wait => return Ok(answer.body),
+                () = self.engines.tasks.stopping() => return Ok(answer.body),
+            }
+            if listener.ended_since(began, request.device_id.as_ref()) {
+                return Err(SyncError::Ended);
+            }
+        }
+    }
+
+    /// What the token shows to have arrived is deleted, before anything else is done.
+    async fn acknowledge(&self, request: &SyncRequest) -> Result<(), SyncError> {
+        match (&request.device_id, request.since) {
+            (Some(device_id), Some(since)) => {
+                self.engines.e2ee.to_device_acknowledge(&request.user_id, device_id, told_upto(since)).await?;
+            }
+            (Some(device_id), None) => self.lazy.forget(&(request.user_id.clone(), device_id.clone())),
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, request: &SyncRequest, listener: &Listener) -> Result<Answer, SyncError> {
+        let user_id = &request.user_id;
+        let (memberships, until) = self.memberships(listener).await?;
+        let edus = &self.engines.edus;
+        let mut next =
+            SyncToken { typing: edus.typing.serial(), presence: edus.presence.serial(), ..SyncToken::at(until.into()) };
+        let after = request.since.map_or(0, |since| since.position.0);
+        let accounts = &self.engines.accounts;
+        let reads = edus.receipts.of_user(user_id, if request.since.is_some() { after } else { until }, until).await?;
+        let round = Round {
+            request,
+            reader: Reader {
+                user_id,
+                device_id: request.device_id.as_deref(),
+                now_ms: self.engines.clock.now_ms(),
+            },
+            since: request.since,
+            until,
+            ignored: accounts.ignored(user_id).await?,
+            account_data: match request.since {
+                Some(_) => accounts.room_account_data_changed(user_id, after, until).await?,
+                None => Vec::new(),
+            },
+            read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
+        };
+        let (rooms, company) = self.rooms(&round, &memberships).await?;
+        let mut body = String::with_capacity(256 + rooms.len());
+        let mut object = Object::new(&mut body);
+        let mut is_empty = rooms.is_empty();
+        if !rooms.is_empty() {
+            object.raw("rooms", &rooms);
+        }
+        let account_data = self.account_data(&round).await?;
+        is_empty &= account_data.is_empty();
+        object.events("account_data", &account_data);
+        let presence = self.presence(&round, &memberships, next.presence).await?;
+        is_empty &= presence.is_empty();
+        object.events("presence", &presence);
+        if let Some(device_id) = &request.device_id {
+            let to_device = self.to_device(&round, device_id, &mut next).await?;
+            is_empty &= to_device.is_empty();
+            object.events("to_device", &to_device);
+            self.write_keys(&mut object, &round, device_id).await?;
+            is_empty &= !listener.keys_changed(after);
+        }
+        if request.since.is_some() {
+            let lists = self.device_lists(user_id, after, until, company).await?;
+            is_empty &= lists.is_empty();
+            if !lists.is_empty() {
+                object.object("device_lists", |inner| {
+                    json::texts(inner.key("changed"), &lists.changed);
+                    json::texts(inner.key("left"), &lists.left);
+                });
+            }
+        }
+        object.text("next_batch", &next.to_string());
+        object.end();
+        Ok(Answer { body, is_empty })
+    }
+
+    /// The `rooms` object, empty when there is nothing to tell; and who came and went.
+    async fn rooms(
+        &self,
+        round: &Round<'_>,
+        memberships: &[RoomMembership],
+    ) -> Result<(String, Company), SyncError> {
+        let filter = &round.request.filter;
+        let wanted: Vec<&RoomMembership> = memberships
+            .iter()
+            .filter(|membership| !membership.forgotten && filter.passes_room(membership.room_id.as_str()))
+            .collect();
+        let changed = self.active.changed(wanted.iter().map(|membership| &*membership.room_id), round.after());
+        let typing: HashSet<_> = match round.since {
+            Some(since) => self.engines.edus.typing.rooms_changed(since.typing).into_iter().collect(),
+            None => HashSet::new(),
+        };
+        let mut sections = Sections::default();
+        let mut company = Company::default();
+        for (membership, changed) in wanted.into_iter().zip(changed) {
+            let typing = typing.contains(&membership.room_id);
+            Box::pin(self.one_room(round, membership, changed, typing, &mut sections, &mut company)).await?;
+        }
+        Ok((sections.finish(), company))
+    }
+
+    async fn one_room(
+        &self,
+        round: &Round<'_>,
+        membership: &RoomMembership,
+        changed: Changed,
+        typing: bool,
+        sections: &mut Sections,
+        company: &mut Company,
+    ) -> Result<(), SyncError> {
+        let user_id = &round.request.user_id;
+        let room_id = &membership.room_id;
+        let is_new = membership.position.0 > round.after();
+        let initial = round.since.is_none();
+        match &membership.membership {
+            MembershipState::Join => {
+                let known = !initial && (!is_new || self.was_joined(user_id, room_id, round.after()).await?);
+                let has_data = || round.account_data.iter().any(|data| data.room_id.as_deref() == Some(room_id.as_str()));
+                let quiet = known
+                    && !round.request.full_state
+                    && !(changed.events || changed.receipts || typing)
+                    && !round.read.contains(room_id)
+                    && !has_data();
+                if quiet {
+                    return Ok(());
+                }
+                let joined =
+                    self.joined_room(round, membership, known, changed.events || is_new, changed.receipts).await?;
+                if !initial {
+                    company.joined.extend(joined.members.joined);
+                    company.left.extend(joined.members.left);
+                    if !known {
+                        company.new_rooms.push(room_id.clone());
+                    }
+                }
+                if let Some(json) = joined.json {
+                    sections.join.push((room_id.to_string(), json));
+                }
+            }
+            MembershipState::Invite => {
+                if (initial || is_new) && !round.ignored.contains(&membership.sender) {
+                    let json = self.outside_room(membership, user_id, "invite_state").await?;
+                    sections.invite.push((room_id.to_string(), json));
+                }
+            }
+            MembershipState::Knock => {
+                if initial || is_new {
+                    let json = self.outside_room(membership, user_id, "knock_state").await?;
+                    sections.knock.push((room_id.to_string(), json));
+                }
+            }
+            MembershipState::Leave | MembershipState::Ban => {
+                let wanted = if initial { round.request.filter.include_leave } else { is_new };
+                let archived = !initial && !is_new && round.request.full_state && round.request.filter.include_leave;
+                if !wanted && !archived {
+                    return Ok(());
+                }
+                let known = !initial && is_new && self.was_joined(user_id, room_id, round.after()).await?;
+                if known {
+                    company.left_rooms.push((room_id.clone(), membership.position));
+                }
+                if initial && self.never_was_there(user_id, membership).await? {
+                    return Ok(());
+                }
+                if let Some(json) = self.left_room(round, membership, known).await? {
+                    sections.leave.push((room_id.to_string(), json));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn never_was_there(&self, user_id: &OwnedUserId, membership: &RoomMembership) -> Result<bool, SyncError> {
+        let room = self.engines.rooms.room(&membership.room_id).await?;
+        Ok(self.engines.rooms.joined_until(user_id, &room).await?.is_none())
+    }
+
+    async fn account_data(&self, round: &Round<'_>) -> Result<Vec<String>, SyncError> {
+        let filter = &round.request.filter.account_data;
+        if filter.passes_none() {
+            return Ok(Vec::new());
+        }
+        let user_id = &round.request.user_id;
+        let data = self.engines.accounts.account_data_changed(user_id, round.after(), round.until).await?;
+        Ok(data
+            .iter()
+            .filter(|data| filter.passes(&data.data_type, user_id.as_str(), data.content.get()))
+            .map(|data| json::event(&data.data_type, data.content.get()))
+            .collect())
+    }
+
+    /// Presence of those who share a room with the user.
+    async fn presence(
+        &self,
+        round: &Round<'_>,
+        memberships: &[RoomMembership],
+        until: u64,
+    ) -> Result<Vec<String>, SyncError> {
+        let presence = &self.engines.edus.presence;
+        let filter = &round.request.filter.presence;
+        if !presence.is_enabled() || filter.passes_none() || !filter.passes_type("m.presence") {
+            return Ok(Vec::new());
+        }
+        let user_id = &round.request.user_id;
+        let mut changed = presence.changed(round.since.map_or(0, |since| since.presence), until);
+        changed.retain(|(other, entry)| {
+            filter.passes_sender(other.as_str())
+                && !round.ignored.contains(other)
+                && (round.since.is_some() || entry.state != PresenceState::Offline)
+        });
+        if changed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let joined_somewhere = memberships.iter().any(|membership| membership.membership == MembershipState::Join);
+        let others: Vec<OwnedUserId> = changed.iter().map(|(other, _)| other.clone()).collect();
+        let sharing: HashSet<OwnedUserId> = match joined_somewhere {
+            true => self.store().graph.sharing_rooms_with(user_id, &others).await?.into_iter().collect(),
+            false => HashSet::new(),
+        };
+        let now_ms = presence.now_ms();
+        Ok(changed
+            .iter()
+            .filter(|(other, _)| other == user_id || sharing.contains(other))
+            .map(|(other, entry)| {
+                Value::to_string(&serde_json::json!({
+                    "type": "m.presence",
+                    "sender": other,
+                    "content": entry.content(now_ms),
+                }))
+            })
+            .collect())
+    }
+
+    async fn to_device(
+        &self,
+        round: &Round<'_>,
+        device_id: &OwnedDeviceId,
+        next: &mut SyncToken,
+    ) -> Result<Vec<String>, SyncError> {
+        let since = round.since.map_or(0, told_upto);
+        let messages = self
+            .engines
+            .e2ee
+            .to_device_after(&round.request.user_id, device_id, since, round.until, TO_DEVICE_MAX)
+            .await?;
+        if i64::try_from(messages.len()).unwrap_or(0) == TO_DEVICE_MAX
+            && let Some(last) = messages.last()
+        {
+            next.to_device = last.position;
+        }
+        Ok(messages.iter().map(|message| message.event.get().to_owned()).collect())
+    }
+
+    async fn write_keys(
+        &self,
+        object: &mut Object<'_>,
+        round: &Round<'_>,
+        device_id: &OwnedDeviceId,
+    ) -> Result<(), SyncError> {
+        let e2ee = &self.engines.e2ee;
+        let counts = e2ee.one_time_key_counts(&round.request.user_id, device_id).await?;
+        let mut inner = Object::new(object.key("device_one_time_keys_count"));
+        for (algorithm, count) in &counts {
+            inner.number(algorithm, *count);
+        }
+        inner.end();
+        let unused = e2ee.unused_fallback_types(&round.request.user_id, device_id).await?;
+        for name in ["device_unused_fallback_key_types", "org.matrix.msc2732.device_unused_fallback_key_types"] {
+            json::texts(object.key(name), &unused);
+        }
+        Ok(())
+    }
+}
+
+/// Up to where a token's holder has to-device messages.
+fn told_upto(since: SyncToken) -> i64 {
+    if since.to_device == 0 { since.position.0 } else { since.to_device }
+}
+
+/// The rooms of an answer by section, written.
+#[derive(Default)]
+struct Sections {
+    join: Vec<(String, String)>,
+    invite: Vec<(String, String)>,
+    knock: Vec<(String, String)>,
+    leave: Vec<(String, String)>,
+}
+
+impl Sections {
+    fn finish(self) -> String {
+        let sections =
+            [("invite", self.invite), ("join", self.join), ("knock", self.knock), ("leave", self.leave)];
+        if sections.iter().all(|(_, rooms)| rooms.is_empty()) {
+            return String::new();
+        }
+        let bytes: usize = sections.iter().flat_map(|(_, rooms)| rooms).map(|(id, json)| id.len() + json.len() + 4).sum();
+        let mut out = String::with_capacity(bytes + 64);
+        let mut object = Object::new(&mut out);
+        for (name, rooms) in sections {
+            object.object(name, |inner| {
+                for (room_id, json) in rooms {
+                    inner.raw(&room_id, &json);
+                }
+            });
+        }
+        object.end();
+        out
+    }
+}
