@@ -5,16 +5,27 @@ use std::sync::Arc;
 use ruma::OwnedServerName;
 use samtal_account::Accounts;
 use samtal_db::{Db, DbError, Schema};
+use samtal_e2ee::E2ee;
+use samtal_edu::Edus;
 use samtal_keyring::{KeyError, Keyring};
 use samtal_kit::{Clock, Limiter, Random, Tasks};
 use samtal_policy::Policy;
+use samtal_push::Push;
 use samtal_remote::{Destinations, Internet, Network, Remote, SetupError};
 use samtal_room::{RoomError, Rooms};
+use samtal_sync::Sync;
 
 use crate::Settings;
 
 /// The tables of all engines, in the order in which they are made.
-const SCHEMAS: &[Schema] = &[samtal_account::SCHEMA, samtal_keyring::SCHEMA, samtal_remote::SCHEMA, samtal_room::SCHEMA];
+const SCHEMAS: &[Schema] = &[
+    samtal_account::SCHEMA,
+    samtal_keyring::SCHEMA,
+    samtal_remote::SCHEMA,
+    samtal_room::SCHEMA,
+    samtal_edu::SCHEMA,
+    samtal_e2ee::SCHEMA,
+];
 
 /// One tenant. There is no other state: two tenants in one process know each other only through federation.
 #[derive(Debug)]
@@ -34,7 +45,7 @@ pub struct Homeserver {
     /// How often who may do what.
     pub limiter: Limiter,
     /// Users, devices, sessions, profiles, account data, push rules.
-    pub accounts: Accounts,
+    pub accounts: Arc<Accounts>,
     /// What may pass between us and other servers.
     pub policy: Policy,
     /// Signing keys, ours and others'.
@@ -43,6 +54,14 @@ pub struct Homeserver {
     pub remote: Remote,
     /// Rooms: the event graph and what may be read of it.
     pub rooms: Rooms,
+    /// Receipts, typing, presence.
+    pub edus: Arc<Edus>,
+    /// Keys and messages of devices.
+    pub e2ee: E2ee,
+    /// What is unread.
+    pub push: Arc<Push>,
+    /// Getting changes to people.
+    pub sync: Arc<Sync>,
 }
 
 /// Why a tenant could not be opened.
@@ -87,6 +106,7 @@ impl Homeserver {
         let db = Db::open(database, SCHEMAS).await?;
         let limiter = Limiter::new(clock.clone());
         let accounts = Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), settings.accounts.clone());
+        let accounts = Arc::new(accounts);
         let policy = Policy::new(settings.federation.policy.clone());
         let key_servers = settings.federation.key_servers.clone();
         let keyring = Keyring::open(db.clone(), clock.clone(), random.clone(), name.clone(), key_servers).await?;
@@ -102,6 +122,46 @@ impl Homeserver {
             tasks: tasks.clone(),
         };
         let rooms = Rooms::open(db.clone(), options).await?;
-        Ok(Arc::new(Self { name, db, clock, random, tasks, settings, limiter, accounts, policy, keyring, remote, rooms }))
+        let edus = Arc::new(Edus::new(db.clone(), &clock, settings.presence));
+        let e2ee = E2ee::new(db.clone(), clock.clone());
+        let push = Arc::new(Push::new(rooms.clone(), Arc::clone(&accounts), Arc::clone(&edus)));
+        let sync = Arc::new(Sync::new(samtal_sync::Engines {
+            db: db.clone(),
+            rooms: rooms.clone(),
+            accounts: Arc::clone(&accounts),
+            edus: Arc::clone(&edus),
+            e2ee: e2ee.clone(),
+            push: Arc::clone(&push),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        }));
+        let hs = Arc::new(Self {
+            name,
+            db,
+            clock,
+            random,
+            tasks,
+            settings,
+            limiter,
+            accounts,
+            policy,
+            keyring,
+            remote,
+            rooms,
+            edus,
+            e2ee,
+            push,
+            sync,
+        });
+        hs.follow();
+        Ok(hs)
+    }
+
+    /// Starts what follows the change log or the clock.
+    fn follow(&self) {
+        let sync = Arc::clone(&self.sync);
+        self.tasks.spawn("sync", async move { sync.run().await });
+        let (edus, tasks) = (Arc::clone(&self.edus), self.tasks.clone());
+        self.tasks.spawn("edus", async move { edus.run(&tasks).await });
     }
 }

@@ -13,6 +13,8 @@ pub struct Settings {
     pub default_room_version: RoomVersionId,
     /// Whether new rooms that are not public are encrypted when their creator does not say.
     pub encrypted_by_default: bool,
+    /// Whether users are told who is there.
+    pub presence: bool,
     /// Speaking with other servers.
     pub federation: Federation,
 }
@@ -43,6 +45,7 @@ impl Default for Settings {
             public_base_url: None,
             default_room_version: RoomVersionId::V12,
             encrypted_by_default: true,
+            presence: true,
             federation: Federation::default(),
         }
     }

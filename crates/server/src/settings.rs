@@ -41,12 +41,13 @@ pub(crate) fn tenant(tenant: &Tenant) -> Settings {
         public_base_url: Some(tenant.public_base_url.clone()),
         default_room_version: tenant.rooms.default_version.clone(),
         encrypted_by_default: tenant.rooms.encrypted_by_default != EncryptedByDefault::None,
+        presence: tenant.presence.enabled,
         federation: federation(tenant),
     }
 }
 
 /// With whom a tenant speaks, and how.
-fn federation(tenant: &Tenant) -> Federation {
+pub(crate) fn federation(tenant: &Tenant) -> Federation {
     let settings = &tenant.federation;
     let rules = |servers: &[String]| servers.iter().map(|server| ServerRule::new(server, "")).collect();
     let closed = !settings.enabled || settings.policy == FederationPolicy::Closed;
