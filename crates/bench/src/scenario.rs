@@ -1,0 +1,178 @@
+//! What is measured.
+
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use http::Method;
+use serde_json::json;
+
+use crate::{
+    client::{Failure, Server, User, escape},
+    measure::{Process, Spread, Stopwatch},
+};
+
+/// What each message says: with its envelope about 350 bytes, as chat is.
+const TEXT: &str = "The minutes of the meeting are in the shared folder; please read them before Thursday.";
+
+/// `senders` users send `count` messages in all, spread over `rooms`.
+pub(crate) async fn messages(
+    server: &Server,
+    process: &Process,
+    senders: usize,
+    rooms: usize,
+    count: usize,
+) -> Result<(), Failure> {
+    let users = server.register_all("sender", senders).await?;
+    let first = users.first().ok_or("no users")?;
+    let mut ids = Vec::with_capacity(rooms);
+    for number in 0..rooms {
+        ids.push(users.get(number % users.len()).unwrap_or(first).create_room().await?);
+    }
+    for (number, user) in users.iter().enumerate() {
+        if rooms == 1 && number > 0 {
+            user.join(ids.first().ok_or("no room")?).await?;
+        }
+    }
+    let (cpu, disk) = (process.cpu(), process.disk_bytes());
+    let watch = Stopwatch::start();
+    let each = count / senders;
+    let times = try_join_all(users.iter().enumerate().map(|(number, user)| {
+        let (user, room) = (user.clone(), ids.get(number % rooms).cloned().unwrap_or_default());
+        async move {
+            let mut times = Vec::with_capacity(each);
+            for message in 0..each {
+                let watch = Stopwatch::start();
+                user.send(&room, &format!("m{message}"), TEXT).await?;
+                times.push(watch.elapsed());
+            }
+            Ok::<_, Failure>(times)
+        }
+    }))
+    .await?;
+    let elapsed = watch.elapsed();
+    let sent = each * senders;
+    let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / sent as f64;
+    println!(
+        "{sent} messages of {senders} senders into {rooms} room(s): {:.0} events/s, {}",
+        sent as f64 / elapsed.as_secs_f64(),
+        Spread::new(times.into_iter().flatten().collect())
+    );
+    println!(
+        "  {cpu:.3} ms of CPU each; {} bytes on disk each (write-ahead log included)",
+        process.disk_bytes().saturating_sub(disk) / sent as u64
+    );
+    Ok(())
+}
+
+/// One sender, `members` waiting in `/sync`: the time until the last of them has the message.
+pub(crate) async fn fan_out(server: &Server, process: &Process, members: usize, rounds: usize) -> Result<(), Failure> {
+    let users = server.register_all("member", members + 1).await?;
+    let (sender, members) = users.split_first().ok_or("no users")?;
+    let room = sender.create_room().await?;
+    for member in members {
+        member.join(&room).await?;
+    }
+    let mut tokens: Vec<String> = Vec::with_capacity(members.len());
+    for member in members {
+        tokens.push(member.sync(None, 0).await?.1);
+    }
+    let cpu = process.cpu();
+    let mut times = Vec::with_capacity(rounds);
+    for round in 0..rounds {
+        let waiting = members.iter().zip(&tokens).map(|(member, token)| wait_for_message(member, token));
+        let send = async {
+            // Long enough for all requests to be waiting in the server.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let watch = Stopwatch::start();
+            sender.send(&room, &format!("r{round}"), TEXT).await?;
+            Ok::<_, Failure>(watch)
+        };
+        let (received, watch) = tokio::join!(join_all(waiting), send);
+        let watch = watch?;
+        times.push(watch.elapsed());
+        tokens = received.into_iter().collect::<Result<_, _>>()?;
+    }
+    let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / (rounds * members.len()) as f64;
+    println!("fan-out to {} waiting members: {}; {cpu:.3} ms of CPU a member", members.len(), Spread::new(times));
+    Ok(())
+}
+
+async fn wait_for_message(member: &User, since: &str) -> Result<String, Failure> {
+    let mut since = since.to_owned();
+    loop {
+        let (bytes, next) = member.sync(Some(&since), 10_000).await?;
+        since = next;
+        if contains(&bytes, b"minutes of the meeting") {
+            return Ok(since);
+        }
+    }
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// Initial and incremental sync of one account in `rooms` rooms.
+pub(crate) async fn sync(server: &Server, process: &Process, rooms: usize) -> Result<(), Failure> {
+    let user = server.register("reader", 0).await?;
+    let mut last = String::new();
+    for _ in 0..rooms {
+        last = user.create_room().await?;
+    }
+    let mut initial = Vec::new();
+    let (mut token, mut bytes) = (String::new(), 0);
+    for _ in 0..5 {
+        let watch = Stopwatch::start();
+        let (body, next) = user.sync(None, 0).await?;
+        initial.push(watch.elapsed());
+        (token, bytes) = (next, body.len());
+    }
+    println!("initial sync of {rooms} rooms: {} ({bytes} bytes)", Spread::new(initial));
+    let cpu = process.cpu();
+    let mut increments = Vec::new();
+    let rounds = 200;
+    for round in 0..rounds {
+        user.send(&last, &format!("i{round}"), TEXT).await?;
+        let watch = Stopwatch::start();
+        token = user.sync(Some(&token), 0).await?.1;
+        increments.push(watch.elapsed());
+    }
+    let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / f64::from(rounds);
+    println!(
+        "incremental sync of {rooms} rooms, one change: {}; {cpu:.3} ms of CPU with the send",
+        Spread::new(increments)
+    );
+    Ok(())
+}
+
+/// A new topic in a room of `members`.
+pub(crate) async fn state_change(server: &Server, process: &Process, members: usize) -> Result<(), Failure> {
+    let users = server.register_all("crowd", members).await?;
+    let owner = users.first().ok_or("no users")?;
+    let room = owner.create_room().await?;
+    for user in users.iter().skip(1) {
+        user.join(&room).await?;
+    }
+    let path = format!("/_matrix/client/v3/rooms/{}/state/m.room.topic", escape(&room));
+    let cpu = process.cpu();
+    let rounds = 100;
+    let mut times = Vec::new();
+    for round in 0..rounds {
+        let watch = Stopwatch::start();
+        owner.call(Method::PUT, &path, Some(json!({ "topic": format!("Topic {round}") }))).await?;
+        times.push(watch.elapsed());
+    }
+    let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / f64::from(rounds);
+    println!("state change with {members} members: {}; {cpu:.3} ms of CPU", Spread::new(times));
+    Ok(())
+}
+
+/// Registration of new users.
+pub(crate) async fn accounts(server: &Server, process: &Process, count: usize) -> Result<(), Failure> {
+    let cpu = process.cpu();
+    let watch = Stopwatch::start();
+    server.register_all("account", count).await?;
+    let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / count as f64;
+    println!("{count} registrations: {:.1}/s; {cpu:.1} ms of CPU each", count as f64 / watch.elapsed().as_secs_f64());
+    Ok(())
+}
