@@ -21,6 +21,8 @@ mod outlier;
 mod ingest;
 mod join;
 mod alias;
+mod block;
+mod case;
 mod create;
 mod visibility;
 mod bundle;
@@ -28,6 +30,7 @@ mod reading;
 mod serving;
 
 pub use alias::Alias;
+pub use case::{Case, Report};
 pub use bundle::{Bundles, RelationFilter};
 pub use create::NewRoom;
 pub use error::RoomError;

@@ -1,5 +1,5 @@
 //! The tables of this crate. Bounds: events and state grow with what is said; purging a room or its history shrinks them.
-//! Personal data: `event`, `membership`, `alias` and `invite_state` hold user ids and what people wrote.
+//! Personal data: `event`, `membership`, `alias`, `invite_state`, `room_block` and `room_case` hold user ids and what people wrote.
 
 use samtal_db::{Migration, Schema};
 
@@ -118,4 +118,22 @@ pub const SCHEMA: Schema = Schema::new("room", &[Migration::Both(
         creator TEXT NOT NULL
      ) WITHOUT ROWID;
      CREATE INDEX alias_room ON alias (room_id);",
+), Migration::Both(
+    "CREATE TABLE room_block (
+        room_id TEXT PRIMARY KEY,
+        blocked_by TEXT NOT NULL,
+        blocked_ms BIGINT NOT NULL
+     ) WITHOUT ROWID;
+
+     CREATE TABLE room_case (
+        id BIGINT PRIMARY KEY,
+        reporter TEXT NOT NULL,
+        room_id TEXT,
+        event_id TEXT,
+        user_id TEXT,
+        reason TEXT NOT NULL,
+        reported_ms BIGINT NOT NULL,
+        closed BIGINT NOT NULL
+     );
+     CREATE INDEX room_case_reporter ON room_case (reporter, closed);",
 )]);

@@ -1,0 +1,34 @@
+//! Rooms that the operator has closed on this server: nobody of ours gets in.
+
+use ruma::{RoomId, UserId};
+use samtal_db::{Batch, Sql, params, sql};
+
+use crate::{Rooms, error::RoomError};
+
+const IS_BLOCKED: Sql = sql!("SELECT 1 FROM room_block WHERE room_id = $1");
+const BLOCK: Sql = sql!(
+    "INSERT INTO room_block (room_id, blocked_by, blocked_ms) VALUES ($1, $2, $3) ON CONFLICT (room_id) DO NOTHING"
+);
+const UNBLOCK: Sql = sql!("DELETE FROM room_block WHERE room_id = $1");
+const MARK: Sql = sql!("UPDATE room SET blocked = $1 WHERE room_id = $2");
+
+impl Rooms {
+    /// Whether the operator has blocked the room. Also rooms that are not known here can be.
+    pub async fn is_blocked(&self, room_id: &RoomId) -> Result<bool, RoomError> {
+        Ok(self.inner.store.db().query_opt(&IS_BLOCKED, params![room_id.as_str()]).await?.is_some())
+    }
+
+    /// Blocks a room, or opens it again. Members stay in it until they are put out.
+    pub async fn set_blocked(&self, room_id: &RoomId, blocked: bool, by: &UserId) -> Result<(), RoomError> {
+        let mut batch = Batch::new();
+        if blocked {
+            let now = i64::try_from(self.inner.clock.now_ms()).unwrap_or(i64::MAX);
+            batch.exec(&BLOCK, params![room_id.as_str(), by.as_str(), now]);
+        } else {
+            batch.exec(&UNBLOCK, params![room_id.as_str()]);
+        }
+        batch.exec(&MARK, params![blocked, room_id.as_str()]);
+        self.inner.store.db().commit(batch).await?;
+        Ok(())
+    }
+}
