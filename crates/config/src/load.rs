@@ -32,6 +32,8 @@ pub struct Config {
     pub file: File,
     /// The tenants, that of `server.name` first.
     pub tenants: Vec<Tenant>,
+    /// Options that were given and have no effect yet, because what they ask for is not built.
+    pub unbuilt: Vec<String>,
 }
 
 impl Source {
@@ -79,6 +81,7 @@ impl Config {
 struct Reading {
     places: BTreeMap<String, (String, Option<usize>)>,
     problems: Vec<Problem>,
+    unbuilt: Vec<String>,
 }
 
 /// Tables that a tenant's own are laid over.
@@ -263,7 +266,7 @@ impl Reading {
         for name in twice {
             self.problem("tenants", format!("{name} is there twice"));
         }
-        if self.problems.is_empty() { Ok(Config { file, tenants }) } else { Err(ConfigError::Wrong(self.problems)) }
+        if self.problems.is_empty() { Ok(Config { file, tenants, unbuilt: self.unbuilt }) } else { Err(ConfigError::Wrong(self.problems)) }
     }
 
     /// Lays what the user says over the defaults, and checks it on the way.
@@ -277,6 +280,9 @@ impl Reading {
                 self.unknown(options, &path, &key);
                 continue;
             };
+            if option.meta.planned {
+                self.unbuilt.push(path.clone());
+            }
             let laid = match (&option.shape, value) {
                 (Shape::Value { words, check, .. }, value) => {
                     self.check(&path, option, words, *check, &value);

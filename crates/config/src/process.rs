@@ -23,7 +23,7 @@ section! {
         /// Bounds on incoming connections and requests.
         http: Http = Http::default() => PLAIN,
         /// Connections to others than federation peers: URL previews, push gateways, application services, identity providers.
-        outgoing: Outgoing = Outgoing::default() => PLAIN,
+        outgoing: Outgoing = Outgoing::default() => PLAIN.planned(),
         /// What is written to the standard error output.
         log: Log = Log::default() => PLAIN,
         /// Who may make an account.
@@ -35,19 +35,19 @@ section! {
         /// With which other servers this one talks.
         federation: Federation = Federation::default() => PLAIN,
         /// Previews of web pages that are linked to in messages.
-        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN,
+        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN.planned(),
         /// How much one user, address or server may do.
         limits: Limits = Limits::default() => PLAIN,
         /// Uploaded files.
-        media: Media = Media::default() => PLAIN,
+        media: Media = Media::default() => PLAIN.planned(),
         /// Whether people see who is online.
-        presence: Presence = Presence::default() => PLAIN,
+        presence: Presence = Presence::default() => PLAIN.planned(),
         /// Bridges and bots with their own registration file.
-        application_services: ApplicationServices = ApplicationServices::default() => PLAIN,
+        application_services: ApplicationServices = ApplicationServices::default() => PLAIN.planned(),
         /// The mail server for verification mails. Without this table no mail is sent.
-        mail: Option<Mail> = None => PLAIN,
+        mail: Option<Mail> = None => PLAIN.planned(),
         /// A TURN server for calls. Without this table clients get none.
-        turn: Option<Turn> = None => PLAIN,
+        turn: Option<Turn> = None => PLAIN.planned(),
         /// Whom to turn to, published at `/.well-known/matrix/support`.
         contact: Contact = Contact::default() => PLAIN,
         /// A further server name in this process, with a database, keys and media of its own. The tables `registration` to
@@ -65,12 +65,12 @@ section! {
         /// The directory for everything that must last: databases, signing keys, uploaded files.
         data_dir: PathBuf = PathBuf::from("samtal-data") => PLAIN,
         /// Where clients reach this server, published at `/.well-known/matrix/client`. Default: `https://` and the name.
-        public_base_url: Option<String> = None => PLAIN.example("\"https://matrix.example.org\"").live(),
+        public_base_url: Option<String> = None => PLAIN.example("\"https://matrix.example.org\""),
         /// Where other servers reach this server (`host:port`), published at `/.well-known/matrix/server`. Without it nothing is
         /// published, and they come to the name itself, port 8448.
         federation_address: Option<OwnedServerName> = None => PLAIN.example("\"matrix.example.org:443\"").live(),
         /// Memory for caches, shared by all tenants.
-        cache_bytes_max: u64 = 128 * 1024 * 1024 => PLAIN.unit("bytes").range(1024 * 1024, i64::MAX),
+        cache_bytes_max: u64 = 128 * 1024 * 1024 => PLAIN.planned().unit("bytes").range(1024 * 1024, i64::MAX),
         /// How long requests that run when the server is told to stop may go on.
         shutdown_soft_ms: u64 = 10_000 => PLAIN.unit("ms").range(0, 600_000).live(),
         /// How long background work may take to put itself away after that.

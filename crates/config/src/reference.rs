@@ -30,7 +30,8 @@ fn table(page: &mut String, path: &str, section: &Opt) {
         Shape::Tables { options, .. } => (options(), format!("[[{path}]]")),
         Shape::Value { .. } => return,
     };
-    page.push_str(&format!("\n## `{heading}`\n\n{}\n\n", prose(section.docs)));
+    let planned = if section.meta.planned { " *Not built yet: may be given, and has no effect.*" } else { "" };
+    page.push_str(&format!("\n## `{heading}`\n\n{}{planned}\n\n", prose(section.docs)));
     let repeated = path == "tenants";
     let mut inner = Vec::new();
     page.push_str("| option | takes | default | |\n| --- | --- | --- | --- |\n");
@@ -66,7 +67,11 @@ fn row(option: &Opt, words: &str) -> String {
         Some(value) => format!("`{value}`"),
         None => "none".to_owned(),
     };
-    let live = if option.meta.reload == Reload::Live { " *Live.*" } else { "" };
+    let live = match (option.meta.planned, option.meta.reload) {
+        (true, _) => " *Not built yet.*",
+        (false, Reload::Live) => " *Live.*",
+        (false, Reload::Restart) => "",
+    };
     format!("| `{}` | {takes} | {default} | {}{live} |\n", option.name, prose(option.docs))
 }
 

@@ -50,7 +50,7 @@ section! {
         /// The name that ends every user id here.
         name: Option<OwnedServerName> = None => PLAIN.required().example("\"example.com\""),
         /// As `server.public_base_url`.
-        public_base_url: Option<String> = None => PLAIN.live().example("\"https://matrix.example.com\""),
+        public_base_url: Option<String> = None => PLAIN.example("\"https://matrix.example.com\""),
         /// As `server.federation_address`.
         federation_address: Option<OwnedServerName> = None => PLAIN.live().example("\"matrix.example.com:443\""),
         /// As `[registration]`.
@@ -62,19 +62,19 @@ section! {
         /// As `[federation]`.
         federation: Federation = Federation::default() => PLAIN,
         /// As `[url_previews]`.
-        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN,
+        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN.planned(),
         /// As `[limits]`.
         limits: Limits = Limits::default() => PLAIN,
         /// As `[media]`.
-        media: Media = Media::default() => PLAIN,
+        media: Media = Media::default() => PLAIN.planned(),
         /// As `[presence]`.
-        presence: Presence = Presence::default() => PLAIN,
+        presence: Presence = Presence::default() => PLAIN.planned(),
         /// As `[application_services]`.
-        application_services: ApplicationServices = ApplicationServices::default() => PLAIN,
+        application_services: ApplicationServices = ApplicationServices::default() => PLAIN.planned(),
         /// As `[mail]`.
-        mail: Option<Mail> = None => PLAIN,
+        mail: Option<Mail> = None => PLAIN.planned(),
         /// As `[turn]`.
-        turn: Option<Turn> = None => PLAIN,
+        turn: Option<Turn> = None => PLAIN.planned(),
         /// As `[contact]`.
         contact: Contact = Contact::default() => PLAIN,
     }
@@ -94,7 +94,7 @@ section! {
         /// Terms that a new account must accept.
         terms: Option<Terms> = None => PLAIN,
         /// Google's or a compatible check that a person registers.
-        recaptcha: Option<Recaptcha> = None => PLAIN,
+        recaptcha: Option<Recaptcha> = None => PLAIN.planned(),
         /// Shortest password accepted.
         password_length_min: u32 = 8 => PLAIN.unit("characters").range(1, 512).live(),
     }
@@ -132,7 +132,7 @@ section! {
         /// How long an access token lasts for clients that can refresh it.
         access_token_ms: u64 = 3_600_000 => PLAIN.unit("ms").range(10_000, 31_536_000_000).live(),
         /// A CAS server that people log in at.
-        cas: Option<Cas> = None => PLAIN,
+        cas: Option<Cas> = None => PLAIN.planned(),
     }
 }
 
@@ -172,15 +172,15 @@ section! {
     /// What new rooms are like, and who sees the room directory.
     pub struct Rooms {
         /// The version of new rooms.
-        default_version: RoomVersionId = RoomVersionId::V12 => PLAIN.live(),
+        default_version: RoomVersionId = RoomVersionId::V12 => PLAIN,
         /// Who may put rooms into the public directory.
-        publish: Who = Who::Everyone => PLAIN.live(),
+        publish: Who = Who::Everyone => PLAIN.planned(),
         /// Whether the public directory is shown to anyone.
-        public_directory_without_login: bool = false => PLAIN.live(),
+        public_directory_without_login: bool = false => PLAIN.planned(),
         /// Whether the public directory is shown to other servers.
-        public_directory_over_federation: bool = false => PLAIN.live(),
+        public_directory_over_federation: bool = false => PLAIN.planned(),
         /// Which new rooms are end-to-end encrypted when their maker does not say.
-        encrypted_by_default: EncryptedByDefault = EncryptedByDefault::Private => PLAIN.live(),
+        encrypted_by_default: EncryptedByDefault = EncryptedByDefault::Private => PLAIN,
     }
 }
 
@@ -210,7 +210,7 @@ section! {
         /// Addresses that are never connected to, whatever a server name resolves to.
         denied_networks: Vec<Network> = networks_that_are_not_public() => PLAIN,
         /// Servers that are asked for another server's signing keys when it does not answer itself.
-        key_servers: Vec<OwnedServerName> = Vec::new() => PLAIN.live().example("[\"matrix.org\"]"),
+        key_servers: Vec<OwnedServerName> = Vec::new() => PLAIN.example("[\"matrix.org\"]"),
     }
 }
 
@@ -250,11 +250,11 @@ section! {
         /// Invites, for each user.
         invites: Rate = rate(0.5, 30) => PLAIN,
         /// Requests of another server.
-        federation: Rate = rate(100.0, 1_000) => PLAIN,
+        federation: Rate = rate(100.0, 1_000) => PLAIN.planned(),
         /// Longest upload.
-        upload_bytes_max: u64 = 50 * 1024 * 1024 => PLAIN.unit("bytes").range(1, i64::MAX).live(),
+        upload_bytes_max: u64 = 50 * 1024 * 1024 => PLAIN.unit("bytes").range(1, i64::MAX).planned(),
         /// Longest time a `/sync` may wait. Higher saves requests, lower frees connections sooner.
-        sync_wait_ms_max: u64 = 30_000 => PLAIN.unit("ms").range(0, 600_000).live(),
+        sync_wait_ms_max: u64 = 30_000 => PLAIN.unit("ms").range(0, 600_000).planned(),
     }
 }
 

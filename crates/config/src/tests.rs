@@ -143,6 +143,12 @@ fn a_name_cannot_be_there_twice() {
 }
 
 #[test]
+fn what_is_not_built_yet_is_told() {
+    let config = Config::from_text("[server]\nname = 'a.example'\n[login.cas]\nserver_url = 'x'").unwrap();
+    assert_eq!(config.unbuilt, ["login.cas"]);
+}
+
+#[test]
 fn secrets_do_not_print() {
     let config = Config::from_text("[registration]\nshared_secret = 'hush'\n[database]\nurl = 'postgres://x:hush@y/z'").unwrap();
     assert!(!format!("{config:?}").contains("hush"));

@@ -27,5 +27,8 @@ fn check(source: &Source) -> Outcome {
     }
     let names: Vec<String> = config.tenants.iter().map(|tenant| tenant.name.to_string()).collect();
     println!("right: {}", names.join(", "));
+    for option in &config.unbuilt {
+        println!("no effect yet: {option}");
+    }
     Ok(())
 }

@@ -12,8 +12,8 @@ use crate::{Running, ServerError, settings};
 const REMOVED_TENANT_TIME: Duration = Duration::from_secs(5);
 
 impl Running {
-    /// Reads the configuration again: log level, certificates, tenants that came or went, account rules, published
-    /// addresses. If it is wrong, all stays as it is.
+    /// Reads the configuration again: log level, certificates, tenants that came or went, account and
+    /// federation rules, published addresses. If it is wrong, all stays as it is.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -38,6 +38,7 @@ impl Running {
             let homeserver = match open.remove(&tenant.name) {
                 Some(homeserver) => {
                     homeserver.accounts.set_options(settings::accounts(tenant));
+                    homeserver.policy.replace(settings::federation(tenant).policy);
                     homeserver
                 }
                 None => {

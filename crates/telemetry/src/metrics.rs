@@ -24,8 +24,11 @@ pub struct Metrics(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     families: Mutex<BTreeMap<&'static str, Family>>,
-    collectors: Mutex<Vec<Box<dyn Fn(&Metrics) + Send + Sync>>>,
+    collectors: Mutex<Vec<Collector>>,
 }
+
+/// What sets gauges before they are written out.
+type Collector = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 struct Family {
     help: &'static str,
