@@ -251,6 +251,44 @@ fn edge_list<'a>(events: &[&Pdu], rules: &RoomVersionRules) -> Value<'a> {
 }
 
 impl UnsignedPdu {
+    /// Completes the template another server made for a member event of a user of ours: what the handshake leaves to us is
+    /// set (content, time, and the event ID in room versions 1 and 2), the place in the graph stays theirs.
+    ///
+    /// # Errors
+    /// When the template is not an event of this room, sender and target, or the content is not canonical JSON.
+    pub fn from_template(
+        template: &str,
+        sender: &UserId,
+        room_id: &RoomId,
+        content: &str,
+        origin_server_ts_ms: i64,
+        rules: &RoomVersionRules,
+    ) -> Result<Self, FormatError> {
+        let mut event = json::parse_object(template, Numbers::Strict)?;
+        let content = json::parse_object(content, Numbers::Strict)?;
+        for (name, expected) in [
+            ("type", "m.room.member"),
+            ("sender", sender.as_str()),
+            ("state_key", sender.as_str()),
+            ("room_id", room_id.as_str()),
+        ] {
+            if event.text(name) != Some(expected) {
+                return Err(FormatError::Field(name));
+            }
+        }
+        for name in ["unsigned", "signatures", "hashes", "event_id"] {
+            event.remove(name);
+        }
+        event.insert("content", content);
+        event.insert("origin", sender.server_name().as_str());
+        event.insert("origin_server_ts", origin_server_ts_ms.max(0));
+        if id_in_event(rules) {
+            let local = edge_hash(reference_hash(&event, rules)).replace(['+', '/'], "x");
+            event.insert("event_id", format!("${local}:{}", sender.server_name()));
+        }
+        Ok(Self { json: event.to_canonical(), sender: sender.to_owned(), room_id: Some(room_id.to_owned()) })
+    }
+
     /// Who sends it.
     #[must_use]
     pub fn sender(&self) -> &UserId {

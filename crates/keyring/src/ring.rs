@@ -354,21 +354,28 @@ impl KeySet {
         self.0.get(server)?.get(key_id)
     }
 
-    /// The keys that may have signed an event with this `origin_server_ts`, as ruma's verification takes them.
-    pub fn for_event(&self, ts_ms: u64, enforce: bool) -> PublicKeyMap {
+    /// As [`Self::for_event`], of these servers only.
+    pub fn of_servers<'a>(&self, servers: impl IntoIterator<Item = &'a ServerName>, ts_ms: u64, enforce: bool) -> PublicKeyMap {
         let mut map = PublicKeyMap::new();
-        for (server, keys) in &self.0 {
-            let valid: PublicKeySet = keys
-                .iter()
-                .filter(|(_, key)| key.signs_event_at(ts_ms, enforce))
-                .map(|(id, key)| (id.to_owned(), Base64::new(key.public_key.to_vec())))
-                .collect();
+        for server in servers {
+            let Some(keys) = self.0.get(server) else { continue };
+            let valid = valid_for_event(keys, ts_ms, enforce);
             if !valid.is_empty() {
                 map.insert(server.to_string(), valid);
             }
         }
         map
     }
+
+    /// The keys that may have signed an event with this `origin_server_ts`, as ruma's verification takes them.
+    pub fn for_event(&self, ts_ms: u64, enforce: bool) -> PublicKeyMap {
+        self.of_servers(self.0.keys().map(|server| &**server), ts_ms, enforce)
+    }
+}
+
+fn valid_for_event(keys: &KnownKeys, ts_ms: u64, enforce: bool) -> PublicKeySet {
+    let valid = keys.iter().filter(|(_, key)| key.signs_event_at(ts_ms, enforce));
+    valid.map(|(id, key)| (id.to_owned(), Base64::new(key.public_key.to_vec()))).collect()
 }
 
 fn satisfies(known: &KnownKeys, want: &Wanted, now_ms: u64) -> bool {
