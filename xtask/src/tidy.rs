@@ -61,7 +61,10 @@ fn left_behind(file: &File) -> Vec<String> {
 /// Whether the text before and after is no part of the same word.
 fn stands_alone(line: &str, at: usize, word: &str) -> bool {
     let letter = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    let inner = word.ends_with(|c: char| c.is_ascii_alphanumeric()) && letter(line[at + word.len()..].chars().next());
-    let path = word.starts_with('/');
-    !inner && !letter(line[..at].chars().next_back().filter(|_| !path)) && !(path && line[..at].ends_with(['.', '}', ')']))
+    let (before, after) = (line[..at].chars().next_back(), line[at + word.len()..].chars().next());
+    if word.starts_with('/') {
+        return !matches!(before, Some('.' | '}' | ')'));
+    }
+    let whole = !word.ends_with(|c: char| c.is_ascii_alphanumeric()) || !letter(after);
+    whole && !letter(before)
 }

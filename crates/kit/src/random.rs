@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rand::{Rng, SeedableRng, TryRng, rngs::ChaCha12Rng, rngs::SysRng};
+#[expect(clippy::disallowed_types, reason = "the one place that takes a seed from the machine")]
+use rand::rngs::SysRng;
+use rand::{Rng, SeedableRng, TryRng, rngs::ChaCha12Rng};
 
 const ALPHANUMERIC: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
