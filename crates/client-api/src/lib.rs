@@ -22,6 +22,9 @@ mod login;
 mod profile;
 mod push_rules;
 mod register;
+mod presence;
+mod receipts;
+mod sync;
 mod uia;
 
 pub use args::{Args, BODY_BYTES_MAX, RawArgs};
@@ -42,6 +45,9 @@ pub fn routes() -> Routes {
         .merge(account_data::routes())
         .merge(filter::routes())
         .merge(push_rules::routes())
+        .merge(presence::routes())
+        .merge(receipts::routes())
+        .merge(sync::routes())
         .merge(admin::routes())
 }
 

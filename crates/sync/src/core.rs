@@ -19,6 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::{
     SyncError,
     active::{Active, Listener},
+    filter::{Filter, Filters},
     lazy::LazyMemory,
     span::Spans,
 };
@@ -51,6 +52,7 @@ pub struct Sync {
     pub(crate) active: Active,
     pub(crate) spans: Spans,
     pub(crate) lazy: LazyMemory,
+    filters: Filters,
 }
 
 /// How often idle listeners are looked for.
@@ -60,7 +62,7 @@ impl Sync {
     /// Over these engines, from where the log stands now. [`Sync::run`] must be running before anyone is answered.
     pub fn new(engines: Engines) -> Self {
         let active = Active::new(engines.db.position());
-        Self { engines, active, spans: Spans::default(), lazy: LazyMemory::default() }
+        Self { engines, active, spans: Spans::default(), lazy: LazyMemory::default(), filters: Filters::default() }
     }
 
     /// Follows the change log and what is not in it, until the tenant stops.
@@ -77,6 +79,7 @@ impl Sync {
                 changes = changes.next() => match changes {
                     Ok(changes) => {
                         self.engines.push.apply(&changes);
+                        self.stop_typing(&changes);
                         for user_id in self.active.apply(&changes) {
                             self.wake_rooms_of(&user_id).await;
                         }
@@ -96,6 +99,39 @@ impl Sync {
                 _ = sweep.tick() => self.active.forget_idle(self.engines.clock.now_ms()),
             }
         }
+    }
+
+    /// Who is no longer in a room does not type there.
+    fn stop_typing(&self, changes: &[samtal_db::LoggedChange]) {
+        let membership = samtal_model::ChangeKind::Membership.code();
+        for logged in changes.iter().filter(|logged| logged.change.kind == membership) {
+            let change = &logged.change;
+            if change.reference.as_deref() != Some("join")
+                && let (Some(room), Some(user)) = (&change.room, &change.user)
+                && let (Ok(room_id), Ok(user_id)) = (<&RoomId>::try_from(&**room), <&UserId>::try_from(&**user))
+            {
+                self.engines.edus.typing.stop(room_id, user_id);
+            }
+        }
+    }
+
+    /// The filter that a request names: an id, or a definition, which begins with `{`; nothing filters nothing.
+    pub async fn filter(&self, user_id: &UserId, named: Option<&str>) -> Result<Arc<Filter>, SyncError> {
+        let Some(named) = named.filter(|named| !named.is_empty()) else { return Ok(Arc::default()) };
+        if let Some(filter) = self.filters.get(user_id, named) {
+            return Ok(filter);
+        }
+        let stored;
+        let definition = if named.starts_with('{') {
+            named
+        } else {
+            let found = self.engines.accounts.filter(user_id, named).await?;
+            stored = found.ok_or_else(|| SyncError::Invalid("There is no such filter".into()))?;
+            stored.get()
+        };
+        let definition = serde_json::from_str(definition)
+            .map_err(|error| SyncError::Invalid(format!("The filter does not parse: {error}")))?;
+        Ok(self.filters.put(user_id, named, Filter::new(&definition)))
     }
 
     async fn wake_rooms_of(&self, user_id: &UserId) {

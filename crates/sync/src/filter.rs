@@ -1,9 +1,14 @@
 //! What a client wants to see, compiled so that a filter with a thousand entries costs no more than one with two.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
 
-use ruma::api::client::filter::{
-    EventFormat, Filter as PlainDefinition, FilterDefinition, LazyLoadOptions, RoomEventFilter, UrlFilter,
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::{
+    OwnedUserId, UserId,
+    api::client::filter::{
+        EventFormat, Filter as PlainDefinition, FilterDefinition, LazyLoadOptions, RoomEventFilter, UrlFilter,
+    },
 };
 
 /// Events of a room's timeline in an answer when the client names no limit.
@@ -223,6 +228,35 @@ impl Filter {
     /// Whether events can be shown as they are made for everyone: no other form, no chosen fields.
     pub fn plain_events(&self) -> bool {
         !self.federation_format && self.event_fields.is_none()
+    }
+}
+
+/// Compiled filters that are remembered.
+const FILTERS: NonZeroUsize = NonZeroUsize::new(1_000).expect("not zero");
+/// Longest definition that is remembered, in bytes.
+const REMEMBERED_BYTES_MAX: usize = 16_384;
+
+/// Filters that were asked for lately, by user and by id or definition.
+#[derive(Debug)]
+pub(crate) struct Filters(Mutex<LruCache<(OwnedUserId, String), Arc<Filter>>>);
+
+impl Default for Filters {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(FILTERS)))
+    }
+}
+
+impl Filters {
+    pub(crate) fn get(&self, user_id: &UserId, named: &str) -> Option<Arc<Filter>> {
+        self.0.lock().get(&(user_id.to_owned(), named.to_owned())).cloned()
+    }
+
+    pub(crate) fn put(&self, user_id: &UserId, named: &str, filter: Filter) -> Arc<Filter> {
+        let filter = Arc::new(filter);
+        if named.len() <= REMEMBERED_BYTES_MAX {
+            self.0.lock().put((user_id.to_owned(), named.to_owned()), Arc::clone(&filter));
+        }
+        filter
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     Sync, SyncError,
     filter::{Filter, Members, select},
     json::{self, Object},
-    span::{MemberChanges, Span, Timeline},
+    span::{Keep, MemberChanges, Span, Timeline},
     state::Gap,
     summary::Summary,
     v3::{StateAfter, SyncRequest},
@@ -232,13 +232,12 @@ impl Sync {
         }
         let mut viewer = self.engines.rooms.viewer(&round.request.user_id, room).await?;
         let filtered = !filter.timeline.passes_all() || !round.ignored.is_empty() || !all_the_time;
-        let keep = async |event: &Arc<StoredEvent>| {
-            let pdu = &event.pdu;
-            Ok(filter.timeline.passes(pdu.type_str(), pdu.sender().as_str(), pdu.content_str())
-                && (pdu.is_state() || !round.ignored.contains(pdu.sender()))
-                && (all_the_time || viewer.can_see(event).await?))
-        };
-        let timeline = Timeline::read(self.store(), room.nid, after, end, limit, filtered, keep).await?;
+        let keep = filtered.then(|| Keep {
+            filter: &filter.timeline,
+            ignored: &round.ignored,
+            viewer: (!all_the_time).then_some(&mut viewer),
+        });
+        let timeline = Timeline::read(self.store(), room.nid, after, end, limit, keep).await?;
         let from = match known && !round.request.full_state {
             true => Some(self.store().state_at(room.nid, StreamPosition(after)).await?),
             false => None,

@@ -1,6 +1,7 @@
 //! What happened in a room from one position to another: read once, shared by all who wait for it.
 
 use std::{
+    collections::HashSet,
     num::NonZeroUsize,
     sync::{Arc, OnceLock},
 };
@@ -9,11 +10,11 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
 use samtal_model::StreamPosition;
-use samtal_room::{EventNid, Room, RoomError, RoomNid, StateDifference, Store, StoredEvent, membership_of};
+use samtal_room::{EventNid, Room, RoomError, RoomNid, StateDifference, Store, StoredEvent, Viewer, membership_of};
 use samtal_state::{Part, SnapshotId};
 use tokio::sync::OnceCell;
 
-use crate::view;
+use crate::{filter::EventFilter, view};
 
 /// Spans that are kept for others who ask for the same.
 const SPANS: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
@@ -33,30 +34,53 @@ pub(crate) struct Timeline {
     pub(crate) prev: StreamPosition,
 }
 
+/// Which events of a timeline one reader gets.
+pub(crate) struct Keep<'a> {
+    pub(crate) filter: &'a EventFilter,
+    pub(crate) ignored: &'a HashSet<OwnedUserId>,
+    /// Who judges what is visible; none where all of it is.
+    pub(crate) viewer: Option<&'a mut Viewer>,
+}
+
+impl Keep<'_> {
+    async fn keeps(&mut self, event: &StoredEvent) -> Result<bool, RoomError> {
+        let pdu = &event.pdu;
+        if !self.filter.passes(pdu.type_str(), pdu.sender().as_str(), pdu.content_str())
+            || !pdu.is_state() && self.ignored.contains(pdu.sender())
+        {
+            return Ok(false);
+        }
+        match &mut self.viewer {
+            Some(viewer) => viewer.can_see(event).await,
+            None => Ok(true),
+        }
+    }
+}
+
 impl Timeline {
-    /// The newest `limit` events with `after < position <= upto` that `keep` keeps.
-    pub(crate) async fn read<F>(
+    /// The newest `limit` events with `after < position <= upto`; of them those that `keep` keeps, if it is there.
+    pub(crate) async fn read(
         store: &Store,
         room: RoomNid,
         after: i64,
         upto: i64,
         limit: usize,
-        filtered: bool,
-        mut keep: F,
-    ) -> Result<Self, RoomError>
-    where
-        F: AsyncFnMut(&Arc<StoredEvent>) -> Result<bool, RoomError>,
-    {
+        mut keep: Option<Keep<'_>>,
+    ) -> Result<Self, RoomError> {
         let mut timeline = Self { events: Vec::new(), limited: false, prev: StreamPosition(upto) };
         let mut looked_at = 0;
         let mut next = upto;
         loop {
             let wanted = limit + 1 - timeline.events.len();
-            let wanted = if filtered { wanted.max(CHUNK) } else { wanted };
+            let wanted = if keep.is_some() { wanted.max(CHUNK) } else { wanted };
             let chunk = store.graph.timeline_back(room, StreamPosition(next), StreamPosition(after), wanted).await?;
             for event in &chunk {
                 let Some(position) = event.position else { continue };
-                if !event.is_visible() || !keep(event).await? {
+                let kept = match &mut keep {
+                    Some(keep) => event.is_visible() && keep.keeps(event).await?,
+                    None => event.is_visible(),
+                };
+                if !kept {
                     next = position.0 - 1;
                     continue;
                 }
@@ -152,8 +176,7 @@ impl Span {
         upto: i64,
         limit: usize,
     ) -> Result<Self, RoomError> {
-        let timeline =
-            Timeline::read(store, room.nid, after, upto, limit, false, async |_: &Arc<StoredEvent>| Ok(true)).await?;
+        let timeline = Timeline::read(store, room.nid, after, upto, limit, None).await?;
         let from = store.state_at(room.nid, StreamPosition(after)).await?;
         let end = store.state_at(room.nid, StreamPosition(upto)).await?;
         let members = MemberChanges::read(store, &store.snapshots.diff(from, end).await?).await?;
