@@ -13,16 +13,13 @@ use ruma::{
     signatures::{Ed25519KeyPair, PublicKeyMap},
     user_id,
 };
-use samtal_event::{
-    Draft, ParsedPdu, Pdu, Unsigned, build, sign_and_hash, verify, write_client,
-};
+use samtal_event::{Draft, ParsedPdu, Pdu, Unsigned, build, sign_and_hash, verify, write_client};
 
 const RULES: &RoomVersionRules = &RoomVersionRules::V11;
 
 fn key() -> Ed25519KeyPair {
     let seed: Base64 = Base64::parse("YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1").unwrap();
-    let head =
-        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    let head = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     Ed25519KeyPair::from_der(&[head.as_slice(), seed.as_bytes()].concat(), "1".to_owned()).unwrap()
 }
 

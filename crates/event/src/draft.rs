@@ -52,10 +52,7 @@ impl Draft {
     ///
     /// # Errors
     /// When the content is not a canonical JSON object.
-    pub fn message(
-        event_type: impl Into<TimelineEventType>,
-        content: &RawValue,
-    ) -> Result<Self, DraftError> {
+    pub fn message(event_type: impl Into<TimelineEventType>, content: &RawValue) -> Result<Self, DraftError> {
         Self::from_text(event_type.into(), None, content.get())
     }
 
@@ -89,10 +86,7 @@ impl Draft {
     ///
     /// # Errors
     /// When the content does not become a canonical JSON object.
-    pub fn message_of(
-        event_type: impl Into<TimelineEventType>,
-        content: &impl Serialize,
-    ) -> Result<Self, DraftError> {
+    pub fn message_of(event_type: impl Into<TimelineEventType>, content: &impl Serialize) -> Result<Self, DraftError> {
         Self::from_text(event_type.into(), None, &serde_json::to_string(content)?)
     }
 
@@ -152,7 +146,7 @@ impl Draft {
 
 /// An event placed in the graph, neither hashed nor signed.
 ///
-/// As an [`Event`](ruma::state_res::Event) for the authorisation rules use [`UnsignedPdu::preview`].
+/// As an [`Event`](ruma::state_res::Event) for the authorization rules use [`UnsignedPdu::preview`].
 #[derive(Clone, Debug)]
 pub struct UnsignedPdu {
     /// Canonical JSON without `hashes` and `signatures`.
@@ -307,7 +301,7 @@ impl UnsignedPdu {
         &self.json
     }
 
-    /// The event with hashes but without a signature, to ask the authorisation rules before signing.
+    /// The event with hashes but without a signature, to ask the authorization rules before signing.
     /// Its ID is the final one from room version 3 on (signatures are not part of the hash).
     ///
     /// # Errors
@@ -331,9 +325,7 @@ fn sign(event: &mut Object<'_>, server: &ServerName, key: &Ed25519KeyPair, rules
     let mut text = String::new();
     write_event(event, Some(&rules.redaction), &["signatures", "unsigned"], &mut text);
     let signature = key.sign(text.as_bytes());
-    let of_server = event
-        .object_mut("signatures")
-        .and_then(|signatures| signatures.object_mut(server.as_str()));
+    let of_server = event.object_mut("signatures").and_then(|signatures| signatures.object_mut(server.as_str()));
     if let Some(of_server) = of_server {
         of_server.insert(signature.id(), signature.base64());
     }
@@ -384,4 +376,3 @@ impl SignedPdu {
         self.0
     }
 }
-

@@ -2,10 +2,7 @@
 
 use std::borrow::Cow;
 
-use ruma::{
-    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, UserId,
-    room_version_rules::RoomVersionRules,
-};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, UserId, room_version_rules::RoomVersionRules};
 use serde::Deserialize;
 
 use crate::{
@@ -98,11 +95,7 @@ impl ParsedPdu {
     ///
     /// # Errors
     /// When it is malformed or over a limit: it is dropped.
-    pub fn from_bytes_of(
-        bytes: &[u8],
-        rules: &RoomVersionRules,
-        origin: Origin,
-    ) -> Result<Self, FormatError> {
+    pub fn from_bytes_of(bytes: &[u8], rules: &RoomVersionRules, origin: Origin) -> Result<Self, FormatError> {
         let text = std::str::from_utf8(bytes).map_err(|_| JsonError::Utf8)?;
         let mut event = json::parse_object(text, numbers_of(rules))?;
         event.remove("unsigned");
@@ -161,20 +154,12 @@ impl ParsedPdu {
     pub fn signing_servers(&self) -> Vec<OwnedServerName> {
         let Ok(event) = json::parse_object(self.pdu.json(), Numbers::Lax) else { return Vec::new() };
         let servers = event.get("signatures").and_then(Value::as_object);
-        servers
-            .into_iter()
-            .flat_map(Object::iter)
-            .filter_map(|(server, _)| server.try_into().ok())
-            .collect()
+        servers.into_iter().flat_map(Object::iter).filter_map(|(server, _)| server.try_into().ok()).collect()
     }
 }
 
 /// Checks fields; says whether one is over-long in the way old rooms tolerate.
-fn check_format(
-    event: &Object<'_>,
-    rules: &RoomVersionRules,
-    origin: Origin,
-) -> Result<bool, FormatError> {
+fn check_format(event: &Object<'_>, rules: &RoomVersionRules, origin: Origin) -> Result<bool, FormatError> {
     // Servers counted code points until room version 11 made bytes explicit.
     let bytes_only = rules.redaction.content_field_redacts;
     let mut over_long = false;
@@ -193,8 +178,7 @@ fn check_format(
     field("sender", true)?;
     field("state_key", false)?;
     field("event_id", id_in_event(rules))?;
-    let create_without_room =
-        room_id_is_hash(rules) && event.text("type") == Some("m.room.create");
+    let create_without_room = room_id_is_hash(rules) && event.text("type") == Some("m.room.create");
     if create_without_room && event.get("room_id").is_some() {
         return Err(FormatError::Field("room_id"));
     }
@@ -235,9 +219,7 @@ fn edges(
     for item in items {
         let good = match item {
             Value::String(_) => !edges_are_pairs(rules),
-            Value::Array(pair) => {
-                edges_are_pairs(rules) && matches!(pair.first(), Some(Value::String(_)))
-            }
+            Value::Array(pair) => edges_are_pairs(rules) && matches!(pair.first(), Some(Value::String(_))),
             _ => false,
         };
         if !good {

@@ -3,8 +3,7 @@
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt,
-    UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
     state_res::Event,
@@ -122,8 +121,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Edge<'a> {
                 Ok(Cow::Owned(text.to_owned()))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let id: Edge<'de> =
-                    seq.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                let id: Edge<'de> = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(id.0)
             }
@@ -134,9 +132,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Edge<'a> {
 
 impl Edges<'_> {
     fn ids(&self, field: &'static str) -> Result<Box<[OwnedEventId]>, StoredPduError> {
-        let id = |text: &Cow<'_, str>| {
-            OwnedEventId::try_from(text.as_ref()).map_err(|_| StoredPduError::Field(field))
-        };
+        let id = |text: &Cow<'_, str>| OwnedEventId::try_from(text.as_ref()).map_err(|_| StoredPduError::Field(field));
         self.0.iter().map(id).collect()
     }
 }
@@ -197,13 +193,10 @@ impl Pdu {
         let inner = Inner {
             room_id,
             room_id_in_text: text.room_id.is_some(),
-            sender: OwnedUserId::try_from(text.sender.as_ref())
-                .map_err(|_| StoredPduError::Field("sender"))?,
+            sender: OwnedUserId::try_from(text.sender.as_ref()).map_err(|_| StoredPduError::Field("sender"))?,
             event_type,
             state_key: text.state_key.as_deref().map(Into::into),
-            origin_server_ts: MilliSecondsSinceUnixEpoch(
-                ts.ok_or(StoredPduError::Field("origin_server_ts"))?,
-            ),
+            origin_server_ts: MilliSecondsSinceUnixEpoch(ts.ok_or(StoredPduError::Field("origin_server_ts"))?),
             depth: saturating(text.depth, "depth")?,
             prev_events: text.prev_events.ids("prev_events")?,
             auth_events: text.auth_events.ids("auth_events")?,

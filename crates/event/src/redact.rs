@@ -17,8 +17,8 @@ enum Keep {
 
 fn keep_of_event(key: &str, rules: &RedactionRules) -> bool {
     match key {
-        "event_id" | "type" | "room_id" | "sender" | "state_key" | "content" | "hashes"
-        | "signatures" | "depth" | "prev_events" | "auth_events" | "origin_server_ts" => true,
+        "event_id" | "type" | "room_id" | "sender" | "state_key" | "content" | "hashes" | "signatures" | "depth"
+        | "prev_events" | "auth_events" | "origin_server_ts" => true,
         "origin" | "membership" | "prev_state" => rules.keep_origin_membership_prev_state,
         _ => false,
     }
@@ -30,9 +30,7 @@ fn keep_of_content(event_type: &str, key: &str, rules: &RedactionRules) -> Keep 
         ("m.room.member", "join_authorised_via_users_server") => {
             rules.keep_room_member_join_authorised_via_users_server
         }
-        ("m.room.member", "third_party_invite")
-            if rules.keep_room_member_third_party_invite_signed =>
-        {
+        ("m.room.member", "third_party_invite") if rules.keep_room_member_third_party_invite_signed => {
             return Keep::OnlySigned;
         }
         ("m.room.create", "creator") => true,
@@ -41,8 +39,7 @@ fn keep_of_content(event_type: &str, key: &str, rules: &RedactionRules) -> Keep 
         ("m.room.join_rules", "allow") => rules.keep_room_join_rules_allow,
         (
             "m.room.power_levels",
-            "ban" | "events" | "events_default" | "kick" | "redact" | "state_default" | "users"
-            | "users_default",
+            "ban" | "events" | "events_default" | "kick" | "redact" | "state_default" | "users" | "users_default",
         ) => true,
         ("m.room.power_levels", "invite") => rules.keep_room_power_levels_invite,
         ("m.room.history_visibility", "history_visibility") => true,
@@ -54,12 +51,7 @@ fn keep_of_content(event_type: &str, key: &str, rules: &RedactionRules) -> Keep 
 }
 
 /// Append the canonical form of the event, redacted by `rules` if given, without the keys of `without`.
-pub(crate) fn write_event(
-    event: &Object<'_>,
-    rules: Option<&RedactionRules>,
-    without: &[&str],
-    out: &mut String,
-) {
+pub(crate) fn write_event(event: &Object<'_>, rules: Option<&RedactionRules>, without: &[&str], out: &mut String) {
     let event_type = event.text("type").unwrap_or_default();
     let mut first = true;
     out.push('{');
@@ -129,11 +121,7 @@ pub fn redact(pdu: &Pdu, rules: &RoomVersionRules) -> Result<Pdu, StoredPduError
 ///
 /// # Errors
 /// When `content` is not a JSON object.
-pub fn prune_content(
-    event_type: &str,
-    content: &str,
-    rules: &RoomVersionRules,
-) -> Result<String, JsonError> {
+pub fn prune_content(event_type: &str, content: &str, rules: &RoomVersionRules) -> Result<String, JsonError> {
     let content = json::parse_object(content, Numbers::Lax)?;
     let mut out = String::new();
     write_content(event_type, &content, &rules.redaction, &mut out);

@@ -30,8 +30,7 @@ pub fn rules_of(version: &RoomVersionId) -> Option<&'static RoomVersionRules> {
 pub fn same_format(one: &RoomVersionRules, other: &RoomVersionRules) -> bool {
     one.event_id_format == other.event_id_format
         && one.events_reference_format == other.events_reference_format
-        && one.event_format.require_room_create_room_id
-            == other.event_format.require_room_create_room_id
+        && one.event_format.require_room_create_room_id == other.event_format.require_room_create_room_id
 }
 
 /// Room versions 1 and 2: the event ID is a field of the event.

@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, alphabet, engine};
 use ruma::{
-    OwnedServerName, ServerName, UserId,
+    OwnedServerName, ServerName, SigningKeyAlgorithm, UserId,
     room_version_rules::RoomVersionRules,
     signatures::{PublicKeyMap, verify_canonical_json_bytes},
-    SigningKeyAlgorithm,
 };
 
 use crate::{
@@ -56,7 +55,7 @@ pub enum VerifyError {
     /// A signature of a required server is wrong.
     #[error("bad signature of {0}")]
     BadSignature(OwnedServerName),
-    /// The event names an authorising user that is no user ID.
+    /// The event names an authorizing user that is no user ID.
     #[error("malformed {0}")]
     Field(&'static str),
     /// The text does not parse.
@@ -76,7 +75,7 @@ pub struct RequiredSignature {
 /// The servers which have to have signed this event, to fetch their keys.
 ///
 /// The sender's server (not for invites made from third-party invites), the event ID's server in
-/// room versions 1 and 2, and from 8 the server of the user who authorised a restricted join.
+/// room versions 1 and 2, and from 8 the server of the user who authorized a restricted join.
 ///
 /// # Errors
 /// When `join_authorised_via_users_server` is no user ID.
@@ -111,9 +110,7 @@ fn required_servers(
     let member = content.filter(|_| pdu.type_str() == "m.room.member");
     let membership = member.and_then(|content| content.text("membership"));
     let third_party = membership == Some("invite")
-        && member.is_some_and(|content| {
-            matches!(content.get("third_party_invite"), Some(Value::Object(_)))
-        });
+        && member.is_some_and(|content| matches!(content.get("third_party_invite"), Some(Value::Object(_))));
     if !third_party {
         servers.insert(pdu.sender().server_name().to_owned());
     }
@@ -140,11 +137,7 @@ fn required_servers(
 ///
 /// # Errors
 /// When a required signature is missing or wrong: the event is dropped.
-pub fn verify(
-    parsed: &ParsedPdu,
-    keys: &PublicKeyMap,
-    rules: &RoomVersionRules,
-) -> Result<Verified, VerifyError> {
+pub fn verify(parsed: &ParsedPdu, keys: &PublicKeyMap, rules: &RoomVersionRules) -> Result<Verified, VerifyError> {
     let event = object_of(&parsed.pdu)?;
     let mut signed = String::new();
     write_event(&event, Some(&rules.redaction), &["signatures", "unsigned"], &mut signed);
@@ -164,24 +157,14 @@ pub fn verify(
 /// Whether this one server's signature stands on the event and is right: for policy servers, and
 /// for answers that a resident server has to have signed.
 #[must_use]
-pub fn has_valid_signature(
-    pdu: &Pdu,
-    server: &ServerName,
-    keys: &PublicKeyMap,
-    rules: &RoomVersionRules,
-) -> bool {
+pub fn has_valid_signature(pdu: &Pdu, server: &ServerName, keys: &PublicKeyMap, rules: &RoomVersionRules) -> bool {
     let Ok(event) = object_of(pdu) else { return false };
     let mut signed = String::new();
     write_event(&event, Some(&rules.redaction), &["signatures", "unsigned"], &mut signed);
     check_server(&event, server, keys, &signed).is_ok()
 }
 
-fn check_server(
-    event: &Object<'_>,
-    server: &ServerName,
-    keys: &PublicKeyMap,
-    signed: &str,
-) -> Result<(), VerifyError> {
+fn check_server(event: &Object<'_>, server: &ServerName, keys: &PublicKeyMap, signed: &str) -> Result<(), VerifyError> {
     let unsigned = || VerifyError::Unsigned(server.to_owned());
     let bad = || VerifyError::BadSignature(server.to_owned());
     let known = keys.get(server.as_str()).ok_or_else(unsigned)?;

@@ -100,11 +100,7 @@ fn near(sets: &[Vec<i64>], edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotL
 }
 
 /// What is reached by some sets and not by all, given that all reach `shared`.
-fn walk(
-    sets: &[Vec<i64>],
-    shared: &[i64],
-    edges: &impl AuthEdges,
-) -> Result<BTreeSet<i64>, NotLoaded> {
+fn walk(sets: &[Vec<i64>], shared: &[i64], edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotLoaded> {
     let all = if sets.len() >= SETS_MAX { u64::MAX } else { (1 << sets.len()) - 1 };
     let mut missing = Vec::new();
     // What is reached but not yet looked at, greatest number first, and by which sets.
@@ -149,11 +145,7 @@ fn walk(
 }
 
 /// What is in the auth chains of these events, from the number `least` upwards.
-fn reached_from(
-    from: &[i64],
-    least: i64,
-    edges: &impl AuthEdges,
-) -> Result<BTreeSet<i64>, NotLoaded> {
+fn reached_from(from: &[i64], least: i64, edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotLoaded> {
     let mut missing = Vec::new();
     let mut reached = BTreeSet::new();
     let mut waiting: Vec<i64> = from.iter().copied().filter(|event| *event > least).collect();
@@ -178,10 +170,7 @@ fn reached_from(
 ///
 /// # Errors
 /// When auth events are not loaded: load them and call again.
-pub fn conflicted_subgraph(
-    conflicted: &BTreeSet<i64>,
-    edges: &impl AuthEdges,
-) -> Result<BTreeSet<i64>, NotLoaded> {
+pub fn conflicted_subgraph(conflicted: &BTreeSet<i64>, edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotLoaded> {
     let Some(&least) = conflicted.first() else { return Ok(BTreeSet::new()) };
     let from: Vec<i64> = conflicted.iter().copied().collect();
     let mut below = reached_from(&from, least, edges)?;

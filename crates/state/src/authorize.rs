@@ -1,4 +1,4 @@
-//! The authorisation rules: which events must be named, and whether they allow an event.
+//! The authorization rules: which events must be named, and whether they allow an event.
 //!
 //! The rules themselves are ruma's. Here stand the three questions a server asks about an event
 //! (SS API, "Checks performed on receipt of a PDU") and the state it has to have at hand for them.
@@ -67,8 +67,7 @@ pub fn auth_keys(
     content: &RawValue,
     rules: &RoomVersionRules,
 ) -> Result<Vec<StateKey>, Refused> {
-    auth_types_for_event(event_type, sender, state_key, content, &rules.authorization)
-        .map_err(Refused::new)
+    auth_types_for_event(event_type, sender, state_key, content, &rules.authorization).map_err(Refused::new)
 }
 
 /// [`auth_keys`] of an event.
@@ -83,13 +82,8 @@ pub fn auth_keys_of(pdu: &Pdu, rules: &RoomVersionRules) -> Result<Vec<StateKey>
 ///
 /// # Errors
 /// As [`auth_keys`].
-pub fn auth_keys_of_draft(
-    draft: &Draft,
-    sender: &UserId,
-    rules: &RoomVersionRules,
-) -> Result<Vec<StateKey>, Refused> {
-    let content: &RawValue =
-        serde_json::from_str(draft.content()).map_err(|error| Refused::new(error.to_string()))?;
+pub fn auth_keys_of_draft(draft: &Draft, sender: &UserId, rules: &RoomVersionRules) -> Result<Vec<StateKey>, Refused> {
+    let content: &RawValue = serde_json::from_str(draft.content()).map_err(|error| Refused::new(error.to_string()))?;
     auth_keys(&draft.event_type, sender, draft.state_key.as_deref(), content, rules)
 }
 
@@ -124,8 +118,7 @@ pub fn create_event_id(pdu: &Pdu) -> Option<ruma::OwnedEventId> {
 }
 
 fn is_of(event: &Pdu, event_type: &StateEventType, state_key: &str) -> bool {
-    event.state_key() == Some(state_key)
-        && StateEventType::from(event.type_str()) == *event_type
+    event.state_key() == Some(state_key) && StateEventType::from(event.type_str()) == *event_type
 }
 
 /// Second and third question: does this state allow it? With the state before the event (on refusal
@@ -240,11 +233,7 @@ impl AuthState {
     }
 
     /// The rules for events without rules of their own, in the specification's order.
-    fn check_ordinary(
-        &self,
-        pdu: &Pdu,
-        other: &impl Fn(&StateEventType, &str) -> Option<Pdu>,
-    ) -> Result<(), Refused> {
+    fn check_ordinary(&self, pdu: &Pdu, other: &impl Fn(&StateEventType, &str) -> Option<Pdu>) -> Result<(), Refused> {
         let sender = pdu.sender();
         if !self.federate && self.create.sender().server_name() != sender.server_name() {
             return Err(Refused::new("the room is not federated and the sender is of another server"));

@@ -41,11 +41,7 @@ impl PowerLevels {
     ///
     /// # Errors
     /// When either has a form the room version does not allow.
-    pub fn new(
-        create: &Pdu,
-        power_levels: Option<&Pdu>,
-        rules: &RoomVersionRules,
-    ) -> Result<Self, Refused> {
+    pub fn new(create: &Pdu, power_levels: Option<&Pdu>, rules: &RoomVersionRules) -> Result<Self, Refused> {
         let auth = &rules.authorization;
         let creators = RoomCreateEvent::new(create).creators(auth).map_err(Refused::new)?;
         let event = power_levels.map(RoomPowerLevelsEvent::new);

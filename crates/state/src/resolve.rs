@@ -146,22 +146,16 @@ impl Task<'_> {
             }
             let mut waiting = vec![event];
             while let Some(event) = waiting.pop() {
-                let auth_events: Vec<_> =
-                    event.auth_events().iter().filter_map(|id| note(id)).collect();
+                let auth_events: Vec<_> = event.auth_events().iter().filter_map(|id| note(id)).collect();
                 waiting.extend(auth_events.into_iter().filter(|event| {
-                    event.is_state_of("m.room.power_levels", "")
-                        && seen_levels.insert(event.event_id().to_owned())
+                    event.is_state_of("m.room.power_levels", "") && seen_levels.insert(event.event_id().to_owned())
                 }));
             }
         }
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(ResolveError::EventsNotLoaded(missing.into_iter().collect()))
-        }
+        if missing.is_empty() { Ok(()) } else { Err(ResolveError::EventsNotLoaded(missing.into_iter().collect())) }
     }
 
-    /// The shared state that matters: of the keys authorisation asks for, and of the keys of the
+    /// The shared state that matters: of the keys authorization asks for, and of the keys of the
     /// events that take part, for shared state always wins.
     fn shared_state(&self) -> Result<StateMap<OwnedEventId>, ResolveError> {
         let conflicted = self.conflicted_keys();
@@ -196,10 +190,7 @@ impl Task<'_> {
         Ok(state)
     }
 
-    fn resolve_v2(
-        &self,
-        v2: &ruma::room_version_rules::StateResolutionV2Rules,
-    ) -> Result<Resolved, ResolveError> {
+    fn resolve_v2(&self, v2: &ruma::room_version_rules::StateResolutionV2Rules) -> Result<Resolved, ResolveError> {
         let shared = self.shared_state()?;
         // Where the branches are one, ruma has nothing to do; neither have we.
         let mut branches: Vec<StateMap<OwnedEventId>> = self.conflict.branches.clone();
@@ -208,8 +199,7 @@ impl Task<'_> {
         }
         // ruma takes the difference of full auth chains. A chain with the difference and an empty
         // one have the same.
-        let difference: EventIdSet<OwnedEventId> =
-            self.conflict.auth_difference.iter().cloned().collect();
+        let difference: EventIdSet<OwnedEventId> = self.conflict.auth_difference.iter().cloned().collect();
         let mut chains = vec![EventIdSet::new(); branches.len()];
         if let Some(first) = chains.first_mut() {
             *first = difference;
@@ -223,14 +213,9 @@ impl Task<'_> {
                 None
             }
         };
-        let outcome = state_res::resolve(
-            &self.rules.authorization,
-            v2,
-            &branches,
-            chains,
-            fetch,
-            |_| Some(self.conflict.subgraph.iter().cloned().collect()),
-        );
+        let outcome = state_res::resolve(&self.rules.authorization, v2, &branches, chains, fetch, |_| {
+            Some(self.conflict.subgraph.iter().cloned().collect())
+        });
         let not_loaded = not_loaded.into_inner();
         if !not_loaded.is_empty() {
             return Err(ResolveError::EventsNotLoaded(not_loaded.into_iter().collect()));

@@ -44,8 +44,24 @@ fn numbers_that_are_not_canonical_are_refused_from_room_version_6_and_kept_befor
 #[test]
 fn what_is_not_json_is_refused() {
     for text in [
-        "", "{", "[1,]", "{\"a\":1,}", "01", "+1", "1.", ".5", "\"\\x\"", "\"\\ud800\"", "\"\u{1}\"",
-        "{a:1}", "nul", "[1 2]", "{} {}", "\"\\ud800\\u0041\"", "-", "1e",
+        "",
+        "{",
+        "[1,]",
+        "{\"a\":1,}",
+        "01",
+        "+1",
+        "1.",
+        ".5",
+        "\"\\x\"",
+        "\"\\ud800\"",
+        "\"\u{1}\"",
+        "{a:1}",
+        "nul",
+        "[1 2]",
+        "{} {}",
+        "\"\\ud800\\u0041\"",
+        "-",
+        "1e",
     ] {
         assert!(parse(text, Numbers::Lax).is_err(), "{text}");
     }

@@ -72,16 +72,7 @@ fn a_redactions_target_stands_where_the_room_version_wants_it() {
     for rules in VERSIONS {
         let (create, _) = create_and_message(rules);
         let draft = Draft::from_text("m.room.redaction".into(), None, "{}").unwrap();
-        let pdu = build(
-            &draft.redacting(target),
-            create.sender(),
-            create.room_id(),
-            &[&create],
-            &[],
-            2,
-            5,
-            rules,
-        );
+        let pdu = build(&draft.redacting(target), create.sender(), create.room_id(), &[&create], &[], 2, 5, rules);
         let pdu = sign_and_hash(&pdu, domain(), &key(), rules).unwrap().into_pdu();
         let in_content = rules.redaction.content_field_redacts;
         assert_eq!(json(&pdu)["redacts"].is_string(), !in_content);
@@ -95,8 +86,7 @@ fn the_preview_before_signing_has_the_final_name() {
     let rules = &RoomVersionRules::V11;
     let (create, _) = create_and_message(rules);
     let draft = Draft::from_text("m.room.message".into(), None, "{}").unwrap();
-    let unsigned =
-        build(&draft, create.sender(), create.room_id(), &[&create], &[&create], 2, 5, rules);
+    let unsigned = build(&draft, create.sender(), create.room_id(), &[&create], &[&create], 2, 5, rules);
     let preview = unsigned.preview(rules).unwrap();
     let signed = sign_and_hash(&unsigned, domain(), &key(), rules).unwrap();
     assert_eq!(preview.event_id(), signed.pdu().event_id());

@@ -29,10 +29,7 @@ pub(crate) fn key() -> Ed25519KeyPair {
 pub(crate) fn key_of(seed: &str) -> Ed25519KeyPair {
     let seed: Base64 = Base64::parse(seed).unwrap();
     // A PKCS#8 document of an Ed25519 key is this head and the seed.
-    let head = [
-        0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
-        0x20,
-    ];
+    let head = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     let document = [head.as_slice(), seed.as_bytes()].concat();
     Ed25519KeyPair::from_der(&document, "1".to_owned()).unwrap()
 }
@@ -66,8 +63,7 @@ pub(crate) const VERSIONS: [&RoomVersionRules; 12] = [
 pub(crate) fn create_and_message(rules: &RoomVersionRules) -> (Pdu, Pdu) {
     let user = user_id!("@u:domain");
     let room = "!r:domain".try_into().unwrap();
-    let create =
-        Draft::from_text("m.room.create".into(), Some(String::new()), r#"{"creator":"@u:domain"}"#);
+    let create = Draft::from_text("m.room.create".into(), Some(String::new()), r#"{"creator":"@u:domain"}"#);
     let create = build(&create.unwrap(), user, room, &[], &[], 1, 1000, rules);
     let create = sign_and_hash(&create, domain(), &key(), rules).unwrap().into_pdu();
     let message = Draft::from_text("m.room.message".into(), None, r#"{"body":"hi"}"#).unwrap();

@@ -49,10 +49,7 @@ fn what_survives_follows_the_room_version() {
     assert_eq!(pruned("m.room.redaction", redaction, v(11)), json!({"redacts":"$a"}));
 
     let visibility = json!({"history_visibility":"shared","x":1});
-    assert_eq!(
-        pruned("m.room.history_visibility", visibility, v(12)),
-        json!({"history_visibility":"shared"})
-    );
+    assert_eq!(pruned("m.room.history_visibility", visibility, v(12)), json!({"history_visibility":"shared"}));
     assert_eq!(pruned("m.room.message", json!({"body":"x"}), v(12)), json!({}));
     assert_eq!(pruned("m.room.name", json!({"name":"x"}), v(1)), json!({}));
 }

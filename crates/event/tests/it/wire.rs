@@ -2,8 +2,8 @@
 
 use ruma::room_version_rules::RoomVersionRules;
 use samtal_event::{
-    FormatError, Origin, PDU_BYTES_MAX, ParsedPdu, Pdu, Verified, VerifyError, cosign,
-    has_valid_signature, peek, required_signatures, verify,
+    FormatError, Origin, PDU_BYTES_MAX, ParsedPdu, Pdu, Verified, VerifyError, cosign, has_valid_signature, peek,
+    required_signatures, verify,
 };
 use serde_json::{Value, json};
 
@@ -198,8 +198,7 @@ fn the_right_servers_must_have_signed() {
     let mut join = message();
     join["type"] = "m.room.member".into();
     join["state_key"] = "@u:domain".into();
-    join["content"] =
-        json!({"membership": "join", "join_authorised_via_users_server": "@x:vouching"});
+    join["content"] = json!({"membership": "join", "join_authorised_via_users_server": "@x:vouching"});
     assert_eq!(servers(&join, V11), ["domain", "vouching"]);
     assert_eq!(servers(&join, &RoomVersionRules::V7), ["domain"]);
 

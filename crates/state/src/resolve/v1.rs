@@ -74,21 +74,12 @@ fn order(event: &Pdu) -> (i64, std::cmp::Reverse<Vec<u8>>) {
 }
 
 /// Each next event has to be allowed by the one before it; the last of that chain is chosen.
-fn choose_auth_event(
-    task: &Task<'_>,
-    key: &StateKey,
-    events: Vec<Pdu>,
-    known: &HashMap<StateKey, Pdu>,
-) -> Option<Pdu> {
+fn choose_auth_event(task: &Task<'_>, key: &StateKey, events: Vec<Pdu>, known: &HashMap<StateKey, Pdu>) -> Option<Pdu> {
     // Only what the candidates would name counts as state here.
-    let keys: BTreeSet<StateKey> = events
-        .iter()
-        .flat_map(|event| auth_keys_of(event, task.rules).unwrap_or_default())
-        .collect();
-    let mut state: HashMap<StateKey, Pdu> = keys
-        .into_iter()
-        .filter_map(|key| known.get(&key).cloned().map(|event| (key, event)))
-        .collect();
+    let keys: BTreeSet<StateKey> =
+        events.iter().flat_map(|event| auth_keys_of(event, task.rules).unwrap_or_default()).collect();
+    let mut state: HashMap<StateKey, Pdu> =
+        keys.into_iter().filter_map(|key| known.get(&key).cloned().map(|event| (key, event))).collect();
     let mut events = events.into_iter();
     let mut chosen = events.next()?;
     for event in events {
@@ -102,8 +93,5 @@ fn choose_auth_event(
 }
 
 fn is_allowed(task: &Task<'_>, event: &Pdu, state: &HashMap<StateKey, Pdu>) -> bool {
-    check_against(event, task.rules, |kind, key| {
-        state.get(&(kind.clone(), key.to_owned())).cloned()
-    })
-    .is_ok()
+    check_against(event, task.rules, |kind, key| state.get(&(kind.clone(), key.to_owned())).cloned()).is_ok()
 }

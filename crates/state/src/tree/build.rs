@@ -21,11 +21,7 @@ pub struct Update {
 ///
 /// # Errors
 /// When nodes are not loaded.
-pub fn update(
-    source: &impl NodeSource,
-    root: NodeId,
-    changes: &[(i64, Option<i64>)],
-) -> Result<Update, Missing> {
+pub fn update(source: &impl NodeSource, root: NodeId, changes: &[(i64, Option<i64>)]) -> Result<Update, Missing> {
     if changes.is_empty() {
         return Ok(Update { root, nodes: Vec::new() });
     }
@@ -89,21 +85,12 @@ impl<S: NodeSource> Builder<'_, S> {
         }
     }
 
-    fn change_inner(
-        &mut self,
-        mut inner: Inner,
-        level: u32,
-        changes: &[(i64, Option<i64>)],
-    ) -> Subtree {
+    fn change_inner(&mut self, mut inner: Inner, level: u32, changes: &[(i64, Option<i64>)]) -> Subtree {
         let parts = split(changes, level, |(key, _)| *key);
         let mut changed: [Option<Subtree>; FANOUT] = Default::default();
         for (index, part) in parts.iter().enumerate().filter(|(_, part)| !part.is_empty()) {
             let child = inner.children[index];
-            let before = if child == NodeId::EMPTY {
-                0
-            } else {
-                self.walk.node(child).map_or(0, |node| count(&node))
-            };
+            let before = if child == NodeId::EMPTY { 0 } else { self.walk.node(child).map_or(0, |node| count(&node)) };
             let subtree = self.change(child, level + 1, part);
             inner.total = (inner.total + subtree.count()).saturating_sub(before);
             changed[index] = Some(subtree);

@@ -1,8 +1,6 @@
 //! What differs between two trees, at the cost of the difference.
 
-use super::{
-    FANOUT, Missing, NodeId, NodeSource, Walk, node::Content, read::collect, slot,
-};
+use super::{FANOUT, Missing, NodeId, NodeSource, Walk, node::Content, read::collect, slot};
 
 /// One key whose value differs: added (no `before`), removed (no `after`) or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,11 +17,7 @@ pub struct Difference {
 ///
 /// # Errors
 /// When nodes are not loaded.
-pub fn diff(
-    source: &impl NodeSource,
-    before: NodeId,
-    after: NodeId,
-) -> Result<Vec<Difference>, Missing> {
+pub fn diff(source: &impl NodeSource, before: NodeId, after: NodeId) -> Result<Vec<Difference>, Missing> {
     let mut walk = Walk::new(source);
     let mut differences = Vec::new();
     compare(&mut walk, Side::Stored(before), Side::Stored(after), 0, &mut differences);
@@ -53,13 +47,7 @@ fn open<S: NodeSource>(walk: &mut Walk<'_, S>, side: Side) -> Option<Opened> {
     }
 }
 
-fn compare<S: NodeSource>(
-    walk: &mut Walk<'_, S>,
-    before: Side,
-    after: Side,
-    level: u32,
-    out: &mut Vec<Difference>,
-) {
+fn compare<S: NodeSource>(walk: &mut Walk<'_, S>, before: Side, after: Side, level: u32, out: &mut Vec<Difference>) {
     match (&before, &after) {
         (Side::Stored(one), Side::Stored(other)) if one == other => return,
         // Only one side has anything: no need to go slot by slot.
@@ -91,19 +79,12 @@ fn sides(opened: Opened, level: u32) -> [Side; FANOUT] {
             for entry in entries {
                 parts[slot(entry.0, level)].push(entry);
             }
-            parts.map(|part| {
-                if part.is_empty() { Side::Stored(NodeId::EMPTY) } else { Side::Entries(part) }
-            })
+            parts.map(|part| if part.is_empty() { Side::Stored(NodeId::EMPTY) } else { Side::Entries(part) })
         }
     }
 }
 
-fn list<S: NodeSource>(
-    walk: &mut Walk<'_, S>,
-    side: Side,
-    is_before: bool,
-    out: &mut Vec<Difference>,
-) {
+fn list<S: NodeSource>(walk: &mut Walk<'_, S>, side: Side, is_before: bool, out: &mut Vec<Difference>) {
     let mut entries = Vec::new();
     match side {
         Side::Stored(id) => collect(walk, id, &mut entries),

@@ -25,11 +25,7 @@ pub fn get(source: &impl NodeSource, root: NodeId, key: i64) -> Result<Option<i6
 ///
 /// # Errors
 /// When nodes are not loaded.
-pub fn get_many(
-    source: &impl NodeSource,
-    root: NodeId,
-    keys: &[i64],
-) -> Result<Vec<Option<i64>>, Missing> {
+pub fn get_many(source: &impl NodeSource, root: NodeId, keys: &[i64]) -> Result<Vec<Option<i64>>, Missing> {
     let mut missing = Vec::new();
     let mut values = Vec::with_capacity(keys.len());
     for key in keys {
@@ -77,11 +73,7 @@ pub(super) fn count(node: &Node) -> usize {
 }
 
 /// Gather all entries below a node, in no order.
-pub(super) fn collect<S: NodeSource>(
-    walk: &mut Walk<'_, S>,
-    id: NodeId,
-    out: &mut Vec<(i64, i64)>,
-) {
+pub(super) fn collect<S: NodeSource>(walk: &mut Walk<'_, S>, id: NodeId, out: &mut Vec<(i64, i64)>) {
     if id == NodeId::EMPTY {
         return;
     }

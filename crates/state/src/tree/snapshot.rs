@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::{
-    Difference, Missing, Node, NodeId, NodeSource, build::update, compare::diff, node::Content,
+    Difference, Missing, Node, NodeId, NodeSource,
+    build::update,
+    compare::diff,
+    node::Content,
     read::{entries, get, get_many, len},
 };
 
@@ -141,11 +144,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// When nodes are not loaded; all that are known to be needed are named.
-    pub fn get_many(
-        &self,
-        source: &impl NodeSource,
-        keys: &[(Part, i64)],
-    ) -> Result<Vec<Option<i64>>, Missing> {
+    pub fn get_many(&self, source: &impl NodeSource, keys: &[(Part, i64)]) -> Result<Vec<Option<i64>>, Missing> {
         let of = |wanted: Part| {
             let keys = keys.iter().filter(|(part, _)| *part == wanted).map(|(_, key)| *key);
             get_many(source, self.root(wanted), &keys.collect::<Vec<_>>())
@@ -193,11 +192,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// When nodes are not loaded.
-    pub fn update(
-        &self,
-        source: &impl NodeSource,
-        changes: &[Change],
-    ) -> Result<SnapshotUpdate, Missing> {
+    pub fn update(&self, source: &impl NodeSource, changes: &[Change]) -> Result<SnapshotUpdate, Missing> {
         let of = |part: Part| {
             let own = changes.iter().filter(|change| change.part == part);
             let own: Vec<_> = own.map(|change| (change.key, change.event)).collect();
@@ -226,12 +221,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// When nodes are not loaded.
-    pub fn diff(
-        &self,
-        source: &impl NodeSource,
-        after: &Self,
-        part: Part,
-    ) -> Result<Vec<Difference>, Missing> {
+    pub fn diff(&self, source: &impl NodeSource, after: &Self, part: Part) -> Result<Vec<Difference>, Missing> {
         diff(source, self.root(part), after.root(part))
     }
 }

@@ -138,10 +138,7 @@ fn members_name_target_rules_invite_and_voucher() {
         keys(json!({"membership": "join", "join_authorised_via_users_server": "@v:domain"}), V12),
         "join_rules , member @s:domain, member @t:domain, member @v:domain, power_levels "
     );
-    assert_eq!(
-        keys(json!({"membership": "leave"}), V12),
-        "member @s:domain, member @t:domain, power_levels "
-    );
+    assert_eq!(keys(json!({"membership": "leave"}), V12), "member @s:domain, member @t:domain, power_levels ");
     assert_eq!(
         keys(json!({"membership": "invite", "third_party_invite": {"signed": {"token": "tok"}}}), V12),
         "join_rules , member @s:domain, member @t:domain, power_levels , third_party_invite tok"

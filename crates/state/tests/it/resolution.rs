@@ -163,8 +163,7 @@ fn in_room_version_1_each_change_of_levels_has_to_be_allowed_by_the_one_before()
 type Step = (u8, u8, u8, u16, Option<u16>, i64);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step =
-        (0..12_u8, 0..5_u8, 0..5_u8, any::<u16>(), prop::option::weighted(0.3, any::<u16>()), 0..50_i64);
+    let step = (0..12_u8, 0..5_u8, 0..5_u8, any::<u16>(), prop::option::weighted(0.3, any::<u16>()), 0..50_i64);
     prop::collection::vec(step, 4..40)
 }
 
@@ -214,8 +213,11 @@ fn branches(world: &World) -> Vec<State> {
     states
 }
 
+/// Few rooms in a usual run; `PROPTEST_CASES` asks for more.
 fn cases() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) }
+    let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 60 };
+    ProptestConfig { cases, ..default }
 }
 
 proptest! {

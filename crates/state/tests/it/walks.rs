@@ -54,10 +54,7 @@ fn a_fresh_conflict_in_a_long_room_looks_at_few_events() {
         "ban   <- {last} : alice ban bob
          topic <- {last} : carol topic x"
     ));
-    let states = [
-        world.state_after(world.number("ban")).clone(),
-        world.state_after(world.number("topic")).clone(),
-    ];
+    let states = [world.state_after(world.number("ban")).clone(), world.state_after(world.number("topic")).clone()];
     let (shared, branches) = split(&states);
     let sets: Vec<Vec<i64>> = branches.iter().map(|branch| branch.values().copied().collect()).collect();
     let counting = Counting(&world, RefCell::default());

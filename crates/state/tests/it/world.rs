@@ -48,8 +48,7 @@ pub(crate) struct World {
 
 fn key() -> Ed25519KeyPair {
     let seed: Base64 = Base64::parse("YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1").unwrap();
-    let head =
-        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    let head = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     Ed25519KeyPair::from_der(&[head.as_slice(), seed.as_bytes()].concat(), "1".to_owned()).unwrap()
 }
 
@@ -177,13 +176,7 @@ impl World {
     }
 
     /// Add an event if the rules allow it.
-    pub(crate) fn add(
-        &mut self,
-        prev: &[i64],
-        sender: &str,
-        draft: &Draft,
-        at: Option<i64>,
-    ) -> Result<i64, Refused> {
+    pub(crate) fn add(&mut self, prev: &[i64], sender: &str, draft: &Draft, at: Option<i64>) -> Result<i64, Refused> {
         let (pdu, before) = self.make(prev, sender, draft, at);
         if let Some(number) = self.numbers.get(pdu.event_id()) {
             return Ok(*number);
@@ -253,14 +246,9 @@ impl World {
     pub(crate) fn judge(&self, states: &[State]) -> State {
         let StateResolutionVersion::V2(v2) = self.rules.state_res else { panic!("no judge") };
         let id = |number: &i64| self.pdu(*number).event_id().to_owned();
-        let maps: Vec<StateMap<OwnedEventId>> = states
-            .iter()
-            .map(|state| state.iter().map(|(key, number)| (key.clone(), id(number))).collect())
-            .collect();
-        let chains = states
-            .iter()
-            .map(|state| self.chain(state).iter().map(id).collect::<EventIdSet<_>>())
-            .collect();
+        let maps: Vec<StateMap<OwnedEventId>> =
+            states.iter().map(|state| state.iter().map(|(key, number)| (key.clone(), id(number))).collect()).collect();
+        let chains = states.iter().map(|state| self.chain(state).iter().map(id).collect::<EventIdSet<_>>()).collect();
         let resolved = state_res::resolve(
             &self.rules.authorization,
             &v2,
@@ -283,8 +271,7 @@ impl World {
     /// The same with only some things loaded; loads what it is told to.
     pub(crate) fn resolve_loading(&self, states: &[State], loaded: &mut Loaded) -> State {
         let (shared, branches) = split(states);
-        let sets: Vec<Vec<i64>> =
-            branches.iter().map(|branch| branch.values().copied().collect()).collect();
+        let sets: Vec<Vec<i64>> = branches.iter().map(|branch| branch.values().copied().collect()).collect();
         let conflicted = sets.iter().flatten().copied().collect();
         let difference = auth_difference(&sets, &self.edges, |question| {
             Some(match question {
@@ -342,8 +329,7 @@ impl World {
 
     /// What the branches ending in these events come to where they disagree: `type key = label`.
     pub(crate) fn outcome(&self, heads: &[&str]) -> String {
-        let states: Vec<State> =
-            heads.iter().map(|label| self.state_after(self.labels[*label]).clone()).collect();
+        let states: Vec<State> = heads.iter().map(|label| self.state_after(self.labels[*label]).clone()).collect();
         let (_, branches) = split(&states);
         let keys: BTreeSet<StateKey> = branches.into_iter().flat_map(BTreeMap::into_keys).collect();
         let resolved = self.resolve(&states);
