@@ -180,11 +180,10 @@ impl Pdu {
         }
         .map_err(|_| StoredPduError::Field("room_id"))?;
         let event_type = TimelineEventType::from(text.event_type.as_ref());
-        let redacts = if rules.redaction.content_field_redacts {
-            (event_type == TimelineEventType::RoomRedaction)
-                .then(|| serde_json::from_str::<RedactsContent>(text.content.get()).ok())
-                .flatten()
-                .map(|content| content.redacts)
+        let redacts = if event_type != TimelineEventType::RoomRedaction {
+            None
+        } else if rules.redaction.content_field_redacts {
+            serde_json::from_str::<RedactsContent>(text.content.get()).ok().map(|content| content.redacts)
         } else {
             text.redacts.and_then(|raw| serde_json::from_str(raw.get()).ok())
         };

@@ -51,6 +51,18 @@ fn a_redactions_target_stands_in_both_places_in_every_version() {
 }
 
 #[test]
+fn only_redactions_redact_and_only_from_the_place_of_their_room_version() {
+    for rules in VERSIONS {
+        let draft = Draft::from_text("m.room.message".into(), None, r#"{"redacts":"$c"}"#).unwrap();
+        let form_of = |draft: &Draft| form(&sent(draft, rules), &Unsigned::default());
+        assert_eq!(form_of(&draft.clone().with_field("redacts", "\"$t\"").unwrap())["redacts"], Value::Null);
+        let draft = Draft { event_type: "m.room.redaction".into(), ..draft };
+        let expected = if rules.redaction.content_field_redacts { "$c" } else { "$t" };
+        assert_eq!(form_of(&draft.with_field("redacts", "\"$t\"").unwrap())["redacts"], expected);
+    }
+}
+
+#[test]
 fn everything_the_server_knows_stands_under_unsigned() {
     let (_, message) = create_and_message(&RoomVersionRules::V11);
     let unsigned = Unsigned {
