@@ -56,7 +56,7 @@ fn only_redactions_redact_and_only_from_the_place_of_their_room_version() {
         let draft = Draft::from_text("m.room.message".into(), None, r#"{"redacts":"$c"}"#).unwrap();
         let form_of = |draft: &Draft| form(&sent(draft, rules), &Unsigned::default());
         assert_eq!(form_of(&draft.clone().with_field("redacts", "\"$t\"").unwrap())["redacts"], Value::Null);
-        let draft = Draft { event_type: "m.room.redaction".into(), ..draft };
+        let draft = Draft::from_text("m.room.redaction".into(), None, draft.content()).unwrap();
         let expected = if rules.redaction.content_field_redacts { "$c" } else { "$t" };
         assert_eq!(form_of(&draft.with_field("redacts", "\"$t\"").unwrap())["redacts"], expected);
     }
