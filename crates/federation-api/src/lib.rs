@@ -14,8 +14,16 @@ pub use error::ApiError;
 
 /// The endpoints. The tenant (`Arc<Homeserver>`) must be in each request's extensions.
 pub fn router() -> axum::Router {
+    routes().into_router()
+}
+
+/// Method and path of each endpoint.
+pub fn endpoints() -> Vec<(http::Method, &'static str)> {
+    routes().list()
+}
+
+fn routes() -> routes::Routes {
     let routes = routes::Routes::default();
     let routes = keys::routes(routes);
-    let routes = version::routes(routes);
-    routes.into_router()
+    version::routes(routes)
 }

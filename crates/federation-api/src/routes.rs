@@ -9,7 +9,7 @@ use axum::{
     routing::{MethodFilter, MethodRouter, on},
 };
 use bytes::BytesMut;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Method, Request, header};
 use ruma::api::{IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt, path_builder::PathBuilder};
 
 use crate::{
@@ -48,7 +48,10 @@ impl Reply for JsonText {
 
 /// Endpoints under way to a router.
 #[derive(Default)]
-pub(crate) struct Routes(BTreeMap<String, (&'static str, MethodRouter)>);
+pub(crate) struct Routes {
+    paths: BTreeMap<String, (&'static str, MethodRouter)>,
+    list: Vec<(Method, &'static str)>,
+}
 
 impl Routes {
     /// Registers a handler of one of ruma's endpoints.
@@ -88,14 +91,20 @@ impl Routes {
             let filter = MethodFilter::try_from(<T as Metadata>::METHOD.clone()).unwrap_or(MethodFilter::TRACE);
             // Paths that differ in their parameters' names only are one path.
             let key = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect::<Vec<_>>().join("/");
-            let known = self.0.entry(key).or_insert_with(|| (path, MethodRouter::new()));
+            let known = self.paths.entry(key).or_insert_with(|| (path, MethodRouter::new()));
             known.1 = std::mem::take(&mut known.1).merge(on(filter, serve));
+            self.list.push((<T as Metadata>::METHOD, path));
         }
         self
     }
 
+    /// Method and path of each endpoint.
+    pub(crate) fn list(&self) -> Vec<(Method, &'static str)> {
+        self.list.clone()
+    }
+
     /// The router.
     pub(crate) fn into_router(self) -> Router {
-        self.0.into_values().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+        self.paths.into_values().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
     }
 }
