@@ -16,6 +16,10 @@ const DEVICE_SET: Sql = sql!(
         device_data = excluded.device_data"
 );
 const DEVICE_DELETE: Sql = sql!("DELETE FROM dehydrated_device WHERE user_id = $1");
+const KEYS_OF_DEHYDRATED_DELETE: Sql = sql!(
+    "DELETE FROM device_key WHERE user_id = $1
+        AND device_id IN (SELECT device_id FROM dehydrated_device WHERE user_id = $1)"
+);
 
 /// A user's dehydrated device.
 #[derive(Clone, Debug)]
@@ -66,6 +70,15 @@ impl E2ee {
         })
         .await?;
         Ok(())
+    }
+
+    /// Adds to the batch that the user is gone, with cross-signing keys, backups and the dehydrated device. Devices are
+    /// deleted with [`E2ee::devices_delete`].
+    pub fn user_delete(&self, batch: &mut Batch, user: &UserId) {
+        self.cross_signing_delete(batch, user);
+        self.backups_delete(batch, user);
+        batch.exec(&KEYS_OF_DEHYDRATED_DELETE, params![user.as_str()]);
+        batch.exec(&DEVICE_DELETE, params![user.as_str()]);
     }
 
     /// Deletes the dehydrated device with its keys and messages. Its id, if there was one.

@@ -23,8 +23,10 @@ const USERS_CHANGED: Sql = sql!(
 );
 const CHANGE_AT: Sql =
     sql!("SELECT user_id, device_id FROM device_list_change WHERE position = $1 AND viewer IS NULL");
+/// Other servers know no number of changes of cross-signing keys.
 const CHANGE_BEFORE: Sql = sql!(
-    "SELECT MAX(position) FROM device_list_change WHERE user_id = $1 AND position < $2 AND viewer IS NULL"
+    "SELECT MAX(position) FROM device_list_change
+     WHERE user_id = $1 AND position < $2 AND viewer IS NULL AND device_id IS NOT NULL"
 );
 const CHANGE_LAST: Sql =
     sql!("SELECT MAX(position) FROM device_list_change WHERE user_id = $1 AND viewer IS NULL");

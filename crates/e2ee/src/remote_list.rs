@@ -164,6 +164,11 @@ impl E2ee {
         row.map(|row| Ok((row.opt_int(0)?, row.get(1)?))).transpose()
     }
 
+    /// Whether the list of a user elsewhere is held, current or stale.
+    pub async fn remote_is_held(&self, user: &UserId) -> Result<bool, E2eeError> {
+        Ok(self.remote_list_state(user).await?.is_some())
+    }
+
     /// Those of these users elsewhere whose lists are held and current.
     pub async fn remote_current(&self, users: &[OwnedUserId]) -> Result<Vec<OwnedUserId>, E2eeError> {
         let ids: Vec<String> = users.iter().map(ToString::to_string).collect();

@@ -137,16 +137,19 @@ pub(crate) fn delete_all(batch: &mut Batch, user: &UserId, device: &DeviceId) {
 }
 
 impl E2ee {
-    /// Stores one message of this type for each of the devices, which the caller has found to exist. False when `once`
-    /// says that it was done before. A repeated request that races the first one is stored once too.
+    /// Stores one message of this type for each of the devices, which the caller has found to exist, together with what
+    /// else is in `batch`. False when `once` says that it was done before: then nothing is stored. A repeated request that
+    /// races the first one is stored once too.
     pub async fn to_device_send(
         &self,
         sender: &UserId,
         event_type: &str,
         messages: &[ToDevice],
         once: Once<'_>,
+        others: Batch,
     ) -> Result<bool, E2eeError> {
         let (mut batch, inboxes) = self.sending(sender, event_type, messages)?;
+        batch.append(others);
         self.sweep(&mut batch);
         let (seen, remember, id) = once.query();
         let mut row = id.clone();

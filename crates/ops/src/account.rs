@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ruma::{DeviceId, UserId};
 use samtal_account::AccountError;
 use samtal_db::Batch;
+use samtal_e2ee::device_list::log_change;
 use serde_json::Value;
 
 use crate::Homeserver;
@@ -30,7 +31,8 @@ impl Homeserver {
         device: &DeviceId,
         display_name: Option<&str>,
     ) -> Result<(), AccountError> {
-        let batch = self.accounts.device_rename(user, device, display_name)?;
+        let mut batch = self.accounts.device_rename(user, device, display_name)?;
+        log_change(&mut batch, user, Some(device));
         match self.db.commit(batch).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_conflict() => Err(AccountError::NotFound("device")),
@@ -44,6 +46,7 @@ impl Homeserver {
         let devices: Vec<&DeviceId> = devices.iter().map(|device| &*device.device_id).collect();
         let mut batch = self.accounts.deactivation(user, erase).await?;
         self.devices_gone(&mut batch, user, &devices);
+        self.e2ee.user_delete(&mut batch, user);
         match self.db.commit(batch).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_conflict() => Err(AccountError::NotFound("user")),
@@ -66,5 +69,7 @@ impl Homeserver {
     }
 
     /// What other engines keep for devices that go.
-    fn devices_gone(&self, _batch: &mut Batch, _user: &UserId, _devices: &[&DeviceId]) {}
+    fn devices_gone(&self, batch: &mut Batch, user: &UserId, devices: &[&DeviceId]) {
+        self.e2ee.devices_delete(batch, user, devices.iter().copied());
+    }
 }

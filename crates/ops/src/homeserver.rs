@@ -25,6 +25,7 @@ const SCHEMAS: &[Schema] = &[
     samtal_room::SCHEMA,
     samtal_edu::SCHEMA,
     samtal_e2ee::SCHEMA,
+    samtal_sender::SCHEMA,
 ];
 
 /// One tenant. There is no other state: two tenants in one process know each other only through federation.
@@ -154,6 +155,7 @@ impl Homeserver {
             sync,
         });
         hs.follow();
+        hs.tasks.spawn("company", Arc::clone(&hs).follow_company());
         Ok(hs)
     }
 

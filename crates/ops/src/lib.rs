@@ -7,11 +7,13 @@ mod glob;
 mod homeserver;
 mod invite;
 mod join;
+pub mod keys;
 mod leave;
 mod member;
 mod room_alias;
 mod settings;
 mod summary;
+pub mod to_device;
 mod upgrade;
 
 pub use create_room::{CreateRoom, InitialState};

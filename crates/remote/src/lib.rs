@@ -14,7 +14,7 @@ mod resolve;
 mod schema;
 pub mod well_known;
 
-pub use client::{Options, Remote, RemoteError, Urgency};
+pub use client::{Options, Remote, RemoteError, Urgency, into_http};
 pub use destination::{Destinations, Failing};
 pub use internet::{Internet, SetupError};
 pub use network::{Limits, LocalFirst, LocalHandler, Network, NetworkError};

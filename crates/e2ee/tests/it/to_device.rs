@@ -1,6 +1,7 @@
 //! Messages to devices.
 
 use ruma::UserId;
+use samtal_db::Batch;
 use samtal_e2ee::{
     E2ee,
     to_device::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Once, ToDevice},
@@ -17,7 +18,7 @@ fn message(user: &UserId, device: &str, number: usize) -> ToDevice {
 async fn send(e2ee: &E2ee, to: &[ToDevice], id: &str) -> bool {
     let bob = user("bob");
     let once = Once::Transaction { user: &bob, device: "BOB", id };
-    e2ee.to_device_send(&bob, "m.room.encrypted", to, once).await.expect("send")
+    e2ee.to_device_send(&bob, "m.room.encrypted", to, once, Batch::new()).await.expect("send")
 }
 
 async fn numbers(e2ee: &E2ee, user: &UserId, device: &str, since: i64, limit: i64) -> (Vec<u64>, i64) {
@@ -73,7 +74,7 @@ async fn note_42_a_message_id_of_another_server_counts_once_and_only_for_that_se
         for (origin, fresh) in [("a.example", true), ("a.example", false), ("b.example", true)] {
             let once = Once::Message { origin, id: "1" };
             let to = [message(&alice, "PHONE", 1)];
-            assert_eq!(e2ee.to_device_send(&bob, "m.room.encrypted", &to, once).await.expect("send"), fresh);
+            assert_eq!(e2ee.to_device_send(&bob, "m.room.encrypted", &to, once, Batch::new()).await.expect("send"), fresh);
         }
     })
     .await;
@@ -134,7 +135,7 @@ async fn a_deleted_device_leaves_no_messages_behind() {
         let e2ee = E2ee::new(db.clone(), samtal_kit::Clock::manual(1));
         let alice = user("alice");
         send(&e2ee, &[message(&alice, "PHONE", 1)], "1").await;
-        let mut batch = samtal_db::Batch::new();
+        let mut batch = Batch::new();
         e2ee.devices_delete(&mut batch, &alice, ["PHONE".into()]);
         db.commit(batch).await.expect("commit");
         assert!(numbers(&e2ee, &alice, "PHONE", 0, 100).await.0.is_empty());
