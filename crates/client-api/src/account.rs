@@ -6,19 +6,28 @@ use http::Method;
 use ruma::{
     api::{
         auth_scheme::AccessToken,
-        client::account::{ThirdPartyIdRemovalStatus, change_password, deactivate, request_openid_token, whoami},
+        client::account::{request_openid_token, whoami},
     },
     authentication::TokenType,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Answer, ApiError, Args, Json, RawArgs, Routes, uia};
+use crate::{Answer, Args, Json, RawArgs, Routes, uia};
 
 pub(crate) fn routes() -> Routes {
     Routes::new()
         .route(who_am_i)
-        .route(set_password)
-        .route(end_account)
+        .raw::<AccessToken, _, _, _>(
+            Method::POST,
+            &["/_matrix/client/r0/account/password", "/_matrix/client/v3/account/password"],
+            set_password,
+        )
+        .raw::<AccessToken, _, _, _>(
+            Method::POST,
+            &["/_matrix/client/r0/account/deactivate", "/_matrix/client/v3/account/deactivate"],
+            end_account,
+        )
         .route(openid_token)
         .raw::<AccessToken, _, _, _>(
             Method::GET,
@@ -34,12 +43,24 @@ async fn who_am_i(args: Args<whoami::v3::Request>) -> Answer<whoami::v3::Respons
     Ok(response)
 }
 
+#[derive(Deserialize)]
+struct NewPassword {
+    new_password: String,
+    #[serde(default = "yes")]
+    logout_devices: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
 /// `POST /account/password`
-async fn set_password(args: Args<change_password::v3::Request>) -> Answer<change_password::v3::Response> {
-    let Args { body, who, hs, json, uri_path, .. } = args;
-    let who = who.ok_or_else(|| ApiError::missing_token("An access token is needed"))?;
+async fn set_password(args: RawArgs) -> Answer<Json<Value>> {
+    let json = args.json_bytes().await?;
+    let body: NewPassword = serde_json::from_slice(&json).map_err(|error| crate::args::json_error(&error))?;
+    let RawArgs { who, hs, parts, .. } = args;
     hs.accounts.check_password_strength(&body.new_password)?;
-    let proven = uia::confirm(&hs, &who, &uri_path, &json, b"").await?;
+    let proven = uia::confirm(&hs, &who, parts.uri.path(), &json, b"").await?;
     hs.accounts.set_password(&who.user_id, &body.new_password).await?;
     if body.logout_devices {
         let devices = hs.accounts.devices(&who.user_id).await?;
@@ -47,18 +68,25 @@ async fn set_password(args: Args<change_password::v3::Request>) -> Answer<change
         hs.delete_devices(&who.user_id, others).await?;
     }
     proven.finish(&hs).await?;
-    Ok(change_password::v3::Response::new())
+    Ok(Json(json!({})))
+}
+
+#[derive(Deserialize)]
+struct Deactivation {
+    #[serde(default)]
+    erase: bool,
 }
 
 /// `POST /account/deactivate`
-async fn end_account(args: Args<deactivate::v3::Request>) -> Answer<deactivate::v3::Response> {
-    let Args { body, who, hs, json, uri_path, .. } = args;
-    let who = who.ok_or_else(|| ApiError::missing_token("An access token is needed"))?;
-    let proven = uia::confirm(&hs, &who, &uri_path, &json, b"").await?;
+async fn end_account(args: RawArgs) -> Answer<Json<Value>> {
+    let json = args.json_bytes().await?;
+    let body: Deactivation = serde_json::from_slice(&json).map_err(|error| crate::args::json_error(&error))?;
+    let RawArgs { who, hs, parts, .. } = args;
+    let proven = uia::confirm(&hs, &who, parts.uri.path(), &json, b"").await?;
     hs.deactivate(&who.user_id, body.erase).await?;
     proven.finish(&hs).await?;
     // No identity server is known here, so there is nothing to unbind.
-    Ok(deactivate::v3::Response::new(ThirdPartyIdRemovalStatus::Success))
+    Ok(Json(json!({ "id_server_unbind_result": "success" })))
 }
 
 /// `GET /account/3pid`

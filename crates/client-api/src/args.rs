@@ -1,6 +1,6 @@
 //! What a handler gets: the parsed request, who sent it, and the tenant it is for.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::{
     body::Body,
@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use ruma::api::{IncomingRequest, auth_scheme::AccessToken, error::DeserializationError};
 use samtal_account::Client;
 use samtal_ops::Homeserver;
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
+};
 
 use crate::{
     ApiError,
@@ -161,14 +164,65 @@ fn json_object(bytes: Bytes) -> Result<Bytes, ApiError> {
     if std::str::from_utf8(&bytes).is_err() {
         return Err(ApiError::not_json("The body is not UTF-8"));
     }
-    // `IgnoredAny` does not look into escapes, so unpaired surrogates are found by the second parser.
-    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+    if let Err(error) = serde_json::from_slice::<WellFormed>(&bytes) {
         return Err(ApiError::not_json(format!("The body is not JSON: {error}")));
     }
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(ApiError::bad_json("The body is not a JSON object"));
     }
     Ok(bytes)
+}
+
+/// Any JSON value, looked at wholly and kept nowhere. `IgnoredAny` and `RawValue` would let pass any depth and unpaired
+/// surrogates, which whoever reads the value later stumbles over.
+struct WellFormed;
+
+impl<'de> Deserialize<'de> for WellFormed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for WellFormed {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        while entries.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 pub(crate) fn json_error(error: &serde_json::Error) -> ApiError {

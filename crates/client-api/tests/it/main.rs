@@ -1,0 +1,16 @@
+//! The Client-Server API through its router, on both database engines.
+
+#![expect(unreachable_pub, reason = "nothing outside sees a test binary")]
+
+mod harness;
+
+mod account;
+mod account_data;
+mod bad_input;
+mod device;
+mod login;
+mod profile;
+mod push_rules;
+mod register;
+mod routes;
+mod sync;
