@@ -15,16 +15,20 @@ mod routes;
 mod account;
 mod account_data;
 mod admin;
+mod dehydrated_device;
 mod device;
 mod discovery;
 mod filter;
+mod key_backup;
+mod keys;
 mod login;
+mod presence;
 mod profile;
 mod push_rules;
-mod register;
-mod presence;
 mod receipts;
+mod register;
 mod sync;
+mod to_device;
 mod uia;
 
 pub use args::{Args, BODY_BYTES_MAX, RawArgs};
@@ -48,6 +52,10 @@ pub fn routes() -> Routes {
         .merge(presence::routes())
         .merge(receipts::routes())
         .merge(sync::routes())
+        .merge(keys::routes())
+        .merge(to_device::routes())
+        .merge(key_backup::routes())
+        .merge(dehydrated_device::routes())
         .merge(admin::routes())
 }
 
