@@ -10,6 +10,7 @@ use samtal_e2ee::{
     one_time_key::{Claim, KeyUpload},
     signature::{SignatureFailure, SignatureUpload},
 };
+use samtal_model::SyncToken;
 use samtal_ops::keys::{Failures, KeysError};
 use serde::{
     Deserialize, Deserializer,
@@ -55,6 +56,11 @@ pub(crate) fn routes() -> Routes {
             Method::POST,
             &["/_matrix/client/v3/keys/signatures/upload", "/_matrix/client/unstable/keys/signatures/upload"],
             signatures,
+        )
+        .raw::<AccessToken, _, _, _>(
+            Method::GET,
+            &["/_matrix/client/v3/keys/changes", "/_matrix/client/r0/keys/changes", "/_matrix/client/unstable/keys/changes"],
+            changes,
         )
 }
 
@@ -175,6 +181,20 @@ fn shown(failures: Failures) -> BTreeMap<String, Value> {
         (server.to_string(), json!({ "status": 503, "errcode": "M_UNKNOWN", "error": message, "message": message }))
     };
     failures.into_iter().map(shown).collect()
+}
+
+#[derive(Deserialize)]
+struct Changes {
+    from: String,
+}
+
+/// `GET /keys/changes`: up to now, which `to` can only hint at.
+async fn changes(args: RawArgs) -> Answer<Json<Value>> {
+    let query: Changes = args.query()?;
+    let from: SyncToken =
+        query.from.parse().map_err(|_| ApiError::invalid_param("from is not a token of this server"))?;
+    let lists = args.hs.sync.device_changes(&args.who.user_id, from.position.0).await?;
+    Ok(Json(json!({ "changed": lists.changed, "left": lists.left })))
 }
 
 #[derive(Deserialize)]

@@ -86,6 +86,10 @@ const NEIGHBORS: Sql = sql!(
     "SELECT DISTINCT b.user_id FROM membership a JOIN membership b ON b.room = a.room AND b.membership = 'join'
      WHERE a.user_id = $1 AND a.membership = 'join'"
 );
+const NEIGHBORS_SINCE: Sql = sql!(
+    "SELECT DISTINCT b.user_id, b.membership FROM membership a JOIN membership b ON b.room = a.room AND b.position > $1
+     WHERE a.user_id = $2 AND a.membership = 'join'"
+);
 const SHARING_WITH: Sql = sql!(
     "SELECT DISTINCT b.user_id FROM membership a JOIN membership b ON b.room = a.room AND b.membership = 'join'
      WHERE a.user_id = $1 AND a.membership = 'join' AND b.user_id IN list($2)"
@@ -216,6 +220,16 @@ impl Graph {
     pub async fn users_sharing_rooms(&self, user: &UserId) -> Result<Vec<OwnedUserId>, RoomError> {
         let rows = self.db().scan(&NEIGHBORS, params![user.as_str()]).await?;
         users(&rows)
+    }
+
+    /// Whoever's membership changed after `since` in a room that the user is joined to, and what it is now.
+    pub async fn company_changed(
+        &self,
+        user: &UserId,
+        since: StreamPosition,
+    ) -> Result<Vec<(OwnedUserId, MembershipState)>, RoomError> {
+        let rows = self.db().scan(&NEIGHBORS_SINCE, params![since.0, user.as_str()]).await?;
+        rows.iter().map(|row| Ok((row.text(0)?.try_into().map_err(damaged)?, row.text(1)?.into()))).collect()
     }
 
     /// Which of `others` are joined to a room that the user is joined to.

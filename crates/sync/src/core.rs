@@ -234,6 +234,30 @@ pub(crate) struct Company {
 }
 
 impl Sync {
+    /// Whose devices the user must look at after `since` (`GET /keys/changes`).
+    pub async fn device_changes(&self, user_id: &UserId, since: i64) -> Result<DeviceLists, SyncError> {
+        let until = self.now().await;
+        let graph = &self.store().graph;
+        let mut company = Company::default();
+        for room in graph.memberships_changed(user_id, StreamPosition(since), StreamPosition(until)).await? {
+            match room.membership {
+                MembershipState::Join if !self.was_joined(user_id, &room.room_id, since).await? => {
+                    company.new_rooms.push(room.room_id);
+                }
+                MembershipState::Leave | MembershipState::Ban => company.left_rooms.push((room.room_id, room.position)),
+                _ => {}
+            }
+        }
+        for (other, membership) in graph.company_changed(user_id, StreamPosition(since)).await? {
+            match membership {
+                MembershipState::Join => company.joined.insert(other),
+                MembershipState::Leave | MembershipState::Ban => company.left.insert(other),
+                _ => false,
+            };
+        }
+        self.device_lists(user_id, since, until, company).await
+    }
+
     /// Whose devices the user must look at after `since`, when `company` came and went.
     pub(crate) async fn device_lists(
         &self,
