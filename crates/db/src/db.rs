@@ -23,6 +23,9 @@ pub enum Options {
         /// Path of the file.
         path: PathBuf,
     },
+    /// A SQLite database in memory, run on the calling thread: for the simulator, where one seed is one history. Its
+    /// snapshots are consistent as long as their holder does not wait in between.
+    Memory,
     /// A schema in a PostgreSQL database; it is created when it is not there.
     Postgres {
         /// `postgres://user:password@host/database`, or a key-value connection string.
@@ -90,6 +93,7 @@ impl Db {
         let schemas: Vec<Schema> = std::iter::once(schema::OWN).chain(schemas.iter().copied()).collect();
         let engine = match options {
             Options::Sqlite { path } => Engine::Sqlite(Sqlite::open(path, &schemas, announcer.clone())?),
+            Options::Memory => Engine::Sqlite(Sqlite::open_in_memory(&schemas, announcer.clone())?),
             Options::Postgres { url, schema, connections_max } => {
                 Engine::Postgres(Postgres::open(url, schema, *connections_max, &schemas, announcer.clone()).await?)
             }
@@ -126,6 +130,11 @@ impl Db {
     pub async fn scan(&self, sql: &'static Sql, params: Vec<Value>) -> Result<Vec<Row>, DbError> {
         if let Engine::Postgres(engine) = &self.0.engine {
             return engine.query(sql, &params).await;
+        }
+        if let Engine::Sqlite(engine) = &self.0.engine
+            && engine.is_inline()
+        {
+            return engine.query(sql, &params);
         }
         let db = self.clone();
         tokio::task::spawn_blocking(move || match &db.0.engine {

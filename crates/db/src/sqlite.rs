@@ -30,6 +30,8 @@ pub(crate) struct Sqlite {
     readers: Arc<Mutex<Vec<Connection>>>,
     writer: Mutex<Option<mpsc::Sender<Waiting>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// In place of the thread: the caller's own, so that one seed is one history. Reads go through it too.
+    inline: Option<Arc<Mutex<Writer>>>,
 }
 
 struct Waiting {
@@ -59,10 +61,29 @@ impl Sqlite {
             readers: Arc::default(),
             writer: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
+            inline: None,
+        })
+    }
+
+    /// A database without files and threads, gone with the last handle.
+    pub(crate) fn open_in_memory(schemas: &[Schema], announcer: Announcer) -> Result<Self, DbError> {
+        let mut connection = connect(Path::new(":memory:"), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        migrate(&mut connection, schemas)?;
+        Ok(Self {
+            path: PathBuf::new(),
+            readers: Arc::default(),
+            writer: Mutex::default(),
+            thread: Mutex::default(),
+            inline: Some(Arc::new(Mutex::new(Writer { connection, head: 0, announcer }))),
         })
     }
 
     pub(crate) async fn commit(&self, batch: Batch) -> Result<Committed, DbError> {
+        if let Some(inline) = &self.inline {
+            let (answer, mut answered) = oneshot::channel();
+            inline.lock().commit(vec![Waiting { batch, answer }]);
+            return answered.try_recv().map_err(|_| DbError::Closed)?;
+        }
         let writer = self.writer.lock().clone().ok_or(DbError::Closed)?;
         let (answer, answered) = oneshot::channel();
         writer.send(Waiting { batch, answer }).await.map_err(|_| DbError::Closed)?;
@@ -70,6 +91,9 @@ impl Sqlite {
     }
 
     pub(crate) fn query(&self, sql: &Sql, params: &[Value]) -> Result<Vec<Row>, DbError> {
+        if let Some(inline) = &self.inline {
+            return rows(&inline.lock().connection, sql, params);
+        }
         let reader = self.reader()?;
         let answer = rows(&reader, sql, params);
         keep(&self.readers, reader);
@@ -77,11 +101,14 @@ impl Sqlite {
     }
 
     pub(crate) fn snapshot(&self) -> Result<View, DbError> {
+        if let Some(inline) = &self.inline {
+            return Ok(View::Inline(Arc::clone(inline)));
+        }
         let reader = self.reader()?;
         reader.execute_batch("BEGIN")?;
         // A deferred transaction begins with its first read.
         rows(&reader, &schema::HEAD, &[])?;
-        Ok(View { reader: Mutex::new(Some(reader)), readers: Arc::clone(&self.readers) })
+        Ok(View::Reader(Reader { connection: Mutex::new(Some(reader)), readers: Arc::clone(&self.readers) }))
     }
 
     pub(crate) fn backup(&self, to: &Path) -> Result<(), DbError> {
@@ -99,6 +126,11 @@ impl Sqlite {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
         self.readers.lock().clear();
+    }
+
+    /// Whether it runs on the calling thread.
+    pub(crate) fn is_inline(&self) -> bool {
+        self.inline.is_some()
     }
 
     fn reader(&self) -> Result<Connection, DbError> {
@@ -144,31 +176,44 @@ fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result<(), DbErro
     Ok(transaction.commit()?)
 }
 
+/// A consistent view.
+pub(crate) enum View {
+    /// A reader in a transaction.
+    Reader(Reader),
+    /// The one connection of a database in memory: consistent as long as its caller does not wait in between.
+    Inline(Arc<Mutex<Writer>>),
+}
+
 /// A reader's open transaction.
-pub(crate) struct View {
-    reader: Mutex<Option<Connection>>,
+pub(crate) struct Reader {
+    connection: Mutex<Option<Connection>>,
     readers: Arc<Mutex<Vec<Connection>>>,
 }
 
 impl View {
     pub(crate) fn query(&self, sql: &Sql, params: &[Value]) -> Result<Vec<Row>, DbError> {
-        let reader = self.reader.lock();
-        rows(reader.as_ref().ok_or(DbError::Closed)?, sql, params)
+        match self {
+            Self::Reader(reader) => {
+                let connection = reader.connection.lock();
+                rows(connection.as_ref().ok_or(DbError::Closed)?, sql, params)
+            }
+            Self::Inline(writer) => rows(&writer.lock().connection, sql, params),
+        }
     }
 }
 
-impl Drop for View {
+impl Drop for Reader {
     fn drop(&mut self) {
-        if let Some(reader) = self.reader.lock().take()
-            && reader.execute_batch("ROLLBACK").is_ok()
+        if let Some(connection) = self.connection.lock().take()
+            && connection.execute_batch("ROLLBACK").is_ok()
         {
-            keep(&self.readers, reader);
+            keep(&self.readers, connection);
         }
     }
 }
 
 /// Owns the only connection that writes.
-struct Writer {
+pub(crate) struct Writer {
     connection: Connection,
     head: i64,
     announcer: Announcer,

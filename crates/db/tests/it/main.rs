@@ -229,3 +229,14 @@ async fn two_nodes_of_one_tenant_read_one_log_without_gaps() {
     assert!(held.is_some() && two.lease("work").await.unwrap().is_none());
     samtal_db::testing::drop_schema(&options).await;
 }
+
+#[tokio::test]
+async fn a_database_in_memory_runs_on_the_calling_thread() {
+    let db = open(&samtal_db::Options::Memory, &[SCHEMA]).await;
+    let mut changes = db.changes(0);
+    let done = db.commit(note(1, "one")).await.unwrap();
+    assert!(db.commit(note(1, "one")).await.unwrap_err().is_conflict());
+    assert_eq!(changes.next().await.unwrap().last().unwrap().position, done.last_position);
+    assert_eq!(db.scan(&COUNT, vec![]).await.unwrap()[0].int(0).unwrap(), 1);
+    assert_eq!(db.snapshot().await.unwrap().query(&COUNT, vec![]).await.unwrap()[0].int(0).unwrap(), 1);
+}
