@@ -1,12 +1,11 @@
 //! What happens to accounts and concerns several engines.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ruma::{DeviceId, UserId};
 use samtal_account::AccountError;
 use samtal_db::Batch;
 use samtal_e2ee::device_list::log_change;
-use serde_json::Value;
 
 use crate::Homeserver;
 
@@ -41,31 +40,20 @@ impl Homeserver {
     }
 
     /// Ends an account for good. With `erase`, what the user wrote is hidden from those who come later.
-    pub async fn deactivate(&self, user: &UserId, erase: bool) -> Result<(), AccountError> {
+    pub async fn deactivate(self: &Arc<Self>, user: &UserId, erase: bool) -> Result<(), AccountError> {
         let devices = self.accounts.devices(user).await?;
         let devices: Vec<&DeviceId> = devices.iter().map(|device| &*device.device_id).collect();
         let mut batch = self.accounts.deactivation(user, erase).await?;
         self.devices_gone(&mut batch, user, &devices);
         self.e2ee.user_delete(&mut batch, user);
         match self.db.commit(batch).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_conflict() => Err(AccountError::NotFound("user")),
-            Err(error) => Err(error.into()),
+            Ok(_) => {}
+            Err(error) if error.is_conflict() => return Err(AccountError::NotFound("user")),
+            Err(error) => return Err(error.into()),
         }
-    }
-
-    /// Sets a field of a user's profile, or removes it when there is no value, and tells the rooms of a new name or picture.
-    pub async fn update_profile(&self, user: &UserId, field: &str, value: Option<&Value>) -> Result<(), AccountError> {
-        self.accounts.set_profile_field(user, field, value).await?;
+        // The account is gone already; its rooms follow, however long that takes.
+        self.tasks.spawn("leave_everything", Arc::clone(self).leave_everything(user.to_owned()));
         Ok(())
-    }
-
-    /// The profile of a user of ours; nothing when there is no such user.
-    pub async fn profile(&self, user: &UserId) -> Result<Option<BTreeMap<String, Value>>, AccountError> {
-        match self.accounts.user(user).await? {
-            Some(known) if !known.deactivated => self.accounts.profile(user).await.map(Some),
-            _ => Ok(None),
-        }
     }
 
     /// What other engines keep for devices that go.

@@ -10,6 +10,7 @@ mod join;
 pub mod keys;
 mod leave;
 mod member;
+mod profile;
 mod room_alias;
 mod settings;
 mod summary;
