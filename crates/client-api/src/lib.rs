@@ -29,6 +29,7 @@ mod receipts;
 mod register;
 mod sync;
 mod to_device;
+mod room;
 mod uia;
 
 pub use args::{Args, BODY_BYTES_MAX, RawArgs};
@@ -57,6 +58,7 @@ pub fn routes() -> Routes {
         .merge(key_backup::routes())
         .merge(dehydrated_device::routes())
         .merge(admin::routes())
+        .merge(room::routes())
 }
 
 /// The router of all endpoints. The tenant is expected as an `Arc<Homeserver>` among the request's extensions, the other

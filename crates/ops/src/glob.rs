@@ -1,7 +1,7 @@
 //! Patterns with `*` and `?`.
 
 /// Whether `text` is as `pattern`, in which `*` stands for any text and `?` for one character. Case counts.
-pub fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
     // Where the last `*` stood, and how much text it has taken so far.

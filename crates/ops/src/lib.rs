@@ -4,6 +4,7 @@ mod account;
 mod create_room;
 mod error;
 mod glob;
+mod hierarchy;
 mod homeserver;
 mod invite;
 mod join;

@@ -1,7 +1,7 @@
 //! Who somebody is in a room: contents of member events, and what power they have.
 
 use ruma::{
-    OwnedUserId, RoomId, UserId,
+    OwnedEventId, OwnedUserId, RoomId, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
 use samtal_event::Draft;
@@ -94,6 +94,35 @@ impl Homeserver {
     pub(crate) fn member_draft(sender: &UserId, target: &UserId, content: &Content) -> Result<LocalDraft, OpError> {
         let draft = Draft::state_of(&StateEventType::RoomMember, target.as_str(), content)?;
         Ok(LocalDraft::new(sender, draft))
+    }
+
+    /// Sets a member event whose content somebody has written themselves (`PUT /state`). What it means is done, whichever
+    /// way that goes: joins and invites may concern other servers.
+    pub async fn set_member(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        room_id: &RoomId,
+        mut content: Content,
+    ) -> Result<OwnedEventId, OpError> {
+        let membership = content.get("membership").and_then(Value::as_str).map(MembershipState::from);
+        let membership = membership.ok_or_else(|| OpError::BadContent("membership is missing".into()))?;
+        let is_self = sender == target;
+        let before = self.membership(target, room_id).await?;
+        match membership {
+            MembershipState::Join if is_self && before != MembershipState::Join => {
+                self.join(sender, room_id, &[], content).await?;
+            }
+            MembershipState::Knock if is_self => self.knock(sender, room_id, &[], content).await?,
+            MembershipState::Leave if is_self => self.leave(sender, room_id, content).await?,
+            MembershipState::Invite => self.invite(sender, target, room_id, content).await?,
+            _ => {
+                self.complete_member(target, &mut content).await?;
+                return Ok(self.rooms.send_one(room_id, Self::member_draft(sender, target, &content)?).await?);
+            }
+        }
+        let event = self.rooms.current_state(room_id, "m.room.member", target.as_str()).await?;
+        Ok(event.ok_or(samtal_room::RoomError::UnknownEvent)?.pdu.event_id().to_owned())
     }
 
     /// A user's member event as it is now, with its content.

@@ -80,7 +80,8 @@ impl Homeserver {
         self.drop_canonical_alias(user, alias, &found.room_id).await
     }
 
-    async fn may_set_canonical_alias(&self, user: &UserId, room_id: &RoomId) -> Result<bool, OpError> {
+    /// Whether the user may name the room, and with that list it.
+    pub async fn may_set_canonical_alias(&self, user: &UserId, room_id: &RoomId) -> Result<bool, OpError> {
         let Some(room) = self.resident_room(room_id).await? else { return Ok(false) };
         if !self.rooms.store().graph.is_joined(user, room_id).await? {
             return Ok(false);

@@ -1,7 +1,7 @@
 //! Rooms from outside: summaries, the directory, and who may look.
 
 use ruma::{
-    RoomId, ServerName, UInt, UserId,
+    OwnedServerName, RoomId, ServerName, UInt, UserId,
     api::client::directory::get_public_rooms::v3::Response as PublicRooms,
     directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit, RoomTypeFilter},
     events::room::member::MembershipState,
@@ -42,6 +42,31 @@ impl Homeserver {
         summary.encryption = field(state("m.room.encryption").await?.as_ref(), "algorithm");
         summary.room_version = Some(room.version.clone());
         Ok(summary)
+    }
+
+    /// The summary of a room, if the user (or anybody) may see it; of rooms that are not known here, what others say.
+    pub async fn preview(
+        &self,
+        user: Option<&UserId>,
+        room_id: &RoomId,
+        _via: &[OwnedServerName],
+    ) -> Result<Option<RoomSummary>, OpError> {
+        // REMOTE: ask the servers in `via`
+        let Some(room) = self.resident_room(room_id).await? else { return Ok(None) };
+        let summary = self.room_summary(&room).await?;
+        Ok(self.may_preview(user, &room, &summary).await?.then_some(summary))
+    }
+
+    /// A page of another server's room directory.
+    pub async fn public_rooms_of(
+        &self,
+        server: &ServerName,
+        _filter: &Filter,
+        _limit: Option<UInt>,
+        _since: Option<&str>,
+    ) -> Result<PublicRooms, OpError> {
+        // REMOTE: self.public_rooms_remote(server, filter, limit, since).await
+        Err(OpError::NotFound(format!("{server} cannot be asked")))
     }
 
     /// Whether a user of ours may see a room's summary: members, the invited, those who may join or knock, and anybody

@@ -27,6 +27,7 @@ mod create;
 mod visibility;
 mod bundle;
 mod reading;
+mod timestamp;
 mod serving;
 
 pub use alias::Alias;

@@ -70,7 +70,8 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
-    fn of_room(definition: &RoomEventFilter) -> Self {
+    /// What a client wants to see of a room.
+    pub fn of_room(definition: &RoomEventFilter) -> Self {
         Self {
             types: definition.types.as_deref().map(Names::new),
             not_types: Names::new(&definition.not_types),

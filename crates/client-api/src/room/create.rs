@@ -1,0 +1,61 @@
+//! Making rooms.
+
+use ruma::{
+    api::client::room::{Visibility, create_room::v3},
+    serde::Raw,
+};
+use samtal_ops::{Content, CreateRoom, InitialState};
+use serde::Deserialize;
+
+use crate::{Answer, ApiError, Args, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::new().route(create)
+}
+
+#[derive(Deserialize)]
+struct Initial {
+    #[serde(rename = "type")]
+    event_type: String,
+    #[serde(default)]
+    state_key: String,
+    content: Content,
+}
+
+/// `POST /createRoom`
+async fn create(args: Args<v3::Request>) -> Answer<v3::Response> {
+    let body = args.body;
+    if !body.invite_3pid.is_empty() {
+        return Err(ApiError::new(
+            http::StatusCode::FORBIDDEN,
+            "M_THREEPID_DENIED",
+            "This server invites nobody by address: it knows no identity server",
+        ));
+    }
+    let mut wish = CreateRoom::new(args.who.user_id.clone());
+    wish.version = body.room_version;
+    wish.preset = body.preset;
+    wish.published = body.visibility == Visibility::Public;
+    wish.alias_localpart = body.room_alias_name;
+    wish.name = body.name.filter(|name| !name.is_empty());
+    wish.topic = body.topic.filter(|topic| !topic.is_empty());
+    wish.invite = body.invite;
+    wish.is_direct = body.is_direct;
+    wish.creation_content = object(body.creation_content.as_ref())?;
+    wish.power_levels = object(body.power_level_content_override.as_ref())?;
+    wish.service = super::service(&args.who).map(ToOwned::to_owned);
+    for asked in &body.initial_state {
+        let Initial { event_type, state_key, content } =
+            serde_json::from_str(asked.json().get()).map_err(|error| ApiError::bad_json(error.to_string()))?;
+        wish.initial_state.push(InitialState { event_type, state_key, content });
+    }
+    Ok(v3::Response::new(args.hs.create_room(wish).await?))
+}
+
+/// An optional JSON object.
+fn object<T>(raw: Option<&Raw<T>>) -> Result<Content, ApiError> {
+    match raw {
+        None => Ok(Content::new()),
+        Some(raw) => serde_json::from_str(raw.json().get()).map_err(|error| ApiError::bad_json(error.to_string())),
+    }
+}

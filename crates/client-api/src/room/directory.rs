@@ -1,0 +1,113 @@
+//! The public list of rooms.
+
+use http::Method;
+use ruma::{
+    OwnedServerName, RoomId,
+    api::{
+        auth_scheme::AppserviceToken,
+        client::{
+            appservice::set_room_visibility::v3 as set_of_network,
+            directory::{
+                get_public_rooms::v3 as list, get_public_rooms_filtered::v3 as search, get_room_visibility::v3 as get,
+                set_room_visibility::v3 as set,
+            },
+            room::Visibility,
+        },
+    },
+    directory::{Filter, RoomNetwork},
+};
+use samtal_ops::Homeserver;
+
+use crate::{Answer, ApiError, Args, Json, RawArgs, Routes, UserPrincipal};
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route(list_all)
+        .route(list_some)
+        .route(visibility)
+        .route(set_visibility)
+        .raw::<AppserviceToken, _, _, _>(
+            Method::DELETE,
+            &["/_matrix/client/v3/directory/list/appservice/{network_id}/{room_id}"],
+            hide_in_network,
+        )
+        .route(set_in_network)
+}
+
+/// `GET /publicRooms`
+async fn list_all(args: Args<list::Request>) -> Answer<list::Response> {
+    let body = args.body;
+    rooms(&args.hs, body.server, &Filter::new(), body.limit, body.since.as_deref()).await
+}
+
+/// `POST /publicRooms`
+async fn list_some(args: Args<search::Request>) -> Answer<list::Response> {
+    let body = args.body;
+    if matches!(body.room_network, RoomNetwork::ThirdParty(_)) {
+        return Ok(list::Response::new(Vec::new()));
+    }
+    rooms(&args.hs, body.server, &body.filter, body.limit, body.since.as_deref()).await
+}
+
+async fn rooms(
+    hs: &Homeserver,
+    server: Option<OwnedServerName>,
+    filter: &Filter,
+    limit: Option<ruma::UInt>,
+    since: Option<&str>,
+) -> Result<list::Response, ApiError> {
+    let limit = limit.filter(|limit| *limit > ruma::UInt::MIN);
+    match server {
+        Some(server) if server != hs.name => Ok(hs.public_rooms_of(&server, filter, limit, since).await?),
+        _ => Ok(hs.public_rooms(filter, limit, since).await?),
+    }
+}
+
+/// `GET /directory/list/room/{roomId}`
+async fn visibility(args: Args<get::Request>) -> Answer<get::Response> {
+    let room_id = &args.body.room_id;
+    if args.hs.rooms.store().graph.room(room_id).await?.is_none() {
+        return Err(ApiError::not_found("Room not found"));
+    }
+    let visibility = if args.hs.rooms.is_published(room_id).await? { Visibility::Public } else { Visibility::Private };
+    Ok(get::Response::new(visibility))
+}
+
+/// `PUT /directory/list/room/{roomId}`
+async fn set_visibility(args: Args<set::Request>) -> Answer<set::Response> {
+    let room_id = &args.body.room_id;
+    check(&args.hs, &args.who, room_id).await?;
+    args.hs.rooms.set_published(room_id, args.body.visibility == Visibility::Public).await?;
+    Ok(set::Response::new())
+}
+
+/// Whoever may name a room may list it.
+async fn check(hs: &Homeserver, who: &UserPrincipal, room_id: &RoomId) -> Result<(), ApiError> {
+    if hs.rooms.store().graph.room(room_id).await?.is_none() {
+        return Err(ApiError::not_found("Room not found"));
+    }
+    if who.is_admin || hs.may_set_canonical_alias(&who.user_id, room_id).await? {
+        Ok(())
+    } else {
+        Err(ApiError::forbidden("Your power level in the room does not let you list it"))
+    }
+}
+
+/// `PUT /directory/list/appservice/{networkId}/{roomId}`
+async fn set_in_network(args: Args<set_of_network::Request>) -> Answer<set_of_network::Response> {
+    set_listed(&args.hs, &args.body.room_id, args.body.visibility == Visibility::Public).await?;
+    Ok(set_of_network::Response::new())
+}
+
+/// `DELETE /directory/list/appservice/{networkId}/{roomId}`
+async fn hide_in_network(args: RawArgs<AppserviceToken>) -> Answer<Json<serde_json::Value>> {
+    set_listed(&args.hs, &args.path::<ruma::OwnedRoomId>(1)?, false).await?;
+    Ok(Json(serde_json::json!({})))
+}
+
+async fn set_listed(hs: &Homeserver, room_id: &RoomId, listed: bool) -> Result<(), ApiError> {
+    if hs.rooms.store().graph.room(room_id).await?.is_none() {
+        return Err(ApiError::not_found("Room not found"));
+    }
+    Ok(hs.rooms.set_published(room_id, listed).await?)
+}

@@ -1,0 +1,122 @@
+//! Being in rooms: join, leave, invite, kick, ban, unban, knock, forget.
+
+use ruma::{
+    OwnedUserId, UserId,
+    api::client::{
+        knock::knock_room,
+        membership::{
+            ban_user, forget_room, invite_user, invite_user::v3::InvitationRecipient, join_room_by_id,
+            join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
+        },
+    },
+    events::room::member::MembershipState,
+};
+use samtal_ops::{Content, Homeserver};
+
+use crate::{Answer, ApiError, Args, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .route(join)
+        .route(join_by_alias)
+        .route(knock)
+        .route(leave)
+        .route(invite)
+        .route(kick)
+        .route(ban)
+        .route(unban)
+        .route(forget)
+        .route(joined)
+}
+
+/// What the request says beyond who and where.
+fn reason(reason: Option<String>) -> Content {
+    reason.into_iter().map(|reason| ("reason".to_owned(), reason.into())).collect()
+}
+
+/// `POST /rooms/{roomId}/join`
+async fn join(args: Args<join_room_by_id::v3::Request>) -> Answer<join_room_by_id::v3::Response> {
+    super::limit(&args.hs, &args.who, "joins", |rates| rates.joins)?;
+    let room_id = args.body.room_id;
+    args.hs.join(&args.who.user_id, &room_id, &[], reason(args.body.reason)).await?;
+    Ok(join_room_by_id::v3::Response::new(room_id))
+}
+
+/// `POST /join/{roomIdOrAlias}`
+async fn join_by_alias(
+    args: Args<join_room_by_id_or_alias::v3::Request>,
+) -> Answer<join_room_by_id_or_alias::v3::Response> {
+    super::limit(&args.hs, &args.who, "joins", |rates| rates.joins)?;
+    let (room_id, via) = super::resolve(&args.hs, &args.body.room_id_or_alias, args.body.via).await?;
+    args.hs.join(&args.who.user_id, &room_id, &via, reason(args.body.reason)).await?;
+    Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
+}
+
+/// `POST /knock/{roomIdOrAlias}`
+async fn knock(args: Args<knock_room::v3::Request>) -> Answer<knock_room::v3::Response> {
+    super::limit(&args.hs, &args.who, "joins", |rates| rates.joins)?;
+    let (room_id, via) = super::resolve(&args.hs, &args.body.room_id_or_alias, args.body.via).await?;
+    args.hs.knock(&args.who.user_id, &room_id, &via, reason(args.body.reason)).await?;
+    Ok(knock_room::v3::Response::new(room_id))
+}
+
+/// `POST /rooms/{roomId}/leave`
+async fn leave(args: Args<leave_room::v3::Request>) -> Answer<leave_room::v3::Response> {
+    args.hs.leave(&args.who.user_id, &args.body.room_id, reason(args.body.reason)).await?;
+    Ok(leave_room::v3::Response::new())
+}
+
+/// `POST /rooms/{roomId}/invite`
+async fn invite(args: Args<invite_user::v3::Request>) -> Answer<invite_user::v3::Response> {
+    super::limit(&args.hs, &args.who, "invites", |rates| rates.invites)?;
+    let InvitationRecipient::UserId(invited) = args.body.recipient else {
+        return Err(ApiError::new(
+            http::StatusCode::FORBIDDEN,
+            "M_THREEPID_DENIED",
+            "This server invites nobody by address: it knows no identity server",
+        ));
+    };
+    check_id(&args.hs, &invited.user_id)?;
+    args.hs.invite(&args.who.user_id, &invited.user_id, &args.body.room_id, reason(invited.reason)).await?;
+    Ok(invite_user::v3::Response::new())
+}
+
+/// Refuses ids that no server makes any more, for users of ours.
+fn check_id(hs: &Homeserver, user: &UserId) -> Result<(), ApiError> {
+    if hs.is_local(user) && user.validate_historical().is_err() {
+        return Err(ApiError::invalid_param("There is no such user"));
+    }
+    Ok(())
+}
+
+/// `POST /rooms/{roomId}/kick`
+async fn kick(args: Args<kick_user::v3::Request>) -> Answer<kick_user::v3::Response> {
+    let target: OwnedUserId = args.body.user_id;
+    args.hs.kick(&args.who.user_id, &target, &args.body.room_id, reason(args.body.reason)).await?;
+    Ok(kick_user::v3::Response::new())
+}
+
+/// `POST /rooms/{roomId}/ban`
+async fn ban(args: Args<ban_user::v3::Request>) -> Answer<ban_user::v3::Response> {
+    args.hs.ban(&args.who.user_id, &args.body.user_id, &args.body.room_id, reason(args.body.reason)).await?;
+    Ok(ban_user::v3::Response::new())
+}
+
+/// `POST /rooms/{roomId}/unban`
+async fn unban(args: Args<unban_user::v3::Request>) -> Answer<unban_user::v3::Response> {
+    args.hs.unban(&args.who.user_id, &args.body.user_id, &args.body.room_id, reason(args.body.reason)).await?;
+    Ok(unban_user::v3::Response::new())
+}
+
+/// `POST /rooms/{roomId}/forget`
+async fn forget(args: Args<forget_room::v3::Request>) -> Answer<forget_room::v3::Response> {
+    args.hs.rooms.forget(&args.who.user_id, &args.body.room_id).await?;
+    Ok(forget_room::v3::Response::new())
+}
+
+/// `GET /joined_rooms`
+async fn joined(args: Args<joined_rooms::v3::Request>) -> Answer<joined_rooms::v3::Response> {
+    let memberships = args.hs.rooms.store().graph.memberships(&args.who.user_id).await?;
+    let joined = memberships.into_iter().filter(|found| found.membership == MembershipState::Join);
+    Ok(joined_rooms::v3::Response::new(joined.map(|found| found.room_id).collect()))
+}

@@ -1,0 +1,107 @@
+//! Everything about rooms. Each file holds the endpoints of one noun.
+
+mod alias;
+mod create;
+mod directory;
+mod error;
+mod hierarchy;
+mod initial_sync;
+mod members;
+mod membership;
+mod mutual;
+mod redact;
+mod relations;
+mod report;
+mod send;
+mod state;
+mod summary;
+mod timeline;
+mod upgrade;
+
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, serde::Raw};
+use samtal_account::Rates;
+use samtal_kit::Rate;
+use samtal_model::{StreamPosition, SyncToken};
+use samtal_ops::Homeserver;
+use samtal_room::Form;
+use serde_json::value::RawValue;
+
+use crate::{ApiError, Routes, UserPrincipal};
+
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .merge(create::routes())
+        .merge(membership::routes())
+        .merge(send::routes())
+        .merge(redact::routes())
+        .merge(state::routes())
+        .merge(members::routes())
+        .merge(timeline::routes())
+        .merge(relations::routes())
+        .merge(alias::routes())
+        .merge(directory::routes())
+        .merge(upgrade::routes())
+        .merge(summary::routes())
+        .merge(hierarchy::routes())
+        .merge(mutual::routes())
+        .merge(initial_sync::routes())
+        .merge(report::routes())
+}
+
+/// The place in history that a client's token stands for.
+fn position(token: &str) -> Result<StreamPosition, ApiError> {
+    let token: SyncToken = token.parse().map_err(|_| ApiError::invalid_param("The token is not one of this server"))?;
+    Ok(token.position)
+}
+
+/// The token for a place in history.
+fn token(position: StreamPosition) -> String {
+    SyncToken::at(position).to_string()
+}
+
+/// How events are written for this reader.
+fn form(who: &UserPrincipal) -> Form<'_> {
+    Form { device_id: who.device_id.as_deref().map(|device| device.as_str()), with_room_id: true, with_bundles: true }
+}
+
+/// The device's name in transactions; application services may have none.
+fn device(who: &UserPrincipal) -> &str {
+    who.device_id.as_deref().map_or("", |device| device.as_str())
+}
+
+/// The application service that asks, by its id.
+fn service(who: &UserPrincipal) -> Option<&str> {
+    who.service.as_ref().map(|service| service.id.as_str())
+}
+
+/// Events under ruma's name for their type.
+fn raws<T>(events: Vec<Box<RawValue>>) -> Vec<Raw<T>> {
+    events.into_iter().map(Raw::from_json).collect()
+}
+
+/// Counts against one of the rates.
+fn limit(hs: &Homeserver, who: &UserPrincipal, kind: &'static str, rate: fn(&Rates) -> Rate) -> Result<(), ApiError> {
+    let free = who.service.as_ref().is_some_and(|service| !service.rate_limited);
+    match hs.accounts.options().rates {
+        Some(rates) if !free => {
+            hs.limiter.take(kind, who.user_id.as_str(), rate(&rates)).map_err(ApiError::limit_exceeded)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The room that is meant, and servers that may be in it.
+async fn resolve(
+    hs: &Homeserver,
+    room: &RoomOrAliasId,
+    via: Vec<OwnedServerName>,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
+    match <&RoomId>::try_from(room) {
+        Ok(room_id) => Ok((room_id.to_owned(), via)),
+        Err(alias) => {
+            let (room_id, mut servers) = hs.resolve_alias(alias).await?;
+            servers.extend(via);
+            Ok((room_id, servers))
+        }
+    }
+}

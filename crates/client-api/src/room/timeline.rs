@@ -1,0 +1,260 @@
+//! A room's history: pages of it, the surroundings of an event, single events, events by date.
+
+use std::{collections::HashSet, sync::Arc};
+
+use ruma::{
+    OwnedUserId, UserId,
+    api::{
+        Direction as Dir,
+        client::{
+            context::get_context::v3 as context,
+            filter::RoomEventFilter,
+            message::get_message_events::v3 as messages,
+            room::{get_event_by_timestamp::v1 as by_date, get_room_event::v3 as event},
+        },
+    },
+};
+use samtal_model::StreamPosition;
+use samtal_ops::Homeserver;
+use samtal_room::{Direction, Room, StoredEvent, Viewer};
+use samtal_state::{Part, SnapshotId};
+use samtal_sync::filter::EventFilter;
+use serde_json::value::RawValue;
+
+use crate::{Answer, ApiError, Args, Routes, UserPrincipal};
+
+/// Most events of one page.
+const LIMIT_MAX: usize = 1_000;
+/// Events looked at in one go when some of them will not pass the filter.
+const FILTERED_PAGE: usize = 100;
+/// How often the next page is looked at when nothing passed the filter.
+const FILTERED_PAGES_MAX: usize = 20;
+
+pub(super) fn routes() -> Routes {
+    Routes::new().route(page).route(around).route(single).route(near)
+}
+
+/// What one reader wants to see of a timeline.
+struct Wanted {
+    filter: EventFilter,
+    ignored: HashSet<OwnedUserId>,
+}
+
+impl Wanted {
+    async fn new(hs: &Homeserver, user: &UserId, filter: &RoomEventFilter) -> Result<Self, ApiError> {
+        Ok(Self { filter: EventFilter::of_room(filter), ignored: hs.accounts.ignored(user).await? })
+    }
+
+    fn passes_all(&self) -> bool {
+        self.filter.passes_all() && self.ignored.is_empty()
+    }
+
+    fn passes(&self, event: &StoredEvent) -> bool {
+        let pdu = &event.pdu;
+        (pdu.is_state() || !self.ignored.contains(pdu.sender()))
+            && self.filter.passes(pdu.type_str(), pdu.sender().as_str(), pdu.content_str())
+    }
+}
+
+/// Some of a timeline, and where to go on.
+struct Page {
+    events: Vec<Arc<StoredEvent>>,
+    next: Option<StreamPosition>,
+}
+
+/// Reads until there are `limit` events that pass, or no more.
+async fn read(
+    hs: &Homeserver,
+    viewer: &mut Viewer,
+    wanted: &Wanted,
+    (from, to): (StreamPosition, Option<StreamPosition>),
+    direction: Direction,
+    limit: usize,
+) -> Result<Page, ApiError> {
+    let mut page = Page { events: Vec::new(), next: Some(from) };
+    let mut at = from;
+    for _ in 0..FILTERED_PAGES_MAX {
+        let missing = limit - page.events.len();
+        let size = if wanted.passes_all() { missing } else { missing.max(FILTERED_PAGE) };
+        let chunk = hs.rooms.timeline(viewer, at, to, direction, size).await?;
+        page.next = chunk.next;
+        for event in chunk.events {
+            if page.events.len() == limit {
+                page.next = page.events.last().map(|last| behind(last, direction));
+                return Ok(page);
+            }
+            if wanted.passes(&event) {
+                page.events.push(event);
+            }
+        }
+        match page.next {
+            Some(next) if page.events.len() < limit => at = next,
+            _ => break,
+        }
+    }
+    Ok(page)
+}
+
+/// The place right behind an event in the direction of reading.
+fn behind(event: &StoredEvent, direction: Direction) -> StreamPosition {
+    let position = event.position.unwrap_or_default();
+    match direction {
+        Direction::Backward => StreamPosition(position.0 - 1),
+        Direction::Forward => position,
+    }
+}
+
+fn direction(dir: Dir) -> Direction {
+    match dir {
+        Dir::Forward => Direction::Forward,
+        Dir::Backward => Direction::Backward,
+    }
+}
+
+fn size(limit: ruma::UInt) -> usize {
+    usize::try_from(u64::from(limit)).unwrap_or(LIMIT_MAX).min(LIMIT_MAX)
+}
+
+/// `GET /rooms/{roomId}/messages`
+async fn page(args: Args<messages::Request>) -> Answer<messages::Response> {
+    let (hs, who, body) = (&args.hs, &args.who, args.body);
+    let room = hs.rooms.room(&body.room_id).await?;
+    let (_, is_current) = hs.rooms.readable_snapshot(&who.user_id, &room).await?;
+    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?;
+    let direction = direction(body.dir);
+    let from = match (body.from.as_deref(), direction) {
+        (Some(from), _) => super::position(from)?,
+        (None, Direction::Backward) => hs.rooms.now(),
+        (None, Direction::Forward) => StreamPosition(i64::MIN),
+    };
+    let to = body.to.as_deref().map(super::position).transpose()?;
+    let mut response = messages::Response::default();
+    response.start = body.from.unwrap_or_else(|| super::token(from));
+    // Nothing after their leaving is for those who left.
+    let start = match hs.rooms.joined_until(&who.user_id, &room).await? {
+        Some(until) if !is_current && direction == Direction::Backward => from.min(until),
+        _ => from,
+    };
+    let wanted = Wanted::new(hs, &who.user_id, &body.filter).await?;
+    if !wanted.filter.passes_room(room.room_id.as_str()) {
+        return Ok(response);
+    }
+    let limit = size(body.limit).max(1);
+    let mut page = read(hs, &mut viewer, &wanted, (start, to), direction, limit).await?;
+    fill_from_others(hs, &room, &mut page, direction, limit).await?;
+    response.end = match direction {
+        Direction::Backward => page.next,
+        // There will be more when somebody says more.
+        Direction::Forward => page.next.or_else(|| page.events.last().map(|last| behind(last, direction))),
+    }
+    .map(super::token);
+    let first = page.events.first().cloned();
+    if let Some(first) = first {
+        let snapshot = hs.rooms.store().state_after(&first).await?;
+        let state = lazy_state(hs, who, &mut viewer, &body.filter, snapshot, &page.events).await?;
+        response.state = super::raws(state.unwrap_or_default());
+    }
+    response.chunk = super::raws(hs.rooms.client_events(&mut viewer, &page.events, super::form(who)).await?);
+    Ok(response)
+}
+
+/// Where our history ends and the page is not full, others may have more.
+async fn fill_from_others(
+    _hs: &Homeserver,
+    _room: &Arc<Room>,
+    _page: &mut Page,
+    _direction: Direction,
+    _limit: usize,
+) -> Result<(), ApiError> {
+    Ok(())
+}
+
+/// With lazy loading, the member events of those who sent `events`.
+async fn lazy_state(
+    hs: &Homeserver,
+    who: &UserPrincipal,
+    viewer: &mut Viewer,
+    filter: &RoomEventFilter,
+    snapshot: SnapshotId,
+    events: &[Arc<StoredEvent>],
+) -> Result<Option<Vec<Box<RawValue>>>, ApiError> {
+    if filter.lazy_load_options.is_disabled() {
+        return Ok(None);
+    }
+    let senders: HashSet<&UserId> = events.iter().map(|event| event.pdu.sender()).collect();
+    let mut members = Vec::with_capacity(senders.len());
+    for sender in senders {
+        members.extend(hs.rooms.store().state_event(snapshot, "m.room.member", sender.as_str()).await?);
+    }
+    members.sort_unstable_by_key(|member| member.nid);
+    let form = samtal_room::Form { with_bundles: false, ..super::form(who) };
+    Ok(Some(hs.rooms.client_events(viewer, &members, form).await?))
+}
+
+/// `GET /rooms/{roomId}/context/{eventId}`
+async fn around(args: Args<context::Request>) -> Answer<context::Response> {
+    let (hs, who, body) = (&args.hs, &args.who, args.body);
+    let event = hs.rooms.visible_event(&who.user_id, &body.room_id, &body.event_id).await?;
+    let room = hs.rooms.room(&body.room_id).await?;
+    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?;
+    let wanted = Wanted::new(hs, &who.user_id, &body.filter).await?;
+    let limit = size(body.limit);
+    let position = event.position.unwrap_or_default();
+    let (earlier, later) = (StreamPosition(position.0 - 1), position);
+    let before = read(hs, &mut viewer, &wanted, (earlier, None), Direction::Backward, limit / 2).await?;
+    let after = read(hs, &mut viewer, &wanted, (later, None), Direction::Forward, limit - limit / 2).await?;
+    let start =
+        before.next.unwrap_or_else(|| before.events.last().map_or(earlier, |first| behind(first, Direction::Backward)));
+    let end = after.next.unwrap_or_else(|| after.events.last().map_or(later, |last| behind(last, Direction::Forward)));
+    let last = after.events.last().unwrap_or(&event);
+    let snapshot = hs.rooms.store().state_after(last).await?;
+    let mut shown = before.events.clone();
+    shown.push(Arc::clone(&event));
+    shown.extend(after.events.iter().cloned());
+    let form = super::form(who);
+    let members = lazy_state(hs, who, &mut viewer, &body.filter, snapshot, &shown).await?;
+    let plain = samtal_room::Form { with_bundles: false, ..form };
+    let state = match members {
+        Some(members) => {
+            let others = hs.rooms.store().state_part(snapshot, Part::Other).await?;
+            let mut state = hs.rooms.client_events(&mut viewer, &others, plain).await?;
+            state.extend(members);
+            state
+        }
+        None => {
+            let all = hs.rooms.store().state(snapshot).await?;
+            hs.rooms.client_events(&mut viewer, &all, plain).await?
+        }
+    };
+    let mut response = context::Response::new();
+    response.start = Some(super::token(start));
+    response.end = Some(super::token(end));
+    response.events_before = super::raws(hs.rooms.client_events(&mut viewer, &before.events, form).await?);
+    response.event = super::raws(hs.rooms.client_events(&mut viewer, std::slice::from_ref(&event), form).await?).pop();
+    response.events_after = super::raws(hs.rooms.client_events(&mut viewer, &after.events, form).await?);
+    response.state = super::raws(state);
+    Ok(response)
+}
+
+/// `GET /rooms/{roomId}/event/{eventId}`
+async fn single(args: Args<event::Request>) -> Answer<event::Response> {
+    let (hs, who, body) = (&args.hs, &args.who, args.body);
+    let event = hs.rooms.visible_event(&who.user_id, &body.room_id, &body.event_id).await?;
+    let room = hs.rooms.room(&body.room_id).await?;
+    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?;
+    let written = hs.rooms.client_events(&mut viewer, std::slice::from_ref(&event), super::form(who)).await?;
+    let written = super::raws(written).pop().ok_or_else(|| ApiError::not_found("Event not found"))?;
+    Ok(event::Response::new(written))
+}
+
+/// `GET /rooms/{roomId}/timestamp_to_event`
+async fn near(args: Args<by_date::Request>) -> Answer<by_date::Response> {
+    let (hs, user, body) = (&args.hs, &args.who.user_id, args.body);
+    let room = hs.rooms.room(&body.room_id).await?;
+    hs.rooms.readable_snapshot(user, &room).await?;
+    let mut viewer = hs.rooms.viewer(user, &room).await?;
+    let ts = i64::from(body.ts.get());
+    let found = hs.rooms.visible_event_near(&mut viewer, ts, direction(body.dir)).await?;
+    let found = found.ok_or_else(|| ApiError::not_found("There is no event at that time"))?;
+    Ok(by_date::Response::new(found.pdu.event_id().to_owned(), found.pdu.origin_server_ts()))
+}
