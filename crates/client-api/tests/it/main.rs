@@ -8,6 +8,7 @@ mod account;
 mod account_data;
 mod bad_input;
 mod device;
+mod keys;
 mod login;
 mod profile;
 mod push_rules;
