@@ -3,6 +3,7 @@
 use ruma::OwnedRoomId;
 use samtal_account::AccountError;
 use samtal_db::DbError;
+use samtal_e2ee::E2eeError;
 use samtal_event::DraftError;
 use samtal_remote::RemoteError;
 use samtal_room::RoomError;
@@ -66,5 +67,15 @@ pub enum OpError {
 impl From<DraftError> for OpError {
     fn from(error: DraftError) -> Self {
         Self::BadContent(error.to_string())
+    }
+}
+
+/// What other servers say about devices is looked at by the engine of keys.
+impl From<E2eeError> for OpError {
+    fn from(error: E2eeError) -> Self {
+        match error {
+            E2eeError::Storage(error) => Self::Storage(error),
+            other => Self::BadRemote(other.to_string()),
+        }
     }
 }

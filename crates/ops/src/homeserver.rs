@@ -13,9 +13,10 @@ use samtal_policy::Policy;
 use samtal_push::Push;
 use samtal_remote::{Destinations, Internet, Network, Remote, SetupError};
 use samtal_room::{RoomError, Rooms};
+use samtal_sender::{Sender, SenderError};
 use samtal_sync::Sync;
 
-use crate::Settings;
+use crate::{Settings, inbound::Inbound};
 
 /// The tables of all engines, in the order in which they are made.
 const SCHEMAS: &[Schema] = &[
@@ -63,6 +64,9 @@ pub struct Homeserver {
     pub push: Arc<Push>,
     /// Getting changes to people.
     pub sync: Arc<Sync>,
+    /// Telling other servers.
+    pub sender: Sender,
+    pub(crate) inbound: Inbound,
 }
 
 /// Why a tenant could not be opened.
@@ -80,6 +84,9 @@ pub enum OpenError {
     /// Other servers cannot be spoken to.
     #[error("network: {0}")]
     Network(#[from] SetupError),
+    /// Outgoing federation cannot go on where it stopped.
+    #[error("outgoing federation: {0}")]
+    Sender(#[from] SenderError),
 }
 
 impl Homeserver {
@@ -104,7 +111,24 @@ impl Homeserver {
         random: Random,
         network: Arc<dyn Network>,
     ) -> Result<Arc<Self>, OpenError> {
-        let db = Db::open(database, SCHEMAS).await?;
+        let db = Self::open_database(database).await?;
+        Self::over(name, db, settings, clock, random, network).await
+    }
+
+    /// Opens a tenant's database and brings its tables up to date.
+    pub async fn open_database(database: &samtal_db::Options) -> Result<Db, OpenError> {
+        Ok(Db::open(database, SCHEMAS).await?)
+    }
+
+    /// As [`Self::open_with`], over a database that is open.
+    pub async fn over(
+        name: OwnedServerName,
+        db: Db,
+        settings: Settings,
+        clock: Clock,
+        random: Random,
+        network: Arc<dyn Network>,
+    ) -> Result<Arc<Self>, OpenError> {
         let limiter = Limiter::new(clock.clone());
         let accounts = Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), settings.accounts.clone());
         let accounts = Arc::new(accounts);
@@ -136,6 +160,17 @@ impl Homeserver {
             clock: clock.clone(),
             tasks: tasks.clone(),
         }));
+        let sender = Sender::new(samtal_sender::Engines {
+            name: name.clone(),
+            db: db.clone(),
+            rooms: rooms.clone(),
+            e2ee: e2ee.clone(),
+            edus: Arc::clone(&edus),
+            remote: remote.clone(),
+            policy: policy.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        });
         let hs = Arc::new(Self {
             name,
             db,
@@ -153,7 +188,13 @@ impl Homeserver {
             e2ee,
             push,
             sync,
+            sender,
+            inbound: Inbound::default(),
         });
+        hs.inbound.belongs_to(&hs);
+        if hs.settings.federation.enabled {
+            hs.sender.start().await?;
+        }
         hs.follow();
         hs.tasks.spawn("company", Arc::clone(&hs).follow_company());
         Ok(hs)

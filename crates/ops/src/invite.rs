@@ -27,8 +27,7 @@ impl Homeserver {
             self.rooms.send_one(room_id, draft).await?;
             return Ok(());
         }
-        // REMOTE: return self.invite_remote(sender, target, room_id, content).await.map(|_| ());
-        Err(OpError::NotFound("the user's server cannot be reached".into()))
+        self.invite_remote(sender, target, room_id, content).await
     }
 
     /// Refuses an invite that its target has said they do not want (CS API, "Invite permission").

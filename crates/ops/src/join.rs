@@ -102,9 +102,7 @@ impl Homeserver {
         if via.is_empty() {
             return Err(OpError::NotFound("no server is known that is in the room".into()));
         }
-        // REMOTE: self.join_remote(user, room_id, &via, content).await
-        let _ = content;
-        Err(OpError::NotFound("the room is not known here".into()))
+        self.join_remote(user, room_id, &via, content).await
     }
 
     /// Lets a user of ours knock at a room.
@@ -133,8 +131,7 @@ impl Homeserver {
         if via.is_empty() {
             return Err(OpError::NotFound("no server is known that is in the room".into()));
         }
-        // REMOTE: self.knock_remote(user, room_id, &via, content).await
-        Err(OpError::NotFound("the room is not known here".into()))
+        self.knock_remote(user, room_id, &via, content).await
     }
 
     /// Servers that may be in the room: those that were named, those we knew there, the inviter's, the room id's.

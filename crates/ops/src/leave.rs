@@ -21,8 +21,7 @@ impl Homeserver {
         let mut content = extra;
         content.insert("membership".into(), "leave".into());
         if self.resident_room(room_id).await?.is_none() {
-            // REMOTE: return self.leave_remote(user, room_id, content).await;
-            return Err(OpError::NotFound("the room is not known here".into()));
+            return self.leave_remote(user, room_id, content).await;
         }
         let draft = Self::member_draft(user, user, &content)?;
         self.rooms.send_one(room_id, draft).await?;

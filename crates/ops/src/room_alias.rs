@@ -22,8 +22,7 @@ impl Homeserver {
     /// The room that an alias names, and servers that are in it.
     pub async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>), OpError> {
         if alias.server_name() != self.name {
-            // REMOTE: return self.alias_remote(alias).await;
-            return Err(OpError::NotFound("the alias is not known here".into()));
+            return self.alias_remote(alias).await;
         }
         let found = self.rooms.alias(alias).await?;
         let found = found.ok_or_else(|| OpError::NotFound(format!("room alias {alias} not found")))?;

@@ -1,0 +1,258 @@
+//! Taking in an event together with what it builds on: asking for what is missing, within limits.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use ruma::{
+    OwnedEventId, ServerName, UInt,
+    api::federation::{
+        authorization::get_event_authorization::v1 as event_auth,
+        event::{get_event::v1 as get_event, get_missing_events::v1 as missing_events, get_room_state::v1 as get_state, get_room_state_ids::v1 as state_ids},
+    },
+};
+use samtal_event::{Origin as Source, Pdu};
+use samtal_remote::Options;
+use samtal_room::{Ingest, Ingested, Room};
+use serde_json::value::RawValue;
+
+use crate::{Homeserver, OpError};
+
+/// Events asked for to close a gap.
+const GAP_EVENTS: u32 = 20;
+/// States asked for on the way of one event.
+const JUMPS_MAX: usize = 3;
+/// Attempts at one event.
+const ATTEMPTS: usize = 6;
+/// Events asked for one by one; if more are missing the whole state is.
+const SINGLE_MAX: usize = 30;
+/// Rounds of looking for auth events of auth events.
+const AUTH_ROUNDS: usize = 10;
+/// Events asked for one by one at the same time.
+const AT_ONCE: usize = 8;
+/// A question gets so long.
+const QUESTION_TIME: Duration = Duration::from_secs(15);
+/// A whole state gets so long, and may be so large.
+pub(crate) const STATE_TIME: Duration = Duration::from_secs(120);
+/// Largest state that is read, in bytes.
+pub(crate) const STATE_BYTES_MAX: usize = 256 << 20;
+
+impl Homeserver {
+    /// Takes in an event whose signatures have been checked. What it builds on is asked of `origin`.
+    pub(crate) async fn take_in(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu) -> Result<Ingested, OpError> {
+        let mut has_asked = false;
+        for _ in 0..ATTEMPTS {
+            match self.rooms.ingest(room, pdu, None, None).await? {
+                Ingest::Done(done) => return Ok(done),
+                Ingest::NeedAuth(ids) => self.fetch_auth(origin, room, pdu, &ids).await?,
+                Ingest::NeedPrev(_) if !has_asked => {
+                    has_asked = true;
+                    self.fill_gap(origin, room, pdu).await?;
+                }
+                Ingest::NeedPrev(missing) => return self.jump(origin, room, pdu, &missing).await,
+            }
+        }
+        Err(OpError::BadRemote("what the event builds on could not be had".into()))
+    }
+
+    /// Asks for the events between what we have and this one, and takes them in.
+    async fn fill_gap(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu) -> Result<(), OpError> {
+        let head = self.rooms.head(room).await?;
+        let mut request = missing_events::Request::new(room.room_id.clone(), head.extremities, vec![pdu.event_id().to_owned()]);
+        request.limit = GAP_EVENTS.into();
+        let answer = match self.remote.send_with(origin, request, Options::default().time(QUESTION_TIME)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::info!(room = %room.room_id, %origin, %error, "missing events were not given");
+                return Ok(());
+            }
+        };
+        let mut events = self.received(room, &answer.events, Source::Live).await?;
+        events.truncate(GAP_EVENTS as usize);
+        events.sort_by_key(Pdu::depth);
+        let mut jumps = 0;
+        for event in events.iter().filter(|event| event.event_id() != pdu.event_id()) {
+            for _ in 0..ATTEMPTS {
+                match self.rooms.ingest(room, event, None, None).await? {
+                    Ingest::Done(_) => break,
+                    Ingest::NeedAuth(ids) => {
+                        if let Err(error) = self.fetch_auth(origin, room, event, &ids).await {
+                            tracing::info!(event = %event.event_id(), %error, "a missing event is left out");
+                            break;
+                        }
+                    }
+                    Ingest::NeedPrev(missing) => {
+                        jumps += 1;
+                        if jumps > JUMPS_MAX {
+                            break;
+                        }
+                        if let Err(error) = self.jump(origin, room, event, &missing).await {
+                            tracing::info!(event = %event.event_id(), %error, "a missing event is left out");
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a gap: takes in an event with the state that `origin` says was before it.
+    async fn jump(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<Ingested, OpError> {
+        // The state after the only missing event tells most; of several, the other server has to say what became of them together.
+        let (at, with_itself) = match missing {
+            [only] if pdu.prev_events().len() == 1 => (only.clone(), true),
+            _ => (pdu.event_id().to_owned(), false),
+        };
+        let state = self.fetch_state(origin, room, &at, with_itself).await?;
+        for _ in 0..ATTEMPTS {
+            match self.rooms.ingest(room, pdu, Some(&state), None).await? {
+                Ingest::Done(done) => return Ok(done),
+                Ingest::NeedAuth(ids) => self.fetch_auth(origin, room, pdu, &ids).await?,
+                Ingest::NeedPrev(_) => break,
+            }
+        }
+        Err(OpError::BadRemote("what the event builds on could not be had".into()))
+    }
+
+    /// The state before an event (or after it, `with_itself`), all of it held.
+    pub(crate) async fn fetch_state(
+        &self,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        at: &OwnedEventId,
+        with_itself: bool,
+    ) -> Result<Vec<OwnedEventId>, OpError> {
+        let options = Options::default().time(STATE_TIME).body_bytes_max(STATE_BYTES_MAX);
+        let request = state_ids::Request::new(at.clone(), room.room_id.clone());
+        let ids = self.remote.send_with(origin, request, options).await?;
+        let mut wanted = ids.pdu_ids.clone();
+        wanted.extend(ids.auth_chain_ids);
+        if with_itself {
+            wanted.push(at.clone());
+        }
+        let missing = self.unknown(&wanted).await?;
+        if missing.len() > SINGLE_MAX {
+            let request = get_state::Request::new(at.clone(), room.room_id.clone());
+            let state = self.remote.send_with(origin, request, options).await?;
+            let mut events = state.pdus;
+            events.extend(state.auth_chain);
+            let events = self.received(room, &events, Source::History).await?;
+            self.rooms.hold(room, events).await?;
+        }
+        self.fetch_and_hold(origin, room, wanted).await?;
+        let mut state = ids.pdu_ids;
+        if with_itself
+            && let Some(itself) = self.rooms.store().graph.event(at).await?
+            && itself.pdu.is_state()
+            && !itself.pdu.is_rejected()
+        {
+            let key = |pdu: &Pdu| (pdu.type_str().to_owned(), pdu.state_key().map(ToOwned::to_owned));
+            let replaced = key(&itself.pdu);
+            let held = self.rooms.store().graph.events(&state).await?;
+            let gone: HashSet<OwnedEventId> =
+                held.iter().filter(|event| key(&event.pdu) == replaced).map(|event| event.pdu.event_id().to_owned()).collect();
+            state.retain(|id| !gone.contains(id));
+            state.push(at.clone());
+        }
+        Ok(state)
+    }
+
+    /// Has the auth events of an event held.
+    pub(crate) async fn fetch_auth(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<(), OpError> {
+        let request = event_auth::Request::new(room.room_id.clone(), pdu.event_id().to_owned());
+        match self.remote.send_with(origin, request, Options::default().time(QUESTION_TIME).body_bytes_max(64 << 20)).await {
+            Ok(answer) => {
+                let events = self.received(room, &answer.auth_chain, Source::History).await?;
+                self.rooms.hold(room, events).await?;
+            }
+            Err(error) => tracing::info!(event = %pdu.event_id(), %origin, %error, "no auth chain was given"),
+        }
+        self.fetch_and_hold(origin, room, missing.to_vec()).await?;
+        if self.unknown(missing).await?.is_empty() {
+            Ok(())
+        } else {
+            Err(OpError::BadRemote("auth events of the event could not be had".into()))
+        }
+    }
+
+    /// Asks one by one for those of these events that are not here, and for the auth events they need.
+    async fn fetch_and_hold(&self, origin: &ServerName, room: &Arc<Room>, mut wanted: Vec<OwnedEventId>) -> Result<(), OpError> {
+        let mut asked: HashSet<OwnedEventId> = HashSet::new();
+        let mut waiting: Vec<Pdu> = Vec::new();
+        for _ in 0..AUTH_ROUNDS {
+            let mut missing = self.unknown(&wanted).await?;
+            missing.retain(|id| asked.insert(id.clone()));
+            if missing.is_empty() {
+                return Ok(());
+            }
+            missing.truncate(SINGLE_MAX * 4);
+            let answers: Vec<Option<Box<RawValue>>> = stream::iter(missing)
+                .map(|id| async move {
+                    let request = get_event::Request::new(id.clone());
+                    match self.remote.send_with(origin, request, Options::default().time(QUESTION_TIME)).await {
+                        Ok(answer) => Some(answer.pdu),
+                        Err(error) => {
+                            tracing::info!(event = %id, %origin, %error, "an event was not given");
+                            None
+                        }
+                    }
+                })
+                .buffer_unordered(AT_ONCE)
+                .collect()
+                .await;
+            let raw: Vec<Box<RawValue>> = answers.into_iter().flatten().collect();
+            waiting.extend(self.received(room, &raw, Source::History).await?);
+            let held = self.rooms.hold(room, waiting.clone()).await?;
+            waiting.retain(|pdu| held.unjudged.iter().any(|id| id == pdu.event_id()));
+            wanted = waiting.iter().flat_map(|pdu| pdu.auth_events().to_vec()).collect();
+        }
+        Ok(())
+    }
+
+    /// Those of these events that are not here at all.
+    pub(crate) async fn unknown(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, OpError> {
+        let known: HashSet<OwnedEventId> =
+            self.rooms.store().graph.events(ids).await?.iter().map(|event| event.pdu.event_id().to_owned()).collect();
+        Ok(ids.iter().filter(|id| !known.contains(*id)).cloned().collect())
+    }
+
+    /// Asks other servers of the room for history from before what is here, and takes it in. Whether there was any.
+    pub async fn backfill(&self, room: &Arc<Room>, limit: u32) -> Result<bool, OpError> {
+        use ruma::api::federation::backfill::get_backfill::v1 as backfill;
+        let from = self.rooms.backward_extremities(room, 20).await?;
+        if from.is_empty() {
+            return Ok(false);
+        }
+        let mut servers = self.rooms.store().graph.servers(room.nid).await?;
+        servers.retain(|server| *server != self.name);
+        for server in servers.into_iter().take(5) {
+            let request = backfill::Request::new(room.room_id.clone(), from.clone(), UInt::from(limit));
+            let options = Options { urgency: samtal_remote::Urgency::Background, ..Options::default() };
+            let answer = match self.remote.send_with(&server, request, options.time(QUESTION_TIME).body_bytes_max(64 << 20)).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::info!(room = %room.room_id, %server, %error, "no history was given");
+                    continue;
+                }
+            };
+            let mut events = self.received(room, &answer.pdus, Source::History).await?;
+            events.sort_by_key(Pdu::depth);
+            let Some(oldest) = events.first().map(|pdu| pdu.event_id().to_owned()) else { continue };
+            let auth: Vec<OwnedEventId> = events.iter().flat_map(|pdu| pdu.auth_events().to_vec()).collect();
+            self.fetch_and_hold(&server, room, auth).await?;
+            // The state before the oldest is what that of the others follows from.
+            let state = match self.fetch_state(&server, room, &oldest, false).await {
+                Ok(state) => Some(state),
+                Err(error) => {
+                    tracing::info!(room = %room.room_id, %server, %error, "history comes without its state");
+                    None
+                }
+            };
+            let mut state = Some(state).flatten();
+            let old = events.into_iter().map(|pdu| samtal_room::OldEvent { pdu, state: state.take() }).collect();
+            self.rooms.prepend(room, old).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,274 @@
+//! Our side of make and send: joining, knocking and leaving through a server that is in the room.
+
+use std::time::Duration;
+
+use ruma::{
+    OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
+    api::federation::{
+        membership::{
+            RawStrippedState, create_join_event::v2 as send_join, create_knock_event::v1 as send_knock, create_leave_event::v2 as send_leave,
+            prepare_join_event::v1 as make_join, prepare_knock_event::v1 as make_knock, prepare_leave_event::v1 as make_leave,
+        },
+        query::get_room_information::v1 as directory,
+    },
+    events::StateEventType,
+    room_version_rules::RoomVersionRules,
+};
+use samtal_event::{Draft, Origin as Source, Pdu, UnsignedPdu, build, rules_of, stripped_form};
+use samtal_policy::{Action, Direction, Question, RoomFacts};
+use samtal_remote::{Options, RemoteError, Urgency};
+use samtal_room::{Ingested, Room, RoomError};
+use serde_json::{Value, value::RawValue};
+
+use crate::{Content, Homeserver, OpError, gap::{STATE_BYTES_MAX, STATE_TIME}};
+
+/// Servers that are tried.
+const SERVERS_MAX: usize = 8;
+/// A server gets so long to make a template.
+const TEMPLATE_TIME: Duration = Duration::from_secs(20);
+
+impl Homeserver {
+    /// Lets a user of ours join a room of other servers: each is tried until one lets us in.
+    pub(crate) async fn join_remote(&self, user: &UserId, room_id: &RoomId, via: &[OwnedServerName], content: Content) -> Result<(), OpError> {
+        let entering = self.inbound.entering(room_id);
+        let _entering = entering.lock().await;
+        let mut refusal = None;
+        for server in via.iter().take(SERVERS_MAX) {
+            match Box::pin(self.join_through(user, room_id, server, &content)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::info!(room = %room_id, %server, %error, "no join through this server");
+                    refusal = Some(worse(refusal, error));
+                }
+            }
+        }
+        Err(refusal.unwrap_or_else(|| OpError::NotFound("no server is known that is in the room".into())))
+    }
+
+    async fn join_through(&self, user: &UserId, room_id: &RoomId, server: &ServerName, content: &Content) -> Result<(), OpError> {
+        self.check_outward(server, room_id, Action::Join)?;
+        let mut request = make_join::Request::new(room_id.to_owned(), user.to_owned());
+        request.ver = known_versions();
+        let made = self.remote.send_with(server, request, waiting(TEMPLATE_TIME)).await?;
+        let version = made.room_version.unwrap_or(RoomVersionId::V1);
+        let rules = rules_of(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
+        let mut content = content.clone();
+        let authorizer = content_of(&made.event, "join_authorised_via_users_server");
+        content.remove("join_authorised_via_users_server");
+        if rules.authorization.restricted_join_rule
+            && let Some(authorizer) = authorizer
+        {
+            content.insert("join_authorised_via_users_server".into(), authorizer);
+        }
+        let room = self.rooms.ensure_room(room_id, &version).await?;
+        let join = self.complete_template(&room, user, &made.event, &content)?;
+
+        let mut request = send_join::Request::new(room_id.to_owned(), join.event_id().to_owned(), join.to_raw());
+        request.omit_members = false;
+        let options = Options { urgency: Urgency::Always, ..Options::default() }.time(STATE_TIME).body_bytes_max(STATE_BYTES_MAX);
+        let answer = self.remote.send_with(server, request, options).await?.room_state;
+
+        let join = self.accepted_join(&room, join, answer.event.as_deref()).await?;
+        let state = self.received(&room, &answer.state, Source::History).await?;
+        let chain = self.received(&room, &answer.auth_chain, Source::History).await?;
+        let create = state.iter().chain(&chain).find(|pdu| pdu.is_state_of("m.room.create", ""));
+        let create = create.ok_or_else(|| OpError::BadRemote("the room's state has no create event".into()))?;
+        check_version(create, &version)?;
+        let ids: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        let mut events = chain;
+        events.extend(state);
+        let held = self.rooms.hold(&room, events).await?;
+        if !held.unjudged.is_empty() {
+            tracing::info!(room = %room_id, count = held.unjudged.len(), "state events whose auth events are missing are left out");
+        }
+        if !self.unknown(join.auth_events()).await?.is_empty() {
+            self.fetch_auth(server, &room, &join, join.auth_events()).await?;
+        }
+        if self.rooms.store().head(&room).await?.is_some() && self.rooms.has_server(&room, &self.name).await? {
+            // Others of us are in the room already: the join is one more event of it.
+            return match self.take_in(server, &room, &join).await? {
+                Ingested::Accepted | Ingested::Duplicate => Ok(()),
+                Ingested::Rejected(reason) | Ingested::SoftFailed(reason) => Err(RoomError::Refused(reason).into()),
+            };
+        }
+        self.rooms.adopt(&room, join, &ids, answer.members_omitted).await?;
+        Ok(())
+    }
+
+    /// The join as the other server has signed it too (restricted rooms), or as we made it.
+    async fn accepted_join(&self, room: &Room, join: Pdu, answered: Option<&RawValue>) -> Result<Pdu, OpError> {
+        let Some(answered) = answered.filter(|_| join.content_field::<String>("join_authorised_via_users_server").is_some()) else {
+            return Ok(join);
+        };
+        let signed = self.received_one(&room.room_id, room.rules, answered).await?;
+        if signed.event_id() == join.event_id() { Ok(signed) } else { Err(OpError::BadRemote("another join came back".into())) }
+    }
+
+    /// Completes, hashes and signs a template.
+    fn complete_template(&self, room: &Room, user: &UserId, template: &RawValue, content: &Content) -> Result<Pdu, OpError> {
+        let content = Value::Object(content.clone()).to_string();
+        let now_ms = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
+        let unsigned = UnsignedPdu::from_template(template.get(), user, &room.room_id, &content, now_ms, room.rules)
+            .map_err(|error| OpError::BadRemote(format!("the template cannot be used: {error}")))?;
+        Ok(self.rooms.sign(&unsigned, room)?.into_pdu())
+    }
+
+    /// Lets a user of ours knock at a room of other servers.
+    pub(crate) async fn knock_remote(&self, user: &UserId, room_id: &RoomId, via: &[OwnedServerName], content: Content) -> Result<(), OpError> {
+        let mut refusal = None;
+        for server in via.iter().take(SERVERS_MAX) {
+            match self.knock_through(user, room_id, server, &content).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::info!(room = %room_id, %server, %error, "no knock through this server");
+                    refusal = Some(worse(refusal, error));
+                }
+            }
+        }
+        Err(refusal.unwrap_or_else(|| OpError::NotFound("no server is known that is in the room".into())))
+    }
+
+    async fn knock_through(&self, user: &UserId, room_id: &RoomId, server: &ServerName, content: &Content) -> Result<(), OpError> {
+        self.check_outward(server, room_id, Action::Join)?;
+        let mut request = make_knock::Request::new(room_id.to_owned(), user.to_owned());
+        request.ver = known_versions();
+        let made = self.remote.send_with(server, request, waiting(TEMPLATE_TIME)).await?;
+        let room = self.rooms.ensure_room(room_id, &made.room_version).await?;
+        if !room.rules.authorization.knocking {
+            return Err(OpError::Forbidden("this room's version knows no knocking".into()));
+        }
+        let knock = self.complete_template(&room, user, &made.event, content)?;
+        let request = send_knock::Request::new(room_id.to_owned(), knock.event_id().to_owned(), knock.to_raw());
+        let answer = self.remote.send_with(server, request, waiting(STATE_TIME)).await?;
+        let stripped = self.stripped(&room, &answer.knock_room_state).await?;
+        self.rooms.note_outside(&room, user, &knock, Some(&stripped)).await?;
+        Ok(())
+    }
+
+    /// Lets a user of ours leave a room that we are not in: an invite is refused or a knock taken back. If no server takes it, the user
+    /// is rid of it here all the same.
+    pub(crate) async fn leave_remote(&self, user: &UserId, room_id: &RoomId, content: Content) -> Result<(), OpError> {
+        let room = self.rooms.room(room_id).await?;
+        let via = self.candidates(user, room_id, &[]).await?;
+        for server in via.iter().take(SERVERS_MAX) {
+            match self.leave_through(user, &room, server, &content).await {
+                Ok(leave) => return Ok(self.rooms.note_outside(&room, user, &leave, None).await?),
+                Err(error) => tracing::info!(room = %room_id, %server, %error, "no leave through this server"),
+            }
+        }
+        let leave = self.leave_alone(user, &room, &content).await?;
+        Ok(self.rooms.note_outside(&room, user, &leave, None).await?)
+    }
+
+    async fn leave_through(&self, user: &UserId, room: &Room, server: &ServerName, content: &Content) -> Result<Pdu, OpError> {
+        let request = make_leave::Request::new(room.room_id.clone(), user.to_owned());
+        let made = self.remote.send_with(server, request, waiting(TEMPLATE_TIME)).await?;
+        if made.room_version.is_some_and(|version| version != room.version) {
+            return Err(OpError::BadRemote("the room has another version".into()));
+        }
+        let leave = self.complete_template(room, user, &made.event, content)?;
+        let request = send_leave::Request::new(room.room_id.clone(), leave.event_id().to_owned(), leave.to_raw());
+        self.remote.send_with(server, request, waiting(TEMPLATE_TIME)).await?;
+        Ok(leave)
+    }
+
+    /// A leave that nobody else will see, after the invite or knock it ends.
+    async fn leave_alone(&self, user: &UserId, room: &Room, content: &Content) -> Result<Pdu, OpError> {
+        let member = self.rooms.store().graph.membership(user, &room.room_id).await?;
+        let member = member.ok_or(RoomError::UnknownRoom)?;
+        let before = self.rooms.event(&member.event_id).await?;
+        let draft = Draft::state_of(&StateEventType::RoomMember, user.as_str(), content)?;
+        let now_ms = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
+        let unsigned = build(&draft, user, &room.room_id, &[&before.pdu], &[&before.pdu], before.pdu.depth() + 1, now_ms, room.rules);
+        Ok(self.rooms.sign(&unsigned, room)?.into_pdu())
+    }
+
+    /// The room that an alias of another server names, and servers that are in it.
+    pub(crate) async fn alias_remote(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>), OpError> {
+        let request = directory::Request::new(OwnedRoomAliasId::from(alias));
+        let answer = self.remote.send_with(alias.server_name(), request, waiting(TEMPLATE_TIME)).await;
+        match answer {
+            Ok(mut answer) => {
+                if answer.servers.is_empty() {
+                    answer.servers.push(alias.server_name().to_owned());
+                }
+                Ok((answer.room_id, answer.servers))
+            }
+            Err(error) if error.status().is_some_and(|status| status.is_client_error()) => {
+                Err(OpError::NotFound(format!("room alias {alias} not found")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stripped state as clients see it, from the full events other servers send (or the stripped ones of old servers): a JSON list.
+    pub(crate) async fn stripped(&self, room: &Room, state: &[RawStrippedState]) -> Result<String, OpError> {
+        let mut list = Vec::new();
+        let mut full = Vec::new();
+        for event in state.iter().take(200) {
+            match event {
+                RawStrippedState::Pdu(event) => full.push(event.clone()),
+                #[expect(deprecated, reason = "servers older than Matrix 1.16 send them so")]
+                RawStrippedState::Stripped(event) => list.push(old_stripped(event.json())),
+                // The type may grow.
+                _ => {}
+            }
+        }
+        let mut list: Vec<String> = list.into_iter().flatten().collect();
+        for pdu in self.received(room, &full, Source::History).await? {
+            list.push(stripped_form(&pdu).get().to_owned());
+        }
+        Ok(format!("[{}]", list.join(",")))
+    }
+
+    /// Asks our policy about joining or inviting through a server.
+    pub(crate) fn check_outward(&self, server: &ServerName, room_id: &RoomId, action: Action) -> Result<(), OpError> {
+        let facts = RoomFacts { id: Some(room_id), ..RoomFacts::default() };
+        let question = Question::new(server, Direction::Outbound, action).room(facts);
+        self.policy.review(&question).permit().map_err(|denial| OpError::Remote(RemoteError::Refused(denial)))
+    }
+}
+
+/// All room versions we know, as `ver` says them.
+pub(crate) fn known_versions() -> Vec<RoomVersionId> {
+    use RoomVersionId::{V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11, V12};
+    vec![V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11, V12]
+}
+
+/// A person waits for this.
+fn waiting(time: Duration) -> Options {
+    Options { urgency: Urgency::Always, ..Options::default() }.time(time)
+}
+
+/// Of two refusals the one that says more: that of a server that answered.
+fn worse(before: Option<OpError>, now: OpError) -> OpError {
+    match before {
+        Some(before @ OpError::Remote(RemoteError::Status { .. })) if !matches!(now, OpError::Remote(RemoteError::Status { .. })) => before,
+        _ => now,
+    }
+}
+
+fn content_of(event: &RawValue, field: &str) -> Option<Value> {
+    let event: Value = serde_json::from_str(event.get()).ok()?;
+    event.get("content")?.get(field).filter(|value| value.is_string()).cloned()
+}
+
+fn check_version(create: &Pdu, version: &RoomVersionId) -> Result<(), OpError> {
+    let said = create.content_field::<String>("room_version").unwrap_or_else(|| "1".to_owned());
+    if said == version.as_str() { Ok(()) } else { Err(OpError::BadRemote("the create event says another room version".into())) }
+}
+
+/// The stripped form of an event that came without signatures.
+fn old_stripped(event: &RawValue) -> Option<String> {
+    let event: Value = serde_json::from_str(event.get()).ok()?;
+    let mut stripped = serde_json::Map::new();
+    for field in ["type", "state_key", "sender", "content"] {
+        stripped.insert(field.to_owned(), event.get(field)?.clone());
+    }
+    Some(Value::Object(stripped).to_string())
+}
+
+/// Something both sides need: rules by version.
+pub(crate) fn rules_or_refuse(version: &RoomVersionId) -> Result<&'static RoomVersionRules, OpError> {
+    rules_of(version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()).into())
+}

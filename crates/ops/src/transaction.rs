@@ -1,0 +1,144 @@
+//! A transaction of another server: events to take in, and passing messages.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::{StreamExt, future::BoxFuture, stream};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, UserId, events::room::member::MembershipState};
+use samtal_event::{ParsedPdu, Pdu, peek};
+use samtal_policy::Action;
+use samtal_room::{Ingested, Room, membership_of};
+use serde_json::value::RawValue;
+
+use crate::{Homeserver, OpError};
+
+/// Rooms of one transaction that are worked on at once.
+const ROOMS_AT_ONCE: usize = 8;
+
+/// What became of the events of a transaction: nothing to say, or why one was refused.
+pub type Outcome = BTreeMap<OwnedEventId, Result<(), String>>;
+
+/// A transaction as it came.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    /// Who sent it.
+    pub origin: OwnedServerName,
+    /// Its id, unique among those of its sender.
+    pub id: String,
+    /// Events.
+    pub pdus: Vec<Box<RawValue>>,
+    /// Passing messages.
+    pub edus: Vec<Box<RawValue>>,
+}
+
+impl Homeserver {
+    /// Takes in a transaction. One of each server at a time; the last one repeated has the same answer. It goes on to the end even if
+    /// whoever waits for it goes away.
+    pub async fn ingest_transaction(self: &Arc<Self>, transaction: Transaction) -> Result<Outcome, OpError> {
+        let hs = Arc::clone(self);
+        let task = self.tasks.spawn("transaction", async move {
+            let last = hs.inbound.transaction_of(&transaction.origin);
+            let mut last = last.lock().await;
+            if let Some((id, outcome)) = &*last
+                && *id == transaction.id
+            {
+                return outcome.clone();
+            }
+            let outcome = hs.take_in_events(&transaction).await;
+            hs.take_in_edus(&transaction.origin, &transaction.edus).await;
+            *last = Some((transaction.id, outcome.clone()));
+            outcome
+        });
+        task.await.map_err(|_| OpError::BadRequest("the transaction was interrupted".into()))
+    }
+
+    /// Rooms beside each other, the events of each in their order.
+    async fn take_in_events(&self, transaction: &Transaction) -> Outcome {
+        let mut rooms: BTreeMap<OwnedRoomId, Vec<&RawValue>> = BTreeMap::new();
+        for raw in &transaction.pdus {
+            match peek(raw.get().as_bytes()).and_then(|peek| peek.room_id) {
+                Some(room_id) => rooms.entry(room_id).or_default().push(raw),
+                None => tracing::info!(origin = %transaction.origin, "an event without a room is left out"),
+            }
+        }
+        let work: Vec<BoxFuture<'_, Outcome>> = rooms
+            .into_iter()
+            .map(|(room_id, events)| -> BoxFuture<'_, Outcome> {
+                Box::pin(async move {
+                    self.take_in_room(&transaction.origin, &room_id, events).await.unwrap_or_else(|error| {
+                        tracing::info!(origin = %transaction.origin, room = %room_id, %error, "events of a room are left out");
+                        Outcome::new()
+                    })
+                })
+            })
+            .collect();
+        let outcomes: Vec<Outcome> = stream::iter(work).buffer_unordered(ROOMS_AT_ONCE).collect().await;
+        outcomes.into_iter().flatten().collect()
+    }
+
+    async fn take_in_room(&self, origin: &ServerName, room_id: &OwnedRoomId, raw: Vec<&RawValue>) -> Result<Outcome, OpError> {
+        let mut outcome = Outcome::new();
+        let Some(room) = self.rooms.store().graph.room(room_id).await? else {
+            tracing::debug!(%origin, room = %room_id, "events of a room that is not known are left out");
+            return Ok(outcome);
+        };
+        let mut parsed = Vec::with_capacity(raw.len());
+        for event in raw {
+            match ParsedPdu::from_bytes(event.get().as_bytes(), room.rules) {
+                Ok(pdu) if pdu.unverified().type_str() == "m.room.create" => {
+                    outcome.insert(pdu.event_id().to_owned(), Err("a room has one create event".into()));
+                }
+                Ok(pdu) => parsed.push(pdu),
+                Err(error) => tracing::info!(%origin, room = %room_id, %error, "an event is left out"),
+            }
+        }
+        let refusal = self.check_server(room_id, origin, Action::Event).await.err();
+        let is_resident = self.is_resident(&room).await?;
+        let ids: Vec<OwnedEventId> = parsed.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        if let Some(refusal) = refusal {
+            outcome.extend(ids.into_iter().map(|id| (id, Err(refusal.to_string()))));
+            return Ok(outcome);
+        }
+        for (id, checked) in ids.into_iter().zip(self.verified(room.rules, parsed).await?) {
+            let taken = match checked {
+                Ok(pdu) if is_resident => self.take_in_event(origin, &room, &id, &pdu).await,
+                Ok(pdu) => self.take_in_outside(origin, &room, &pdu).await,
+                Err(refusal) => Err(refusal),
+            };
+            outcome.insert(id, taken);
+        }
+        Ok(outcome)
+    }
+
+    async fn take_in_event(&self, origin: &ServerName, room: &Arc<Room>, id: &EventId, pdu: &Pdu) -> Result<(), String> {
+        match Box::pin(self.take_in(origin, room, pdu)).await {
+            Ok(Ingested::Accepted | Ingested::Duplicate) => Ok(()),
+            Ok(Ingested::SoftFailed(reason)) => {
+                tracing::info!(event = %id, %reason, "an event is soft-failed");
+                Ok(())
+            }
+            Ok(Ingested::Rejected(reason)) => {
+                tracing::info!(event = %id, %reason, "an event is rejected");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::info!(event = %id, %error, "an event was not taken in");
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// An event of a room that we are not in: only the end of an invite or knock of a user of ours matters.
+    async fn take_in_outside(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu) -> Result<(), String> {
+        let user = pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok()).filter(|user| self.is_local(user));
+        let Some(user) = user else { return Err("this server is not in the room".into()) };
+        let ends = matches!(membership_of(pdu), Some(MembershipState::Leave | MembershipState::Ban));
+        if !ends || pdu.sender().server_name() != origin {
+            return Err("this server is not in the room".into());
+        }
+        let before = self.membership(user, &room.room_id).await.map_err(|error| error.to_string())?;
+        if !matches!(before, MembershipState::Invite | MembershipState::Knock) {
+            return Err("this server is not in the room".into());
+        }
+        self.rooms.note_outside(room, user, pdu, None).await.map_err(|error| error.to_string())
+    }
+}
