@@ -63,6 +63,10 @@ const OF_USER_SINCE: Sql = sql!(concat!(
     " FROM membership m JOIN room r ON r.nid = m.room
       WHERE m.user_id = $1 AND m.position > $2 AND m.position <= $3 ORDER BY m.position"
 ));
+const LAST_POSITIONS: Sql = sql!(
+    "SELECT r.room_id, (SELECT MAX(e.position) FROM event e WHERE e.room = m.room AND e.position IS NOT NULL)
+     FROM membership m JOIN room r ON r.nid = m.room WHERE m.user_id = $1 AND m.membership = 'join'"
+);
 const OF_USER_IN: Sql = sql!(concat!(
     "SELECT ",
     columns!(),
@@ -144,6 +148,14 @@ impl Graph {
     pub async fn memberships(&self, user: &UserId) -> Result<Vec<RoomMembership>, RoomError> {
         let rows = self.db().query(&OF_USER, params![user.as_str()]).await?;
         rows.iter().map(RoomMembership::from_row).collect()
+    }
+
+    /// Of each room that the user is joined to, the position of its newest timeline event.
+    pub async fn last_positions(&self, user: &UserId) -> Result<Vec<(OwnedRoomId, StreamPosition)>, RoomError> {
+        let rows = self.db().scan(&LAST_POSITIONS, params![user.as_str()]).await?;
+        rows.iter()
+            .map(|row| Ok((row.text(0)?.try_into().map_err(damaged)?, StreamPosition(row.opt_int(1)?.unwrap_or(0)))))
+            .collect()
     }
 
     /// The memberships of a user that changed in `since < position <= until`, oldest change first. Of each room only its
