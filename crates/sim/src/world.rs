@@ -1,0 +1,258 @@
+//! The nodes, the rooms, and the passing of time.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, api::client::room::create_room::v3::RoomPreset,
+};
+use samtal_account::{Client, NewUser};
+use samtal_db::Db;
+use samtal_kit::{Clock, Random};
+use samtal_ops::{CreateRoom, Homeserver, Settings};
+
+use crate::{
+    network::{Link, Weather, Wires},
+    people::{Deed, Person},
+};
+
+/// When all simulated worlds begin, in ms since the epoch.
+const GENESIS_MS: u64 = 1_767_225_600_000;
+/// How long a world is given to agree once its network is whole again.
+const HEALING: Duration = Duration::from_secs(3 * 3_600);
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// All that happens follows from it.
+    pub seed: u64,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How many rooms.
+    pub rooms: usize,
+    /// Version of the rooms.
+    pub version: RoomVersionId,
+    /// Whether people are kicked, banned, leave and come back.
+    pub wild: bool,
+}
+
+struct Node {
+    name: OwnedServerName,
+    user: OwnedUserId,
+    clock: Clock,
+    db: Db,
+    hs: Arc<Homeserver>,
+}
+
+/// A federation.
+pub struct World {
+    options: Options,
+    random: Random,
+    wires: Arc<Wires>,
+    nodes: Vec<Node>,
+    rooms: Vec<OwnedRoomId>,
+    deeds: Vec<Deed>,
+}
+
+impl World {
+    /// Makes the nodes, one person at each, and rooms that everybody is in.
+    pub async fn new(options: Options) -> Self {
+        let random = Random::seeded(options.seed);
+        let wires = Wires::new(Random::seeded(options.seed ^ 0x5eed));
+        let mut nodes = Vec::with_capacity(options.nodes);
+        for number in 0..options.nodes {
+            nodes.push(Node::new(number, options.seed, &wires, &random).await);
+        }
+        let mut world = Self { options, random, wires, nodes, rooms: Vec::new(), deeds: Vec::new() };
+        for number in 0..world.options.rooms {
+            world.make_room(number % world.nodes.len()).await;
+        }
+        world
+    }
+
+    async fn make_room(&mut self, owner: usize) {
+        let node = &self.nodes[owner];
+        let mut wish = CreateRoom::new(node.user.clone());
+        wish.version = Some(self.options.version.clone());
+        wish.preset = Some(RoomPreset::PublicChat);
+        let room = node.hs.create_room(wish).await.expect("a room can be made");
+        for other in (0..self.nodes.len()).filter(|other| *other != owner) {
+            let via = [self.nodes[owner].name.clone()];
+            assert!(self.person(other).join(&room, &via).await, "node {other} can join a new room");
+        }
+        self.rooms.push(room);
+    }
+
+    fn person(&self, node: usize) -> Person<'_> {
+        let Node { hs, user, .. } = &self.nodes[node];
+        Person { hs, id: user, node, random: &self.random }
+    }
+
+    fn pick(&self, bound: usize) -> usize {
+        usize::try_from(self.random.below(bound as u64)).unwrap_or(0)
+    }
+
+    /// Lets people do `count` things while the network does as the weather says. Now and then a link is cut or all are
+    /// mended, and a node is restarted.
+    pub async fn live(&mut self, count: usize, weather: Weather) {
+        self.wires.set_weather(weather);
+        for _ in 0..count {
+            match self.random.below(40) {
+                0 => self.cut_a_link(),
+                1 => self.wires.mend(),
+                2 => self.restart(self.pick(self.nodes.len())).await,
+                _ => {}
+            }
+            let node = self.pick(self.nodes.len());
+            let room = self.rooms[self.pick(self.rooms.len())].clone();
+            let everybody: Vec<OwnedUserId> = self.nodes.iter().map(|node| node.user.clone()).collect();
+            if self.options.wild && self.random.below(6) == 0 {
+                let via: Vec<OwnedServerName> = self.nodes.iter().map(|node| node.name.clone()).collect();
+                self.person(node).join(&room, &via).await;
+            }
+            if let Some(deed) = self.person(node).act(&room, &everybody, self.options.wild).await {
+                self.deeds.push(deed);
+            }
+            self.pass(Duration::from_millis(self.random.below(400))).await;
+        }
+    }
+
+    fn cut_a_link(&self) {
+        let (one, other) = (self.pick(self.nodes.len()), self.pick(self.nodes.len()));
+        if one != other {
+            self.wires.cut(&self.nodes[one].name, &self.nodes[other].name);
+        }
+    }
+
+    /// Ends a node's process and starts it anew over its database.
+    pub async fn restart(&mut self, number: usize) {
+        let wires = Arc::clone(&self.wires);
+        let random = self.random.clone();
+        let node = &mut self.nodes[number];
+        wires.detach(&node.name);
+        node.hs.tasks.shut_down(Duration::ZERO).await;
+        node.hs = start(&node.name, node.db.clone(), &node.clock, &wires, &random).await;
+    }
+
+    /// Lets time pass, on all clocks.
+    pub async fn pass(&self, time: Duration) {
+        let step = Duration::from_secs(1);
+        let mut left = time;
+        while left > Duration::ZERO {
+            let now = left.min(step);
+            tokio::time::sleep(now).await;
+            for node in &self.nodes {
+                node.clock.advance(now);
+            }
+            left -= now;
+        }
+    }
+
+    /// Makes the network whole, lets everybody who is still there say a last word, and waits until all agree. Says what they
+    /// do not agree on, if they never do.
+    pub async fn heal(&mut self) -> Result<(), String> {
+        self.wires.mend();
+        self.wires.set_weather(Weather::FAIR);
+        let mut waited = Duration::ZERO;
+        let mut disagreement = String::new();
+        for round in 0_u64.. {
+            if waited >= HEALING {
+                break;
+            }
+            // What ends a fork for good is an event that refers to both branches.
+            for room in self.rooms.clone() {
+                for node in 0..self.nodes.len() {
+                    let word = serde_json::json!({ "msgtype": "m.text", "body": format!("round {round}") });
+                    if let Some(deed) = self.person(node).send(&room, "m.room.message", None, word).await {
+                        self.deeds.push(deed);
+                    }
+                    self.pass(Duration::from_secs(2)).await;
+                }
+            }
+            let pause = Duration::from_secs(60 << round.min(5));
+            self.pass(pause).await;
+            waited += pause;
+            match self.agreement().await {
+                Ok(()) => return Ok(()),
+                Err(what) => disagreement = what,
+            }
+        }
+        Err(format!("seed {}: {disagreement}", self.options.seed))
+    }
+
+    /// Whether all nodes in each room have the same state, and everything that was acknowledged to those who never left.
+    pub async fn agreement(&self) -> Result<(), String> {
+        for room in &self.rooms {
+            let mut states: Vec<(usize, BTreeSet<OwnedEventId>)> = Vec::new();
+            for (number, node) in self.nodes.iter().enumerate() {
+                if node.hs.rooms.store().graph.is_joined(&node.user, room).await.unwrap_or(false) {
+                    states.push((number, state_of(&node.hs, room).await?));
+                }
+            }
+            for pair in states.windows(2) {
+                let [(one, here), (other, there)] = pair else { continue };
+                if here != there {
+                    let differing: Vec<_> = here.symmetric_difference(there).collect();
+                    return Err(format!("nodes {one} and {other} differ in {room} on {differing:?}"));
+                }
+            }
+        }
+        for deed in &self.deeds {
+            for (number, node) in self.nodes.iter().enumerate() {
+                let must_have = number == deed.node || !self.options.wild;
+                if must_have && node.hs.rooms.store().graph.event(&deed.event_id).await.ok().flatten().is_none() {
+                    return Err(format!("node {number} lacks {} of node {}", deed.event_id, deed.node));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many things have been acknowledged.
+    pub fn deeds(&self) -> usize {
+        self.deeds.len()
+    }
+
+    /// Every request that went over the network, in order: the same for the same seed.
+    pub fn trace(&self) -> Vec<String> {
+        self.wires.trace()
+    }
+
+    /// Ends all nodes.
+    pub async fn end(self) {
+        for node in self.nodes {
+            node.hs.tasks.shut_down(Duration::ZERO).await;
+        }
+    }
+}
+
+async fn state_of(hs: &Homeserver, room_id: &OwnedRoomId) -> Result<BTreeSet<OwnedEventId>, String> {
+    let room = hs.rooms.room(room_id).await.map_err(|error| error.to_string())?;
+    let head = hs.rooms.head(&room).await.map_err(|error| error.to_string())?;
+    let state = hs.rooms.store().state(head.snapshot).await.map_err(|error| error.to_string())?;
+    Ok(state.iter().map(|event| event.pdu.event_id().to_owned()).collect())
+}
+
+impl Node {
+    async fn new(number: usize, seed: u64, wires: &Arc<Wires>, random: &Random) -> Self {
+        let name: OwnedServerName = format!("n{number}.example").try_into().expect("a server name");
+        let user: OwnedUserId = format!("@user:{name}").try_into().expect("a user id");
+        // Clocks that differ by up to five minutes.
+        let skew = Random::seeded(seed ^ (number as u64 + 1)).below(300_000);
+        let clock = Clock::manual(GENESIS_MS + skew);
+        let db = Homeserver::open_database(&samtal_db::Options::Memory).await.expect("a database in memory opens");
+        let hs = start(&name, db.clone(), &clock, wires, random).await;
+        hs.accounts.create(NewUser::normal(user.clone()), &Client::default()).await.expect("a user can be made");
+        Self { name, user, clock, db, hs }
+    }
+}
+
+async fn start(name: &OwnedServerName, db: Db, clock: &Clock, wires: &Arc<Wires>, random: &Random) -> Arc<Homeserver> {
+    let settings = Settings { encrypted_by_default: false, ..Settings::default() };
+    let link = Arc::new(Link { wires: Arc::clone(wires), from: name.clone() });
+    let hs = Homeserver::over(name.clone(), db, settings, clock.clone(), random.clone(), link)
+        .await
+        .expect("a node starts");
+    let router = samtal_federation_api::router().layer(axum::Extension(Arc::clone(&hs)));
+    wires.attach(name.clone(), router);
+    hs
+}

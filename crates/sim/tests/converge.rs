@@ -1,0 +1,67 @@
+//! Whatever happens on the way, in the end all nodes agree, and nothing that was acknowledged is gone.
+//!
+//! A failure prints its seed; `SAMTAL_SIM_SEEDS=from..to` runs others.
+
+use ruma::RoomVersionId;
+use samtal_sim::{Options, Weather, World};
+
+fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let wanted = std::env::var("SAMTAL_SIM_SEEDS").ok();
+    let parse = |text: &str| {
+        let (from, to) = text.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    };
+    wanted.and_then(|text| parse(&text)).unwrap_or(usual)
+}
+
+fn run(options: Options, weather: Weather, count: usize) -> (Vec<String>, usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut world = World::new(options).await;
+        world.live(count, weather).await;
+        if let Err(what) = world.heal().await {
+            panic!("{what}");
+        }
+        let outcome = (world.trace(), world.deeds());
+        world.end().await;
+        outcome
+    })
+}
+
+fn options(seed: u64) -> Options {
+    let version = [RoomVersionId::V6, RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
+    let version = version[usize::try_from(seed % 4).unwrap()].clone();
+    Options { seed, nodes: 2 + usize::try_from(seed % 3).unwrap(), rooms: 1 + usize::try_from(seed % 2).unwrap(), version, wild: false }
+}
+
+#[test]
+fn nodes_agree_after_a_quiet_day() {
+    for seed in seeds(0..4) {
+        let (_, deeds) = run(options(seed), Weather::FAIR, 30);
+        assert!(deeds > 10, "seed {seed}: only {deeds} deeds");
+    }
+}
+
+#[test]
+fn nodes_agree_after_a_bad_day() {
+    for seed in seeds(100..120) {
+        run(options(seed), Weather::FOUL, 60);
+    }
+}
+
+#[test]
+fn nodes_agree_when_people_come_and_go() {
+    for seed in seeds(200..220) {
+        run(Options { wild: true, ..options(seed) }, Weather::FOUL, 60);
+    }
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    let once = || run(Options { nodes: 3, ..options(7) }, Weather::FOUL, 40).0;
+    assert_eq!(once(), once());
+}
