@@ -35,7 +35,7 @@ pub struct ServerPrincipal {
 }
 
 /// A parsed request of ruma's type `T`.
-pub struct Args<T: IncomingRequest>
+pub(crate) struct Args<T: IncomingRequest>
 where
     T::Authentication: Scheme,
 {
@@ -50,7 +50,7 @@ where
 }
 
 /// How an endpoint knows who asks.
-pub trait Scheme: AuthScheme {
+pub(crate) trait Scheme: AuthScheme {
     /// Who asks.
     type Who: Send;
 

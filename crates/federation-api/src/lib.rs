@@ -4,9 +4,17 @@
 //! not built answers 404. One file for each area; `routes.rs` and `args.rs` are what they share.
 
 mod args;
+mod device;
+mod directory;
 mod error;
+mod event;
+mod history;
+mod invite;
 mod keys;
+mod membership;
+mod openid;
 mod routes;
+mod send;
 mod version;
 
 pub use args::ServerPrincipal;
@@ -14,16 +22,19 @@ pub use error::ApiError;
 
 /// The endpoints. The tenant (`Arc<Homeserver>`) must be in each request's extensions.
 pub fn router() -> axum::Router {
-    routes().into_router()
-}
-
-/// Method and path of each endpoint.
-pub fn endpoints() -> Vec<(http::Method, &'static str)> {
-    routes().list()
-}
-
-fn routes() -> routes::Routes {
-    let routes = routes::Routes::default();
-    let routes = keys::routes(routes);
-    version::routes(routes)
+    [
+        keys::routes,
+        version::routes,
+        openid::routes,
+        directory::routes,
+        device::routes,
+        membership::routes,
+        invite::routes,
+        send::routes,
+        event::routes,
+        history::routes,
+    ]
+    .into_iter()
+    .fold(routes::Routes::default(), |routes, area| area(routes))
+    .into_router()
 }
