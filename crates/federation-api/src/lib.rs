@@ -22,6 +22,15 @@ pub use error::ApiError;
 
 /// The endpoints. The tenant (`Arc<Homeserver>`) must be in each request's extensions.
 pub fn router() -> axum::Router {
+    all().into_router()
+}
+
+/// Method and path of each endpoint.
+pub fn endpoints() -> Vec<(http::Method, &'static str)> {
+    all().list()
+}
+
+fn all() -> routes::Routes {
     [
         keys::routes,
         version::routes,
@@ -36,5 +45,4 @@ pub fn router() -> axum::Router {
     ]
     .into_iter()
     .fold(routes::Routes::default(), |routes, area| area(routes))
-    .into_router()
 }
