@@ -5,17 +5,20 @@ use std::time::Duration;
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use ruma::{api::auth_scheme::AccessToken, presence::PresenceState};
-use samtal_sync::{StateAfter, SyncError, SyncRequest};
+use samtal_sync::{Shape, SlidingBody, SlidingRequest, StateAfter, SyncError, SyncRequest};
 use serde::Deserialize;
 
 use crate::{Answer, ApiError, Raw, RawArgs, Routes};
 
 pub(crate) fn routes() -> Routes {
-    Routes::new().raw::<AccessToken, _, _, _>(
-        Method::GET,
-        &["/_matrix/client/r0/sync", "/_matrix/client/v3/sync"],
-        sync,
-    )
+    Routes::new()
+        .raw::<AccessToken, _, _, _>(Method::GET, &["/_matrix/client/r0/sync", "/_matrix/client/v3/sync"], sync)
+        .raw::<AccessToken, _, _, _>(
+            Method::POST,
+            &["/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"],
+            sliding_deployed,
+        )
+        .raw::<AccessToken, _, _, _>(Method::POST, &["/_matrix/client/v4/sync"], sliding_accepted)
 }
 
 #[derive(Deserialize)]
@@ -54,6 +57,36 @@ async fn sync(args: RawArgs) -> Answer<Raw> {
     args.hs.sync.sync(&request).await.map(json).map_err(Into::into)
 }
 
+/// What the deployed shape of sliding sync has in the query.
+#[derive(Deserialize)]
+struct SlidingQuery {
+    pos: Option<String>,
+    timeout: Option<u64>,
+    set_presence: Option<String>,
+}
+
+/// `POST /sync` as clients have it (MSC4186 under the name of `org.matrix.simplified_msc3575`)
+async fn sliding_deployed(mut args: RawArgs) -> Answer<Raw> {
+    let query: SlidingQuery = args.query()?;
+    let mut body: SlidingBody = args.json().await?;
+    body.pos = query.pos;
+    body.timeout = query.timeout;
+    body.set_presence = query.set_presence;
+    sliding(args, Shape::Deployed, body).await
+}
+
+/// `POST /v4/sync` as it was accepted (MSC4186)
+async fn sliding_accepted(mut args: RawArgs) -> Answer<Raw> {
+    let body: SlidingBody = args.json().await?;
+    sliding(args, Shape::Accepted, body).await
+}
+
+async fn sliding(args: RawArgs, shape: Shape, body: SlidingBody) -> Answer<Raw> {
+    let set_presence = presence(body.set_presence.as_deref())?;
+    let request = SlidingRequest::new(shape, args.who.user_id.clone(), args.who.device_id.clone(), set_presence, body)?;
+    args.hs.sync.sliding_sync(&request).await.map(json).map_err(Into::into)
+}
+
 /// What `set_presence` says; `online` when it says nothing.
 pub(crate) fn presence(text: Option<&str>) -> Result<PresenceState, ApiError> {
     match text.unwrap_or("online") {
@@ -76,11 +109,9 @@ impl From<SyncError> for ApiError {
     fn from(error: SyncError) -> Self {
         match error {
             SyncError::Ended => Self::unknown_token(false),
-            SyncError::UnknownPosition => Self::new(
-                StatusCode::BAD_REQUEST,
-                "M_UNKNOWN_POS",
-                "The position is not known; start again without it",
-            ),
+            SyncError::UnknownPosition => {
+                Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN_POS", "The position is not known; start again without it")
+            }
             SyncError::Invalid(why) => Self::invalid_param(why),
             SyncError::Accounts(error) => error.into(),
             SyncError::Storage(error) => error.into(),

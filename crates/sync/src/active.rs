@@ -202,7 +202,8 @@ impl Active {
     }
 
     /// How many listen.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.state.lock().users.len()
     }
 
@@ -264,9 +265,10 @@ impl Active {
         }
     }
 
-    /// The position of the room's last change of timeline or state that was taken in, if there was one.
-    pub(crate) fn last_change(&self, room_id: &RoomId) -> Option<i64> {
-        self.state.lock().marks.get(room_id)?.recent.last().copied()
+    /// For each of these rooms, the position of its last change of timeline or state that was taken in, if there was one.
+    pub(crate) fn last_changes<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomId>) -> Vec<Option<i64>> {
+        let state = self.state.lock();
+        rooms.into_iter().map(|room_id| state.marks.get(room_id)?.recent.last().copied()).collect()
     }
 
     /// A span with the same changes of the room as (`since`, `until`], the same for all who ask for these changes.

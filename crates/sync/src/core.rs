@@ -21,6 +21,7 @@ use crate::{
     active::{Active, Listener},
     filter::{Filter, Filters},
     lazy::LazyMemory,
+    sliding::{connection::Connections, list::FactsMemory},
     span::Spans,
 };
 
@@ -53,6 +54,8 @@ pub struct Sync {
     pub(crate) spans: Spans,
     pub(crate) lazy: LazyMemory,
     filters: Filters,
+    pub(crate) connections: Connections,
+    pub(crate) facts: FactsMemory,
 }
 
 /// How often idle listeners are looked for.
@@ -62,7 +65,15 @@ impl Sync {
     /// Over these engines, from where the log stands now. [`Sync::run`] must be running before anyone is answered.
     pub fn new(engines: Engines) -> Self {
         let active = Active::new(engines.db.position());
-        Self { engines, active, spans: Spans::default(), lazy: LazyMemory::default(), filters: Filters::default() }
+        Self {
+            engines,
+            active,
+            spans: Spans::default(),
+            lazy: LazyMemory::default(),
+            filters: Filters::default(),
+            connections: Connections::default(),
+            facts: FactsMemory::default(),
+        }
     }
 
     /// Follows the change log and what is not in it, until the tenant stops.

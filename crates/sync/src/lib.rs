@@ -3,7 +3,8 @@
 //! Modules in reading order. What is kept in memory: [`active`] (who listens, what happened last in each room), [`lazy`]
 //! (whom each device knows), [`span`] (what happened in a room, shared by all who wait for it). What decides: [`filter`],
 //! [`state`] (which state events must be told), [`summary`], [`view`] (events for one reader). [`core`] is the handle,
-//! [`room`] one room for one user, [`v3`] the answer of `GET /v3/sync`.
+//! [`room`] one room for one user, [`v3`] the answer of `GET /v3/sync`, [`sliding`] the
+//! other interface.
 
 mod active;
 mod json;
@@ -18,9 +19,11 @@ pub mod filter;
 mod core;
 mod error;
 mod room;
+mod sliding;
 mod v3;
 
 pub use core::{DeviceLists, Engines, Sync};
 pub use error::SyncError;
 pub use filter::Filter;
+pub use sliding::{Shape, SlidingBody, SlidingRequest};
 pub use v3::{StateAfter, SyncRequest};

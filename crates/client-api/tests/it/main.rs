@@ -14,4 +14,5 @@ mod profile;
 mod push_rules;
 mod register;
 mod routes;
+mod sliding_sync;
 mod sync;

@@ -1,0 +1,335 @@
+use std::time::Duration;
+
+use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room::v3::RoomPreset, events::StateEventType};
+use samtal_event::Draft;
+use samtal_ops::CreateRoom;
+use samtal_room::LocalDraft;
+use serde_json::{Map, Value, json};
+
+use crate::harness::{Node, Person, each_engine};
+
+const PATH: &str = "/unstable/org.matrix.simplified_msc3575/sync";
+
+fn id(who: &Person) -> OwnedUserId {
+    who.user_id.parse().unwrap()
+}
+
+async fn room(node: &Node, creator: &Person, others: &[&Person], name: Option<&str>) -> OwnedRoomId {
+    let mut wish = CreateRoom::new(id(creator));
+    wish.preset = Some(RoomPreset::PublicChat);
+    wish.name = name.map(ToOwned::to_owned);
+    node.clock.advance(Duration::from_millis(1));
+    let room_id = node.hs.create_room(wish).await.unwrap();
+    for other in others {
+        node.hs.join(&id(other), &room_id, &[], Map::new()).await.unwrap();
+    }
+    room_id
+}
+
+async fn say(node: &Node, who: &Person, room_id: &OwnedRoomId, body: &str) -> String {
+    let draft = Draft::message_of("m.room.message", &json!({ "msgtype": "m.text", "body": body })).unwrap();
+    node.hs.rooms.send_one(room_id, LocalDraft::new(id(who), draft)).await.unwrap().to_string()
+}
+
+async fn set(node: &Node, who: &Person, room_id: &OwnedRoomId, event_type: &str, content: Value) {
+    let draft = Draft::state_of(&StateEventType::from(event_type), "", &content).unwrap();
+    node.hs.rooms.send_one(room_id, LocalDraft::new(id(who), draft)).await.unwrap();
+}
+
+struct Client<'a> {
+    node: &'a Node,
+    who: Person,
+    pos: Option<String>,
+}
+
+impl<'a> Client<'a> {
+    fn new(node: &'a Node, who: &Person) -> Self {
+        Self { node, who: who.clone(), pos: None }
+    }
+
+    async fn ask(&mut self, body: Value) -> Value {
+        self.wait(body, 0).await
+    }
+
+    async fn wait(&mut self, body: Value, timeout_ms: u64) -> Value {
+        let pos = self.pos.as_ref().map(|pos| format!("&pos={pos}")).unwrap_or_default();
+        let answer = self.node.post_as(&self.who, &format!("{PATH}?timeout={timeout_ms}{pos}"), body).await.ok();
+        self.pos = Some(answer["pos"].as_str().unwrap().to_owned());
+        answer
+    }
+}
+
+fn list(to: u64, timeline_limit: u64) -> Value {
+    json!({ "lists": { "all": {
+        "ranges": [[0, to]],
+        "timeline_limit": timeline_limit,
+        "required_state": [["m.room.name", ""], ["m.room.member", "$ME"], ["m.room.member", "$LAZY"]],
+    } } })
+}
+
+fn rooms(answer: &Value) -> Vec<&str> {
+    answer["rooms"].as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn bodies(room: &Value) -> Vec<&str> {
+    room["timeline"].as_array().unwrap().iter().filter_map(|event| event["content"]["body"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_window_shows_the_rooms_with_the_newest_activity_and_grows() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let mut all = Vec::new();
+        for number in 0..4 {
+            all.push(room(&node, &alice, &[&bob], Some(&format!("room {number}"))).await);
+        }
+        say(&node, &alice, &all[0], "first is now newest").await;
+        let mut client = Client::new(&node, &bob);
+        let answer = client.ask(list(1, 1)).await;
+        assert_eq!(answer["lists"]["all"]["count"], 4);
+        let mut expected = [all[0].as_str(), all[3].as_str()];
+        expected.sort_unstable();
+        assert_eq!(rooms(&answer), expected);
+        let shown = &answer["rooms"][all[0].as_str()];
+        assert_eq!((&shown["name"], &shown["initial"], &shown["joined_count"]), (&json!("room 0"), &json!(true), &json!(2)));
+        assert_eq!(bodies(shown), ["first is now newest"]);
+        assert_eq!((&shown["limited"], &shown["num_live"]), (&json!(true), &json!(0)));
+        assert_eq!(shown["notification_count"], 1);
+        let members: Vec<&Value> = shown["required_state"].as_array().unwrap().iter().map(|event| &event["state_key"]).collect();
+        for user in ["", &alice.user_id, &bob.user_id] {
+            assert!(members.contains(&&json!(user)), "{shown}");
+        }
+        let answer = client.ask(list(9, 1)).await;
+        assert_eq!(rooms(&answer).len(), 2, "only those that were not told before: {answer}");
+        let answer = client.ask(list(9, 1)).await;
+        assert_eq!(rooms(&answer).len(), 0);
+        let bump = |answer: &Value, room_id: &OwnedRoomId| answer["rooms"][room_id.as_str()]["bump_stamp"].as_u64().unwrap();
+        say(&node, &alice, &all[2], "live").await;
+        let answer = client.ask(list(9, 1)).await;
+        let shown = &answer["rooms"][all[2].as_str()];
+        assert_eq!((bodies(shown), &shown["num_live"], shown.get("initial")), (vec!["live"], &json!(1), None));
+        assert_eq!(shown.get("name"), None, "it has not changed: {shown}");
+        let before = bump(&answer, &all[2]);
+        set(&node, &alice, &all[2], "m.room.topic", json!({ "topic": "quiet" })).await;
+        assert_eq!(bump(&client.ask(list(9, 1)).await, &all[2]), before, "a topic does not move the room up");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_given_again_and_an_unknown_position_refused() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let room_id = room(&node, &alice, &[&bob], None).await;
+        let mut client = Client::new(&node, &bob);
+        client.ask(list(9, 5)).await;
+        say(&node, &alice, &room_id, "once").await;
+        let pos = client.pos.clone();
+        let first = client.ask(list(9, 5)).await;
+        client.pos = pos;
+        let again = client.ask(list(9, 5)).await;
+        assert_eq!(first["rooms"], again["rooms"]);
+        let other = Client::new(&node, &alice).pos.replace(client.pos.clone().unwrap());
+        assert_eq!(other, None);
+        let path = format!("{PATH}?pos={}", client.pos.clone().unwrap());
+        node.post_as(&alice, &path, json!({})).await.refused(400, "M_UNKNOWN_POS");
+        node.post_as(&bob, &format!("{PATH}?pos=5_nonsense"), json!({})).await.refused(400, "M_UNKNOWN_POS");
+        let named = json!({ "conn_id": "other" });
+        node.post_as(&bob, &path, named).await.refused(400, "M_UNKNOWN_POS");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_connections_do_not_disturb_each_other() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let room_id = room(&node, &alice, &[&bob], None).await;
+        let mut rooms_conn = Client::new(&node, &bob);
+        let mut keys_conn = Client::new(&node, &bob);
+        let with = |mut body: Value, name: &str| {
+            body["conn_id"] = json!(name);
+            body
+        };
+        let keys = json!({ "extensions": { "to_device": { "enabled": true }, "e2ee": { "enabled": true } } });
+        rooms_conn.ask(with(list(9, 1), "room-list")).await;
+        let answer = keys_conn.ask(with(keys.clone(), "encryption")).await;
+        assert_eq!(answer["rooms"], json!({}));
+        assert_eq!(answer["extensions"]["e2ee"]["device_one_time_keys_count"], json!({ "signed_curve25519": 0 }));
+        assert_eq!(answer["extensions"]["e2ee"]["device_unused_fallback_key_types"], json!([]));
+        assert!(answer["extensions"]["to_device"]["next_batch"].is_string());
+        say(&node, &alice, &room_id, "hello").await;
+        assert_eq!(rooms(&keys_conn.ask(with(keys, "encryption")).await).len(), 0);
+        assert_eq!(rooms(&rooms_conn.ask(with(list(9, 1), "room-list")).await).len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_waiting_request_wakes_and_a_new_subscription_is_answered_at_once() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let room_id = room(&node, &alice, &[&bob], None).await;
+        for number in 0..5 {
+            say(&node, &alice, &room_id, &number.to_string()).await;
+        }
+        let mut client = Client::new(&node, &bob);
+        client.ask(list(9, 1)).await;
+        let (answer, _) = tokio::join!(client.wait(list(9, 1), 20_000), async {
+            tokio::task::yield_now().await;
+            say(&node, &alice, &room_id, "wake").await
+        });
+        assert_eq!(bodies(&answer["rooms"][room_id.as_str()]), ["wake"]);
+        let mut body = list(9, 1);
+        body["room_subscriptions"] =
+            json!({ room_id.as_str(): { "timeline_limit": 4, "required_state": [["m.room.create", ""]] } });
+        let answer = client.wait(body.clone(), 20_000).await;
+        let shown = &answer["rooms"][room_id.as_str()];
+        assert_eq!(bodies(shown), ["2", "3", "4", "wake"]);
+        assert_eq!(shown["unstable_expanded_timeline"], true);
+        assert_eq!(shown["required_state"][0]["type"], "m.room.create", "{shown}");
+        assert_eq!(shown["required_state"].as_array().unwrap().len(), 1);
+        assert_eq!(rooms(&client.ask(body).await).len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn filters_choose_rooms() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let plain = room(&node, &alice, &[&bob], Some("Plain")).await;
+        let secret = room(&node, &alice, &[&bob], Some("Secret")).await;
+        set(&node, &alice, &secret, "m.room.encryption", json!({ "algorithm": "m.megolm.v1.aes-sha2" })).await;
+        let mut wish = CreateRoom::new(id(&bob));
+        wish.creation_content.insert("type".into(), json!("m.space"));
+        let space = node.hs.create_room(wish).await.unwrap();
+        let invite = room(&node, &alice, &[], Some("Invite")).await;
+        node.hs.invite(&id(&alice), &id(&bob), &invite, Map::new()).await.unwrap();
+        let direct = format!("/v3/user/{}/account_data/m.direct", bob.user_id);
+        node.put_as(&bob, &direct, json!({ &alice.user_id: [plain] })).await.ok();
+        let tag = format!("/v3/user/{}/rooms/{secret}/tags/m.favourite", bob.user_id);
+        node.put_as(&bob, &tag, json!({ "order": 0.5 })).await.ok();
+        for (filters, expected) in [
+            (json!({ "is_dm": true }), vec![&plain]),
+            (json!({ "is_encrypted": true }), vec![&secret]),
+            (json!({ "is_invite": true }), vec![&invite]),
+            (json!({ "is_invite": false, "not_room_types": ["m.space"] }), vec![&plain, &secret]),
+            (json!({ "room_types": ["m.space"] }), vec![&space]),
+            (json!({ "room_types": [null], "is_invite": false, "is_dm": false }), vec![&secret]),
+            (json!({ "tags": ["m.favourite"] }), vec![&secret]),
+            (json!({ "not_tags": ["m.favourite"], "room_types": [null], "is_invite": false }), vec![&plain]),
+            (json!({ "room_name_like": "lai" }), vec![&plain]),
+        ] {
+            let body = json!({ "lists": { "l": { "ranges": [[0, 9]], "timeline_limit": 0, "required_state": [], "filters": filters } } });
+            let answer = Client::new(&node, &bob).ask(body).await;
+            let mut expected: Vec<&str> = expected.iter().map(|room_id| room_id.as_str()).collect();
+            expected.sort_unstable();
+            assert_eq!(rooms(&answer), expected, "{filters}");
+            assert_eq!(answer["lists"]["l"]["count"], expected.len(), "{filters}");
+        }
+        let answer = Client::new(&node, &bob).ask(list(9, 1)).await;
+        let shown = &answer["rooms"][invite.as_str()];
+        assert!(shown["invite_state"].to_string().contains("m.room.create"), "{shown}");
+        assert_eq!((&shown["name"], shown.get("timeline")), (&json!("Invite"), None));
+        assert_eq!(answer["rooms"][plain.as_str()]["is_dm"], true);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn leaving_is_told_once_and_being_thrown_out_stays_in_the_list() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let left = room(&node, &alice, &[&bob], None).await;
+        let kicked = room(&node, &alice, &[&bob], None).await;
+        let mut client = Client::new(&node, &bob);
+        client.ask(list(9, 5)).await;
+        node.hs.leave(&id(&bob), &left, Map::new()).await.unwrap();
+        node.hs.kick(&id(&alice), &id(&bob), &kicked, Map::new()).await.unwrap();
+        say(&node, &alice, &kicked, "secret").await;
+        let answer = client.ask(list(9, 5)).await;
+        assert_eq!(rooms(&answer).len(), 2);
+        for room_id in [&left, &kicked] {
+            let timeline = answer["rooms"][room_id.as_str()]["timeline"].as_array().unwrap();
+            assert_eq!(timeline.last().unwrap()["content"]["membership"], "leave", "{answer}");
+        }
+        assert!(!answer.to_string().contains("secret"));
+        let answer = client.ask(list(9, 5)).await;
+        assert_eq!((rooms(&answer).len(), &answer["lists"]["all"]["count"]), (0, &json!(1)));
+        node.hs.join(&id(&bob), &left, &[], Map::new()).await.unwrap();
+        let answer = client.ask(list(9, 5)).await;
+        assert_eq!(answer["rooms"][left.as_str()]["initial"], true);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn extensions_tell_account_data_receipts_and_typing() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let room_id = room(&node, &alice, &[&bob], None).await;
+        let said = say(&node, &bob, &room_id, "read me").await;
+        let mut body = list(9, 1);
+        body["extensions"] = json!({
+            "account_data": { "enabled": true }, "receipts": { "enabled": true, "rooms": ["*"] },
+            "typing": { "enabled": true }, "org.example.unknown": { "enabled": true },
+        });
+        let mut client = Client::new(&node, &bob);
+        let answer = client.ask(body.clone()).await;
+        assert_eq!(answer["extensions"]["account_data"]["global"][0]["type"], "m.push_rules");
+        let tag = format!("/v3/user/{}/rooms/{room_id}/tags/m.favourite", bob.user_id);
+        node.put_as(&bob, &tag, json!({})).await.ok();
+        node.post_as(&alice, &format!("/v3/rooms/{room_id}/receipt/m.read/{said}"), json!({})).await.ok();
+        let typing = format!("/v3/rooms/{room_id}/typing/{}", alice.user_id);
+        node.put_as(&alice, &typing, json!({ "typing": true, "timeout": 30_000 })).await.ok();
+        let answer = client.ask(body.clone()).await;
+        let extensions = &answer["extensions"];
+        assert_eq!(extensions["account_data"]["rooms"][room_id.as_str()][0]["type"], "m.tag", "{answer}");
+        let receipt = &extensions["receipts"]["rooms"][room_id.as_str()];
+        assert!(receipt["content"][&said]["m.read"].get(&alice.user_id).is_some(), "{answer}");
+        let typing = &extensions["typing"]["rooms"][room_id.as_str()];
+        assert_eq!(typing["content"]["user_ids"], json!([alice.user_id]));
+        assert_eq!(client.ask(body).await["extensions"], json!({}));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_accepted_shape_has_everything_in_the_body() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let room_id = room(&node, &alice, &[&bob], Some("Named")).await;
+        let mut body = json!({ "lists": { "all": {
+            "range": [0, 9], "timeline_limit": 1,
+            "required_state": { "include": [{ "type": "m.room.name" }], "lazy_members": true },
+        } } });
+        let answer = node.post_as(&bob, "/v4/sync", body.clone()).await.ok();
+        let shown = &answer["rooms"][room_id.as_str()];
+        assert_eq!((&shown["membership"], &shown["lists"]), (&json!("join"), &json!(["all"])));
+        assert_eq!(shown.get("notification_count"), None);
+        say(&node, &alice, &room_id, "next").await;
+        body["pos"] = answer["pos"].clone();
+        let answer = node.post_as(&bob, "/v4/sync", body).await.ok();
+        assert_eq!(bodies(&answer["rooms"][room_id.as_str()]), ["next"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unfit_requests_are_refused() {
+    each_engine(async |node| {
+        let alice = node.person("alice").await;
+        for body in [
+            json!({ "lists": { "l": { "ranges": [[5, 1]] } } }),
+            json!({ "conn_id": "x".repeat(100) }),
+            json!({ "lists": { "x".repeat(65): {} } }),
+        ] {
+            node.post_as(&alice, PATH, body).await.refused(400, "M_INVALID_PARAM");
+        }
+        node.post_as(&alice, PATH, json!({ "lists": [] })).await.refused(400, "M_BAD_JSON");
+        node.post_as(&alice, &format!("{PATH}?timeout=soon"), json!({})).await.refused(400, "M_INVALID_PARAM");
+        node.post(PATH, json!({})).await.refused(401, "M_MISSING_TOKEN");
+    })
+    .await;
+}

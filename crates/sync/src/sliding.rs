@@ -1,0 +1,216 @@
+//! Simplified sliding sync (MSC4186): the rooms in view, in the order of their activity, over the same core.
+//!
+//! Modules in reading order: [`required`] (which state is wanted) → [`request`] (both shapes, checked) → [`connection`]
+//! (what has been told) → [`list`] (which rooms are in view) → [`room`] (one of them) → [`extension`] (what is beside).
+
+pub(crate) mod connection;
+mod extension;
+pub(crate) mod list;
+mod request;
+mod required;
+mod room;
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use ruma::{OwnedRoomId, OwnedUserId, presence::PresenceState};
+use samtal_model::SyncToken;
+
+pub use self::request::{Body as SlidingBody, Shape, SlidingRequest};
+use self::{
+    connection::{Kind, Memory},
+    list::{InView, Personal},
+};
+use crate::{
+    Sync, SyncError,
+    active::Listener,
+    core::Company,
+    json::Object,
+    view::Reader,
+};
+
+/// Longest wait.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// What holds for all rooms of one answer.
+pub(crate) struct Turn<'a> {
+    pub(crate) request: &'a SlidingRequest,
+    pub(crate) reader: Reader<'a>,
+    /// Where the connection stands; none for its first answer.
+    pub(crate) from: Option<SyncToken>,
+    pub(crate) until: i64,
+    pub(crate) ignored: HashSet<OwnedUserId>,
+    pub(crate) personal: Personal,
+    /// Rooms in which the user's own receipts moved.
+    pub(crate) read: HashSet<OwnedRoomId>,
+}
+
+struct Answer {
+    body: String,
+    is_news: bool,
+}
+
+/// Says that a user is there for as long as it lives.
+struct Online<'a>(&'a samtal_edu::Edus, &'a OwnedUserId, &'a PresenceState);
+
+impl Drop for Online<'_> {
+    fn drop(&mut self) {
+        self.0.presence.sync_ended(self.1, self.2);
+    }
+}
+
+impl Sync {
+    /// Answers with what is new in view; waits for it when there is nothing yet. The answer is the JSON body.
+    pub async fn sliding_sync(&self, request: &SlidingRequest) -> Result<String, SyncError> {
+        let edus = &self.engines.edus;
+        edus.presence.sync_began(&request.user_id, &request.set_presence);
+        let _online = Online(edus, &request.user_id, &request.set_presence);
+        let listener = self.listener(&request.user_id).await?;
+        let began = self.active.position();
+        let key = (request.user_id.clone(), request.device_id.clone(), request.conn_id.clone());
+        let connection = self.connections.get(key, self.engines.clock.now_ms());
+        let mut later = connection.enter();
+        later.mark_unchanged();
+        let mut heard = listener.listen();
+        let wait = tokio::time::sleep(request.timeout.min(WAIT_MAX));
+        tokio::pin!(wait);
+        loop {
+            heard.mark_unchanged();
+            let answer = {
+                let mut memory = connection.memory.lock().await;
+                let from = memory.resume(request.pos.as_deref())?;
+                Box::pin(self.sliding_answer(request, &listener, &mut memory, from)).await?
+            };
+            if answer.is_news || request.pos.is_none() || request.timeout.is_zero() {
+                return Ok(answer.body);
+            }
+            tokio::select! {
+                _ = heard.changed() => {}
+                _ = later.changed() => return Ok(answer.body),
+                () = &mut wait => return Ok(answer.body),
+                () = self.engines.tasks.stopping() => return Ok(answer.body),
+            }
+            if listener.ended_since(began, request.device_id.as_ref()) {
+                return Err(SyncError::Ended);
+            }
+        }
+    }
+
+    async fn sliding_answer(
+        &self,
+        request: &SlidingRequest,
+        listener: &Listener,
+        memory: &mut Memory,
+        from: Option<SyncToken>,
+    ) -> Result<Answer, SyncError> {
+        let user_id = &request.user_id;
+        let (memberships, until) = self.memberships(listener).await?;
+        let edus = &self.engines.edus;
+        let next = SyncToken { typing: edus.typing.serial(), ..SyncToken::at(until.into()) };
+        let after = from.map_or(until, |from| from.position.0);
+        let reads = edus.receipts.of_user(user_id, after, until).await?;
+        let turn = Turn {
+            request,
+            reader: Reader {
+                user_id,
+                device_id: request.device_id.as_deref(),
+                now_ms: self.engines.clock.now_ms(),
+            },
+            from,
+            until,
+            ignored: self.engines.accounts.ignored(user_id).await?,
+            personal: self.personal(request, until).await?,
+            read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
+        };
+        let candidates = self.candidates(request, &memberships, memory, &turn.ignored).await?;
+        let (view, counts) = self.in_view(request, &candidates, &turn.personal).await?;
+        let mut told = HashMap::new();
+        let mut rooms: Vec<(&OwnedRoomId, String)> = Vec::new();
+        for room in view.values() {
+            let room_id = &room.membership.room_id;
+            let before = memory.told(room_id);
+            if let Some(before) = before
+                && self.is_quiet(&turn, room, before)
+            {
+                continue;
+            }
+            let answered = Box::pin(self.sliding_room(&turn, room, before)).await?;
+            told.insert(room_id.clone(), answered.told);
+            rooms.extend(answered.json.map(|json| (room_id, json)));
+        }
+        let company = match from.filter(|_| request.extensions.e2ee.enabled == Some(true)) {
+            Some(from) => self.company(&request.user_id, &memberships, from.position.0, until).await?,
+            None => Company::default(),
+        };
+        let extended = Box::pin(self.extensions(&turn, &view, memory, listener, company)).await?;
+        let is_news = !rooms.is_empty() || extended.is_news;
+        let pos = memory.answered(next, told);
+        let mut body = String::with_capacity(256 + rooms.iter().map(|(_, json)| json.len() + 64).sum::<usize>());
+        let mut object = Object::new(&mut body);
+        object.text("pos", &pos);
+        if let Some(txn_id) = &request.txn_id {
+            object.text("txn_id", txn_id);
+        }
+        object.object("lists", |inner| {
+            for (name, count) in &counts {
+                inner.object(name, |inner| inner.number("count", *count as u64));
+            }
+        });
+        let mut inner = Object::new(object.key("rooms"));
+        for (room_id, json) in &rooms {
+            inner.raw(room_id.as_str(), json);
+        }
+        inner.end();
+        object.raw("extensions", &extended.json);
+        object.end();
+        Ok(Answer { body, is_news })
+    }
+
+    /// Whether nothing can be new in a room, seen from what the connection has of it.
+    fn is_quiet(&self, turn: &Turn<'_>, room: &InView<'_>, before: &connection::Told) -> bool {
+        let room_id = &room.membership.room_id;
+        let changed = self.active.changed([&**room_id], before.upto).into_iter().any(|changed| changed.events);
+        let same_wish = room.timeline_limit <= before.timeline_limit && room.required == *before.required;
+        let same_kind = room.kind == before.kind && room.membership.position.0 <= before.upto;
+        same_kind && same_wish && !turn.read.contains(room_id) && (room.kind != Kind::Joined || !changed)
+    }
+
+    /// Who came to and went from the user's rooms.
+    async fn company(
+        &self,
+        user_id: &OwnedUserId,
+        memberships: &[samtal_room::RoomMembership],
+        after: i64,
+        until: i64,
+    ) -> Result<Company, SyncError> {
+        use ruma::events::room::member::MembershipState::{Ban, Join, Leave};
+        let mut company = Company::default();
+        let store = self.store();
+        let changed = self.active.changed(memberships.iter().map(|membership| &*membership.room_id), after);
+        for (membership, changed) in memberships.iter().zip(changed) {
+            let room_id = &membership.room_id;
+            let is_new = membership.position.0 > after;
+            match membership.membership {
+                Join if is_new && !self.was_joined(user_id, room_id, after).await? => {
+                    company.new_rooms.push(room_id.clone());
+                }
+                Join if changed.events || is_new => {
+                    let room = self.engines.rooms.room(room_id).await?;
+                    let from = store.state_at(room.nid, after.into()).await?;
+                    let end = store.state_at(room.nid, until.into()).await?;
+                    let differences = store.snapshots.diff(from, end).await?;
+                    let members = crate::span::MemberChanges::read(store, &differences).await?;
+                    company.joined.extend(members.joined);
+                    company.left.extend(members.left);
+                }
+                Leave | Ban if is_new && self.was_joined(user_id, room_id, after).await? => {
+                    company.left_rooms.push((room_id.clone(), membership.position));
+                }
+                _ => {}
+            }
+        }
+        Ok(company)
+    }
+}

@@ -1,0 +1,181 @@
+//! What each connection has been told. In memory: who comes with a position that is not known here starts anew.
+
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+    sync::Arc,
+};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
+use samtal_model::SyncToken;
+use tokio::sync::watch;
+
+use crate::{SyncError, sliding::required::Required};
+
+/// Connections that are remembered.
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2_000).expect("not zero");
+/// Rooms of one connection that are remembered; beyond it the connection starts anew.
+const ROOMS_MAX: usize = 50_000;
+/// Lazily loaded members of one room that are remembered.
+pub(crate) const MEMBERS_MAX: usize = 500;
+
+/// In which way a room has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// As a room that the user is in.
+    Joined,
+    /// As an invite or knock.
+    Outside,
+    /// As one that the user has left.
+    Left,
+}
+
+/// What a connection has been told of a room.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// Everything up to here.
+    pub(crate) upto: i64,
+    pub(crate) kind: Kind,
+    pub(crate) timeline_limit: usize,
+    pub(crate) required: Arc<Required>,
+    /// Members told because their events were shown.
+    pub(crate) members: Arc<HashSet<OwnedUserId>>,
+}
+
+/// Where an answer left a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) pos: String,
+    pub(crate) token: SyncToken,
+}
+
+/// A connection's memory: up to the last position that its client has shown to have, and what the newest answer adds.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    serial: u64,
+    base: Option<Checkpoint>,
+    rooms: HashMap<OwnedRoomId, Told>,
+    pending: Option<(Checkpoint, HashMap<OwnedRoomId, Told>)>,
+}
+
+impl Memory {
+    fn new(serial: u64) -> Self {
+        Self { serial, base: None, rooms: HashMap::new(), pending: None }
+    }
+
+    /// Goes to the position that the client has: the newest answer's, or the one before, if that answer was lost.
+    pub(crate) fn resume(&mut self, pos: Option<&str>) -> Result<Option<SyncToken>, SyncError> {
+        let Some(pos) = pos else {
+            self.base = None;
+            self.rooms.clear();
+            self.pending = None;
+            return Ok(None);
+        };
+        match self.pending.take() {
+            Some((checkpoint, rooms)) if checkpoint.pos == pos => {
+                self.rooms.extend(rooms);
+                self.base = Some(checkpoint);
+            }
+            pending => {
+                if self.base.as_ref().is_none_or(|base| base.pos != pos) {
+                    self.pending = pending;
+                    return Err(SyncError::UnknownPosition);
+                }
+            }
+        }
+        if self.rooms.len() > ROOMS_MAX {
+            return Err(SyncError::UnknownPosition);
+        }
+        Ok(self.base.as_ref().map(|base| base.token))
+    }
+
+    /// What has been told of a room.
+    pub(crate) fn told(&self, room_id: &OwnedRoomId) -> Option<&Told> {
+        self.rooms.get(room_id)
+    }
+
+    /// Ends an answer: its position.
+    pub(crate) fn answered(&mut self, token: SyncToken, rooms: HashMap<OwnedRoomId, Told>) -> String {
+        self.serial += 1;
+        let pos = format!("{}_{token}", self.serial);
+        self.pending = Some((Checkpoint { pos: pos.clone(), token }, rooms));
+        pos
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Held while an answer is made, not while one is waited for.
+    pub(crate) memory: tokio::sync::Mutex<Memory>,
+    requests: watch::Sender<u64>,
+}
+
+impl Connection {
+    /// Ends the waiting of an earlier request; the answer hears of a later one.
+    pub(crate) fn enter(&self) -> watch::Receiver<u64> {
+        self.requests.send_modify(|count| *count += 1);
+        self.requests.subscribe()
+    }
+}
+
+type Key = (OwnedUserId, Option<OwnedDeviceId>, String);
+
+/// All connections that are remembered.
+#[derive(Debug)]
+pub(crate) struct Connections(Mutex<LruCache<Key, Arc<Connection>>>);
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(CONNECTIONS)))
+    }
+}
+
+impl Connections {
+    /// The connection; a new one begins its positions at `serial`.
+    pub(crate) fn get(&self, key: Key, serial: u64) -> Arc<Connection> {
+        let new = || {
+            let memory = tokio::sync::Mutex::new(Memory::new(serial));
+            Arc::new(Connection { memory, requests: watch::channel(0).0 })
+        };
+        Arc::clone(self.0.lock().get_or_insert(key, new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::owned_room_id;
+
+    use super::*;
+
+    fn told(upto: i64) -> HashMap<OwnedRoomId, Told> {
+        let told = Told {
+            upto,
+            kind: Kind::Joined,
+            timeline_limit: 1,
+            required: Arc::default(),
+            members: Arc::default(),
+        };
+        HashMap::from([(owned_room_id!("!r:a"), told)])
+    }
+
+    #[test]
+    fn a_lost_answer_can_be_asked_for_again_and_nothing_else() {
+        let mut memory = Memory::new(5);
+        let room = owned_room_id!("!r:a");
+        assert!(matches!(memory.resume(Some("1_s1_2")), Err(SyncError::UnknownPosition)));
+        memory.resume(None).unwrap();
+        let first = memory.answered(SyncToken::at(1.into()), told(1));
+        assert_eq!(memory.resume(Some(&first)).unwrap(), Some(SyncToken::at(1.into())));
+        let second = memory.answered(SyncToken::at(2.into()), told(2));
+        assert_eq!(memory.resume(Some(&first)).unwrap(), Some(SyncToken::at(1.into())));
+        assert_eq!(memory.told(&room).unwrap().upto, 1, "what the lost answer told does not count");
+        assert!(memory.resume(Some(&second)).is_err());
+        let third = memory.answered(SyncToken::at(3.into()), told(3));
+        memory.resume(Some(&third)).unwrap();
+        assert_eq!(memory.told(&room).unwrap().upto, 3);
+        assert!(memory.resume(Some(&first)).is_err());
+    }
+}

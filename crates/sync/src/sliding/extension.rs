@@ -1,0 +1,250 @@
+//! What an answer holds beside rooms.
+
+use std::collections::BTreeMap;
+
+use ruma::RoomId;
+use samtal_account::AccountData;
+
+use crate::{
+    Sync, SyncError,
+    active::Listener,
+    core::Company,
+    json::{self, Object},
+    room::typing_event,
+    sliding::{
+        Turn,
+        connection::{Kind, Memory},
+        list::InView,
+        request::Scoped,
+    },
+};
+
+/// To-device messages in one answer, when the client names no number.
+const TO_DEVICE_MAX: u64 = 100;
+
+/// Extensions, written; and whether they tell anything new.
+pub(crate) struct Extended {
+    pub(crate) json: String,
+    pub(crate) is_news: bool,
+}
+
+impl Scoped {
+    fn is_enabled(&self) -> bool {
+        self.enabled == Some(true)
+    }
+
+    fn covers(&self, view: &InView<'_>) -> bool {
+        let any = |names: &Option<Vec<String>>, of: &dyn Fn(&str) -> bool| {
+            names.as_ref().is_none_or(|names| names.iter().any(|name| name == "*" || of(name)))
+        };
+        let room_id = view.membership.room_id.as_str();
+        let by_list = !view.lists.is_empty() && any(&self.lists, &|name| view.lists.iter().any(|list| list == name));
+        let by_room = match &self.rooms {
+            None => view.subscribed,
+            Some(rooms) => rooms.iter().any(|room| room == room_id || room == "*" && view.subscribed),
+        };
+        by_list || by_room
+    }
+}
+
+type View<'a> = BTreeMap<&'a RoomId, InView<'a>>;
+
+impl Sync {
+    pub(crate) async fn extensions(
+        &self,
+        turn: &Turn<'_>,
+        view: &View<'_>,
+        memory: &Memory,
+        listener: &Listener,
+        company: Company,
+    ) -> Result<Extended, SyncError> {
+        let wanted = &turn.request.extensions;
+        let mut out = String::new();
+        let mut object = Object::new(&mut out);
+        let mut is_news = false;
+        if wanted.to_device.enabled == Some(true) {
+            is_news |= self.to_device_extension(turn, &mut object).await?;
+        }
+        if wanted.e2ee.enabled == Some(true) {
+            is_news |= self.e2ee_extension(turn, &mut object, listener, company).await?;
+        }
+        if wanted.account_data.is_enabled() {
+            is_news |= self.account_data_extension(turn, &mut object, view, memory).await?;
+        }
+        if wanted.receipts.is_enabled() {
+            is_news |= self.receipts_extension(turn, &mut object, view, memory).await?;
+        }
+        if wanted.typing.is_enabled() {
+            is_news |= self.typing_extension(turn, &mut object, view, memory);
+        }
+        object.end();
+        Ok(Extended { json: out, is_news })
+    }
+
+    async fn to_device_extension(&self, turn: &Turn<'_>, object: &mut Object<'_>) -> Result<bool, SyncError> {
+        let Some(device_id) = &turn.request.device_id else { return Ok(false) };
+        let wanted = &turn.request.extensions.to_device;
+        let since = wanted.since.as_deref().and_then(|since| since.parse::<i64>().ok()).unwrap_or(0);
+        let user_id = &turn.request.user_id;
+        let e2ee = &self.engines.e2ee;
+        e2ee.to_device_acknowledge(user_id, device_id, since).await?;
+        let limit = i64::try_from(wanted.limit.unwrap_or(TO_DEVICE_MAX).clamp(1, TO_DEVICE_MAX)).unwrap_or(1);
+        let messages = e2ee.to_device_after(user_id, device_id, since, turn.until, limit).await?;
+        let full = i64::try_from(messages.len()).unwrap_or(limit) >= limit;
+        let next = messages.last().filter(|_| full).map_or(turn.until, |last| last.position);
+        object.object("to_device", |inner| {
+            inner.text("next_batch", &next.max(since).to_string());
+            let events: Vec<&str> = messages.iter().map(|message| message.event.get()).collect();
+            json::array(inner.key("events"), &events);
+        });
+        Ok(!messages.is_empty())
+    }
+
+    async fn e2ee_extension(
+        &self,
+        turn: &Turn<'_>,
+        object: &mut Object<'_>,
+        listener: &Listener,
+        company: Company,
+    ) -> Result<bool, SyncError> {
+        let (user_id, e2ee) = (&turn.request.user_id, &self.engines.e2ee);
+        let mut is_news = false;
+        let lists = match turn.from {
+            Some(from) => {
+                is_news |= listener.keys_changed(from.position.0);
+                Some(self.device_lists(user_id, from.position.0, turn.until, company).await?)
+            }
+            None => None,
+        };
+        let mut inner = Object::new(object.key("e2ee"));
+        if let Some(lists) = lists.filter(|lists| !lists.is_empty()) {
+            is_news = true;
+            inner.object("device_lists", |inner| {
+                json::texts(inner.key("changed"), &lists.changed);
+                json::texts(inner.key("left"), &lists.left);
+            });
+        }
+        if let Some(device_id) = &turn.request.device_id {
+            let counts = e2ee.one_time_key_counts(user_id, device_id).await?;
+            let mut numbers = Object::new(inner.key("device_one_time_keys_count"));
+            for (algorithm, count) in &counts {
+                numbers.number(algorithm, *count);
+            }
+            numbers.end();
+            let unused = e2ee.unused_fallback_types(user_id, device_id).await?;
+            json::texts(inner.key("device_unused_fallback_key_types"), &unused);
+        }
+        inner.end();
+        Ok(is_news)
+    }
+
+    async fn account_data_extension(
+        &self,
+        turn: &Turn<'_>,
+        object: &mut Object<'_>,
+        view: &View<'_>,
+        memory: &Memory,
+    ) -> Result<bool, SyncError> {
+        let user_id = &turn.request.user_id;
+        let accounts = &self.engines.accounts;
+        let after = turn.from.map_or(0, |from| from.position.0);
+        let write = |data: &AccountData| json::event(&data.data_type, data.content.get());
+        let global = accounts.account_data_changed(user_id, after, turn.until).await?;
+        let global: Vec<String> = global.iter().map(write).collect();
+        let changed = match turn.from {
+            Some(_) => accounts.room_account_data_changed(user_id, after, turn.until).await?,
+            None => Vec::new(),
+        };
+        let mut rooms: Vec<(&RoomId, Vec<String>)> = Vec::new();
+        for (room_id, room) in view.iter().filter(|(_, room)| turn.request.extensions.account_data.covers(room)) {
+            let events: Vec<String> = if memory.told(&room.membership.room_id).is_some() {
+                let here = |data: &&AccountData| data.room_id.as_deref() == Some(room_id.as_str());
+                changed.iter().filter(here).map(write).collect()
+            } else {
+                accounts.room_account_data(user_id, room_id).await?.iter().map(write).collect()
+            };
+            if !events.is_empty() {
+                rooms.push((room_id, events));
+            }
+        }
+        let is_news = !global.is_empty() || !rooms.is_empty();
+        object.object("account_data", |inner| {
+            if !global.is_empty() {
+                json::array(inner.key("global"), &global);
+            }
+            inner.object("rooms", |inner| {
+                for (room_id, events) in rooms {
+                    json::array(inner.key(room_id.as_str()), &events);
+                }
+            });
+        });
+        Ok(is_news)
+    }
+
+    async fn receipts_extension(
+        &self,
+        turn: &Turn<'_>,
+        object: &mut Object<'_>,
+        view: &View<'_>,
+        memory: &Memory,
+    ) -> Result<bool, SyncError> {
+        let covered: Vec<&InView<'_>> = view
+            .values()
+            .filter(|room| room.kind == Kind::Joined && turn.request.extensions.receipts.covers(room))
+            .collect();
+        let after = turn.from.map_or(0, |from| from.position.0);
+        let changed = self.active.changed(covered.iter().map(|room| &*room.membership.room_id), after);
+        let mut rooms: Vec<(&RoomId, String)> = Vec::new();
+        for (room, changed) in covered.into_iter().zip(changed) {
+            let room_id = &room.membership.room_id;
+            let known = memory.told(room_id).is_some_and(|told| told.kind == Kind::Joined);
+            if known && !changed.receipts {
+                continue;
+            }
+            let after = if known { after } else { 0 };
+            let receipts = self.engines.edus.receipts.changed(room_id, after, turn.until).await?;
+            if let Some(content) = samtal_edu::receipt::content(&receipts, &turn.request.user_id) {
+                rooms.push((room_id, json::event("m.receipt", &content.to_string())));
+            }
+        }
+        let is_news = !rooms.is_empty();
+        write_rooms(object, "receipts", rooms);
+        Ok(is_news)
+    }
+
+    fn typing_extension(
+        &self,
+        turn: &Turn<'_>,
+        object: &mut Object<'_>,
+        view: &View<'_>,
+        memory: &Memory,
+    ) -> bool {
+        let typing = &self.engines.edus.typing;
+        let mut rooms: Vec<(&RoomId, String)> = Vec::new();
+        for room in view.values().filter(|room| turn.request.extensions.typing.covers(room)) {
+            let room_id = &room.membership.room_id;
+            let known = memory.told(room_id).is_some_and(|told| told.kind == Kind::Joined);
+            let users = match turn.from.filter(|_| known) {
+                _ if room.kind != Kind::Joined => None,
+                Some(from) => typing.changed(room_id, from.typing),
+                None => Some(typing.users(room_id)).filter(|users| !users.is_empty()),
+            };
+            if let Some(users) = users {
+                rooms.push((room_id, typing_event(&users, &turn.ignored)));
+            }
+        }
+        let is_news = !rooms.is_empty();
+        write_rooms(object, "typing", rooms);
+        is_news
+    }
+}
+
+fn write_rooms(object: &mut Object<'_>, name: &str, rooms: Vec<(&RoomId, String)>) {
+    object.object(name, |inner| {
+        inner.object("rooms", |inner| {
+            for (room_id, event) in rooms {
+                inner.raw(room_id.as_str(), &event);
+            }
+        });
+    });
+}

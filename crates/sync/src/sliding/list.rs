@@ -1,0 +1,314 @@
+//! Which rooms a list holds, in which order, and which of them are in view.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    num::NonZeroUsize,
+    sync::Arc,
+};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use samtal_model::StreamPosition;
+use samtal_room::RoomMembership;
+use samtal_state::Part;
+
+use crate::{
+    Sync, SyncError,
+    sliding::{
+        connection::{Kind, Memory},
+        request::{Filters, List, RoomWish, SlidingRequest},
+        required::Required,
+    },
+};
+
+/// Rooms whose facts are remembered.
+const FACTS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
+/// Users whose order of rooms is remembered.
+const ORDERS: NonZeroUsize = NonZeroUsize::new(1_000).expect("not zero");
+
+/// What filters ask about a room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    room_type: Option<String>,
+    encrypted: bool,
+    name: Option<String>,
+}
+
+type Order = Arc<HashMap<OwnedRoomId, i64>>;
+
+/// Facts of rooms that were asked for lately, with the position at which they held.
+#[derive(Debug)]
+pub(crate) struct FactsMemory {
+    facts: Mutex<LruCache<OwnedRoomId, (i64, Arc<Facts>)>>,
+    /// For each user, the newest event of each room as it was once; the change log says what is newer.
+    orders: Mutex<LruCache<OwnedUserId, Order>>,
+}
+
+impl Default for FactsMemory {
+    fn default() -> Self {
+        Self { facts: Mutex::new(LruCache::new(FACTS)), orders: Mutex::new(LruCache::new(ORDERS)) }
+    }
+}
+
+/// A room that can be in lists.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) membership: &'a RoomMembership,
+    pub(crate) kind: Kind,
+    activity: i64,
+}
+
+/// A room that is in view, and all that is wanted of it.
+#[derive(Clone, Debug)]
+pub(crate) struct InView<'a> {
+    pub(crate) membership: &'a RoomMembership,
+    pub(crate) kind: Kind,
+    pub(crate) timeline_limit: usize,
+    pub(crate) required: Required,
+    /// The lists that hold it.
+    pub(crate) lists: Vec<String>,
+    pub(crate) subscribed: bool,
+}
+
+impl InView<'_> {
+    fn add(&mut self, wish: &RoomWish) {
+        self.timeline_limit = self.timeline_limit.max(wish.timeline_limit);
+        self.required.add(&wish.state);
+    }
+}
+
+/// What the user says of their rooms by account data.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Personal {
+    /// Rooms that are direct chats.
+    pub(crate) direct: HashSet<String>,
+    tags: HashMap<String, HashSet<String>>,
+}
+
+impl Sync {
+    /// Reads what the user says of their rooms; tags only where a filter asks for them.
+    pub(crate) async fn personal(&self, request: &SlidingRequest, until: i64) -> Result<Personal, SyncError> {
+        let accounts = &self.engines.accounts;
+        let mut personal = Personal::default();
+        if let Some(content) = accounts.account_data(&request.user_id, None, "m.direct").await? {
+            let rooms: HashMap<String, serde_json::Value> = serde_json::from_str(content.get()).unwrap_or_default();
+            let rooms = rooms.values().filter_map(serde_json::Value::as_array).flatten();
+            personal.direct = rooms.filter_map(|room| room.as_str().map(ToOwned::to_owned)).collect();
+        }
+        let asks = |list: &List| list.filters.tags.is_some() || list.filters.not_tags.is_some();
+        if request.lists.values().any(asks) {
+            for data in accounts.room_account_data_changed(&request.user_id, 0, until).await? {
+                if data.data_type == "m.tag"
+                    && let Some(room_id) = data.room_id
+                {
+                    let content: serde_json::Value = serde_json::from_str(data.content.get()).unwrap_or_default();
+                    let tags = content.get("tags").and_then(serde_json::Value::as_object);
+                    let tags = tags.into_iter().flat_map(|tags| tags.keys().cloned()).collect();
+                    personal.tags.insert(room_id, tags);
+                }
+            }
+        }
+        Ok(personal)
+    }
+
+    /// The rooms that can be in lists, the one with the newest activity first.
+    pub(crate) async fn candidates<'a>(
+        &self,
+        request: &SlidingRequest,
+        memberships: &'a [RoomMembership],
+        memory: &Memory,
+        ignored: &HashSet<OwnedUserId>,
+    ) -> Result<Vec<Candidate<'a>>, SyncError> {
+        let user_id = &request.user_id;
+        let order = self.order(user_id).await?;
+        let mut candidates = Vec::with_capacity(memberships.len());
+        for membership in memberships.iter().filter(|membership| !membership.forgotten) {
+            let room_id = &membership.room_id;
+            let kind = match &membership.membership {
+                MembershipState::Join => Kind::Joined,
+                MembershipState::Invite if ignored.contains(&membership.sender) => continue,
+                MembershipState::Invite | MembershipState::Knock => Kind::Outside,
+                MembershipState::Ban => Kind::Left,
+                // Who was thrown out sees it; who left by themselves only where the room was shown before.
+                MembershipState::Leave if membership.sender != *user_id => Kind::Left,
+                MembershipState::Leave => match memory.told(room_id) {
+                    Some(told) if told.kind != Kind::Left || told.upto < membership.position.0 => Kind::Left,
+                    _ => continue,
+                },
+                _ => continue,
+            };
+            let activity = match kind {
+                Kind::Joined => order.get(room_id).copied().unwrap_or(membership.position.0),
+                Kind::Outside | Kind::Left => membership.position.0,
+            };
+            candidates.push(Candidate { membership, kind, activity });
+        }
+        let joined = candidates.iter().filter(|candidate| candidate.kind == Kind::Joined);
+        let newest = self.active.last_changes(joined.map(|candidate| &*candidate.membership.room_id));
+        let joined = candidates.iter_mut().filter(|candidate| candidate.kind == Kind::Joined);
+        for (candidate, newest) in joined.zip(newest) {
+            candidate.activity = candidate.activity.max(newest.unwrap_or(0));
+        }
+        candidates.sort_unstable_by(|one, other| {
+            (other.activity, &other.membership.room_id).cmp(&(one.activity, &one.membership.room_id))
+        });
+        Ok(candidates)
+    }
+
+    async fn order(&self, user_id: &OwnedUserId) -> Result<Order, SyncError> {
+        if let Some(order) = self.facts.orders.lock().get(user_id) {
+            return Ok(Arc::clone(order));
+        }
+        let positions = self.store().graph.last_positions(user_id).await?;
+        let order: Order = Arc::new(positions.into_iter().map(|(room_id, at)| (room_id, at.0)).collect());
+        self.facts.orders.lock().put(user_id.clone(), Arc::clone(&order));
+        Ok(order)
+    }
+
+    /// The rooms that are in view, by room, and how many rooms each list holds.
+    pub(crate) async fn in_view<'a>(
+        &self,
+        request: &SlidingRequest,
+        candidates: &[Candidate<'a>],
+        personal: &Personal,
+    ) -> Result<(BTreeMap<&'a RoomId, InView<'a>>, BTreeMap<String, usize>), SyncError> {
+        let mut view: BTreeMap<&RoomId, InView<'_>> = BTreeMap::new();
+        let mut counts = BTreeMap::new();
+        let enter = |candidate: &Candidate<'a>| InView {
+            membership: candidate.membership,
+            kind: candidate.kind,
+            timeline_limit: 0,
+            required: Required::default(),
+            lists: Vec::new(),
+            subscribed: false,
+        };
+        for (name, list) in &request.lists {
+            let spaces = self.rooms_of_spaces(&list.filters).await?;
+            let mut count = 0;
+            for candidate in candidates {
+                if !self.holds(&request.user_id, &list.filters, candidate, personal, spaces.as_ref()).await? {
+                    continue;
+                }
+                let index = count;
+                count += 1;
+                if list.ranges.is_empty() || list.ranges.iter().any(|(from, to)| (*from..=*to).contains(&index)) {
+                    let room = view.entry(&candidate.membership.room_id).or_insert_with(|| enter(candidate));
+                    room.add(&list.room);
+                    room.lists.push(name.clone());
+                }
+            }
+            counts.insert(name.clone(), count);
+        }
+        for candidate in candidates {
+            if let Some(wish) = request.subscriptions.get(&candidate.membership.room_id) {
+                let room = view.entry(&candidate.membership.room_id).or_insert_with(|| enter(candidate));
+                room.add(wish);
+                room.subscribed = true;
+            }
+        }
+        Ok((view, counts))
+    }
+
+    async fn holds(
+        &self,
+        user_id: &UserId,
+        filters: &Filters,
+        candidate: &Candidate<'_>,
+        personal: &Personal,
+        spaces: Option<&HashSet<String>>,
+    ) -> Result<bool, SyncError> {
+        let membership = candidate.membership;
+        let room_id = membership.room_id.as_str();
+        if filters.is_dm.is_some_and(|wanted| wanted != personal.direct.contains(room_id)) {
+            return Ok(false);
+        }
+        let is_invite = membership.membership == MembershipState::Invite;
+        if filters.is_invite.is_some_and(|wanted| wanted != is_invite)
+            || spaces.is_some_and(|spaces| !spaces.contains(room_id))
+        {
+            return Ok(false);
+        }
+        let tagged = |wanted: &Vec<String>| {
+            personal.tags.get(room_id).is_some_and(|tags| wanted.iter().any(|tag| tags.contains(tag)))
+        };
+        if filters.tags.as_ref().is_some_and(|tags| !tagged(tags)) || filters.not_tags.as_ref().is_some_and(tagged) {
+            return Ok(false);
+        }
+        let asks = filters.is_encrypted.is_some()
+            || filters.room_types.is_some()
+            || filters.not_room_types.is_some()
+            || filters.room_name_like.is_some();
+        if !asks {
+            return Ok(true);
+        }
+        let facts = self.room_facts(user_id, candidate).await?;
+        let like = filters.room_name_like.as_ref().map(|like| like.to_lowercase());
+        let is_like =
+            |like: &String| facts.name.as_ref().is_some_and(|name| name.to_lowercase().contains(like.as_str()));
+        Ok(filters.is_encrypted.is_none_or(|wanted| wanted == facts.encrypted)
+            && filters.room_types.as_ref().is_none_or(|types| types.contains(&facts.room_type))
+            && filters.not_room_types.as_ref().is_none_or(|types| !types.contains(&facts.room_type))
+            && like.as_ref().is_none_or(is_like))
+    }
+
+    async fn rooms_of_spaces(&self, filters: &Filters) -> Result<Option<HashSet<String>>, SyncError> {
+        let Some(spaces) = &filters.spaces else { return Ok(None) };
+        let mut children = HashSet::new();
+        for space in spaces {
+            let Some(room) = self.store().graph.room(space).await? else { continue };
+            let state = self.store().state_at(room.nid, StreamPosition(i64::MAX)).await?;
+            for event in self.store().state_part(state, Part::Other).await? {
+                let has_via = || event.pdu.content_field::<Vec<String>>("via").is_some_and(|via| !via.is_empty());
+                if event.pdu.type_str() == "m.space.child" && has_via() {
+                    children.extend(event.pdu.state_key().map(ToOwned::to_owned));
+                }
+            }
+        }
+        Ok(Some(children))
+    }
+
+    /// What filters ask about a room; of a room that the user is not in, what its stripped state says.
+    async fn room_facts(&self, user_id: &UserId, candidate: &Candidate<'_>) -> Result<Arc<Facts>, SyncError> {
+        let membership = candidate.membership;
+        let room_id = &membership.room_id;
+        if candidate.kind == Kind::Outside
+            && let Some(stripped) = self.store().graph.invite_state(user_id, room_id).await?
+        {
+            return Ok(Arc::new(stripped_facts(&stripped)));
+        }
+        let changed = self.active.last_changes([&**room_id]).first().copied().flatten().unwrap_or(0);
+        if let Some((at, facts)) = self.facts.facts.lock().get(room_id)
+            && *at >= changed
+        {
+            return Ok(Arc::clone(facts));
+        }
+        let at = self.active.position();
+        let room = self.engines.rooms.room(room_id).await?;
+        let state = self.store().state_at(room.nid, StreamPosition(at)).await?;
+        let store = self.store();
+        let create = store.state_event(state, "m.room.create", "").await?;
+        let name = store.state_event(state, "m.room.name", "").await?;
+        let facts = Arc::new(Facts {
+            room_type: create.and_then(|create| create.pdu.content_field("type")),
+            encrypted: store.state_event(state, "m.room.encryption", "").await?.is_some(),
+            name: name.and_then(|name| name.pdu.content_field("name")),
+        });
+        self.facts.facts.lock().put(room_id.clone(), (at, Arc::clone(&facts)));
+        Ok(facts)
+    }
+}
+
+/// Facts from the stripped state of a room that this server is not in.
+fn stripped_facts(stripped: &str) -> Facts {
+    let events: Vec<serde_json::Value> = serde_json::from_str(stripped).unwrap_or_default();
+    let content = |event_type: &str| {
+        events.iter().find(|event| event["type"] == event_type && event["state_key"] == "").map(|event| &event["content"])
+    };
+    let text = |event_type: &str, field: &str| Some(content(event_type)?.get(field)?.as_str()?.to_owned());
+    Facts {
+        room_type: text("m.room.create", "type"),
+        encrypted: content("m.room.encryption").is_some(),
+        name: text("m.room.name", "name"),
+    }
+}
