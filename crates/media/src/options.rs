@@ -1,0 +1,39 @@
+//! What the operator decides about files.
+
+use std::time::Duration;
+
+/// What the operator decides about files.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Longest upload, in bytes.
+    pub upload_bytes_max: u64,
+    /// Longest file of another server that is fetched, in bytes.
+    pub remote_bytes_max: u64,
+    /// All that one user may have uploaded, in bytes.
+    pub user_bytes_max: Option<u64>,
+    /// Ids that one user may have reserved and not used yet.
+    pub reservations_max: u64,
+    /// How long a reserved id waits for its upload.
+    pub reservation: Duration,
+    /// How long a file of another server is kept after it was last asked for.
+    pub remote_kept: Duration,
+    /// Most pixels of a picture that is made smaller; each takes four bytes of memory meanwhile.
+    pub pixels_max: u64,
+    /// Whether the old endpoints without authentication still give files out.
+    pub legacy_downloads: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            upload_bytes_max: 50 << 20,
+            remote_bytes_max: 50 << 20,
+            user_bytes_max: None,
+            reservations_max: 20,
+            reservation: Duration::from_secs(24 * 3600),
+            remote_kept: Duration::from_secs(90 * 24 * 3600),
+            pixels_max: 32_000_000,
+            legacy_downloads: false,
+        }
+    }
+}
