@@ -131,6 +131,11 @@ impl Batch {
         self.exec(&CURSOR_SET, vec![name.into(), position.into()]);
     }
 
+    /// Removes the named cursor: nobody reads from it any more, so it holds nothing back.
+    pub fn cursor_drop(&mut self, name: &str) {
+        self.exec(&CURSOR_DROP, vec![name.into()]);
+    }
+
     /// Adds all of `other` behind what is here. Positions and returned rows of `other` count on from here.
     pub fn append(&mut self, other: Self) {
         let offset = self.changes.len();
@@ -151,6 +156,8 @@ const CURSOR_SET: Sql = crate::sql!(
     "INSERT INTO cursor (name, position) VALUES ($1, $2)
      ON CONFLICT (name) DO UPDATE SET position = excluded.position WHERE excluded.position > cursor.position"
 );
+
+const CURSOR_DROP: Sql = crate::sql!("DELETE FROM cursor WHERE name = $1");
 
 /// What a commit gave.
 #[derive(Clone, Debug, Default, PartialEq)]
