@@ -98,7 +98,8 @@ impl StoredEvent {
         let device = parts.next()?;
         let _room = parts.next()?;
         let _scope = parts.next()?;
-        (device == device_id).then(|| parts.next()).flatten()
+        // As `Txn::name` writes it.
+        (device == device_id.replace('|', "\u{1}")).then(|| parts.next()).flatten()
     }
 }
 

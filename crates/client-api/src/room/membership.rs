@@ -34,11 +34,19 @@ fn reason(reason: Option<String>) -> Content {
     reason.into_iter().map(|reason| ("reason".to_owned(), reason.into())).collect()
 }
 
+/// What a join says beyond who and where: all that clients put into the request goes into the member event.
+fn join_content(json: &[u8]) -> Content {
+    const OTHERS: [&str; 4] = ["third_party_signed", "membership", "id", "join_authorised_via_users_server"];
+    let mut content: Content = serde_json::from_slice(json).unwrap_or_default();
+    content.retain(|name, _| !OTHERS.contains(&name.as_str()));
+    content
+}
+
 /// `POST /rooms/{roomId}/join`
 async fn join(args: Args<join_room_by_id::v3::Request>) -> Answer<join_room_by_id::v3::Response> {
     super::limit(&args.hs, &args.who, "joins", |rates| rates.joins)?;
     let room_id = args.body.room_id;
-    args.hs.join(&args.who.user_id, &room_id, &[], reason(args.body.reason)).await?;
+    args.hs.join(&args.who.user_id, &room_id, &[], join_content(&args.json)).await?;
     Ok(join_room_by_id::v3::Response::new(room_id))
 }
 
@@ -48,7 +56,7 @@ async fn join_by_alias(
 ) -> Answer<join_room_by_id_or_alias::v3::Response> {
     super::limit(&args.hs, &args.who, "joins", |rates| rates.joins)?;
     let (room_id, via) = super::resolve(&args.hs, &args.body.room_id_or_alias, args.body.via).await?;
-    args.hs.join(&args.who.user_id, &room_id, &via, reason(args.body.reason)).await?;
+    args.hs.join(&args.who.user_id, &room_id, &via, join_content(&args.json)).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
 
