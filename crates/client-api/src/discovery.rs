@@ -24,6 +24,8 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "uk.timedout.msc4323",
     // Cross-signing keys are uploaded without further authentication the first time.
     "org.matrix.msc3882",
+    // Simplified sliding sync, without which Element X does not start.
+    "org.matrix.simplified_msc3575",
 ];
 
 pub(crate) fn routes() -> Routes {
