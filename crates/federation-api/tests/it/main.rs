@@ -1,0 +1,10 @@
+//! Servers in one process that federate through the router: the same bytes as over the Internet, by function call.
+
+#![expect(unreachable_pub, reason = "nothing outside sees a test binary")]
+
+mod world;
+
+mod authentication;
+mod device;
+mod membership;
+mod sending;

@@ -1,0 +1,160 @@
+//! A few servers that reach each other by function call.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId, events::room::member::MembershipState};
+use samtal_account::{Client, NewUser};
+use samtal_event::Draft;
+use samtal_kit::{Clock, Random};
+use samtal_ops::{Content, CreateRoom, Homeserver, Settings};
+use samtal_remote::{Limits, LocalFirst, Network, NetworkError};
+use samtal_room::LocalDraft;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+/// Beyond the servers of the test there is nothing.
+pub struct Nowhere;
+
+impl Network for Nowhere {
+    fn exchange<'a>(&'a self, to: &'a ServerName, _: Request<Bytes>, _: Limits) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
+        Box::pin(async move { Err(NetworkError::Unresolved(to.to_string())) })
+    }
+
+    fn get<'a>(&'a self, url: &'a str, _: Limits) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
+        Box::pin(async move { Err(NetworkError::Unresolved(url.to_owned())) })
+    }
+}
+
+/// One server.
+#[derive(Clone)]
+pub struct Node {
+    pub hs: Arc<Homeserver>,
+    is_up: Arc<AtomicBool>,
+}
+
+/// All servers.
+pub struct World {
+    pub network: Arc<LocalFirst<Nowhere>>,
+    pub clock: Clock,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { network: Arc::new(LocalFirst::new(Nowhere)), clock: Clock::manual(1_700_000_000_000) }
+    }
+
+    /// Adds a server with a user called `user`.
+    pub async fn node(&self, name: &str) -> Node {
+        self.node_with(name, Settings::default()).await
+    }
+
+    pub async fn node_with(&self, name: &str, settings: Settings) -> Node {
+        let name: OwnedServerName = name.try_into().unwrap();
+        let settings = Settings { encrypted_by_default: false, presence: true, ..settings };
+        let random = Random::seeded(name.as_bytes().iter().map(|byte| u64::from(*byte)).sum());
+        let network: Arc<dyn Network> = Arc::clone(&self.network) as _;
+        let hs = Homeserver::open_with(name.clone(), &samtal_db::Options::Memory, settings, self.clock.clone(), random, network).await.unwrap();
+        let is_up = Arc::new(AtomicBool::new(true));
+        let router = samtal_federation_api::router().layer(axum::Extension(Arc::clone(&hs)));
+        let up = Arc::clone(&is_up);
+        self.network.insert(
+            name,
+            Box::new(move |request: Request<Bytes>| {
+                let (router, up) = (router.clone(), Arc::clone(&up));
+                Box::pin(async move {
+                    if !up.load(Ordering::SeqCst) {
+                        return Response::builder().status(502).body(Bytes::new()).unwrap();
+                    }
+                    let response = router.oneshot(request.map(Body::from)).await.unwrap();
+                    let (parts, body) = response.into_parts();
+                    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+                })
+            }),
+        );
+        let node = Node { hs, is_up };
+        node.hs.accounts.create(NewUser::normal(node.user()), &Client::default()).await.unwrap();
+        node
+    }
+}
+
+impl Node {
+    pub fn name(&self) -> &ServerName {
+        &self.hs.name
+    }
+
+    pub fn user(&self) -> OwnedUserId {
+        format!("@user:{}", self.hs.name).try_into().unwrap()
+    }
+
+    /// Takes the server off the network, or puts it back.
+    pub fn set_up(&self, up: bool) {
+        self.is_up.store(up, Ordering::SeqCst);
+    }
+
+    pub async fn public_room(&self, version: RoomVersionId) -> OwnedRoomId {
+        let mut wish = CreateRoom::new(self.user());
+        wish.version = Some(version);
+        wish.preset = Some(ruma::api::client::room::create_room::v3::RoomPreset::PublicChat);
+        self.hs.create_room(wish).await.unwrap()
+    }
+
+    pub async fn private_room(&self, version: RoomVersionId) -> OwnedRoomId {
+        let mut wish = CreateRoom::new(self.user());
+        wish.version = Some(version);
+        self.hs.create_room(wish).await.unwrap()
+    }
+
+    pub async fn join(&self, room: &OwnedRoomId, via: &Node) {
+        self.hs.join(&self.user(), room, &[via.hs.name.clone()], Content::new()).await.unwrap();
+    }
+
+    pub async fn say(&self, room: &OwnedRoomId, text: &str) -> OwnedEventId {
+        let content = json!({ "msgtype": "m.text", "body": text });
+        let draft = Draft::message_of("m.room.message", &content).unwrap();
+        self.hs.rooms.send_one(room, LocalDraft::new(self.user(), draft)).await.unwrap()
+    }
+
+    pub async fn set_state(&self, room: &OwnedRoomId, event_type: &str, content: Value) -> OwnedEventId {
+        let draft = Draft::state_of(&event_type.into(), "", &content).unwrap();
+        self.hs.rooms.send_one(room, LocalDraft::new(self.user(), draft)).await.unwrap()
+    }
+
+    pub async fn has(&self, event: &OwnedEventId) -> bool {
+        self.hs.rooms.store().graph.event(event).await.unwrap().is_some_and(|event| event.is_visible())
+    }
+
+    pub async fn membership(&self, user: &UserId, room: &OwnedRoomId) -> MembershipState {
+        self.hs.membership(user, room).await.unwrap()
+    }
+
+    /// The ids of the current state.
+    pub async fn state(&self, room: &OwnedRoomId) -> BTreeSet<OwnedEventId> {
+        let room = self.hs.rooms.room(room).await.unwrap();
+        let head = self.hs.rooms.head(&room).await.unwrap();
+        let state = self.hs.rooms.store().state(head.snapshot).await.unwrap();
+        state.iter().map(|event| event.pdu.event_id().to_owned()).collect()
+    }
+}
+
+/// Waits until something is so; a test that fails says what it waited for.
+pub async fn until<F: AsyncFn() -> bool>(what: &str, is_so: F) {
+    for _ in 0..2_000 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("waited in vain until {what}");
+}
