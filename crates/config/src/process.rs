@@ -23,7 +23,7 @@ section! {
         /// Bounds on incoming connections and requests.
         http: Http = Http::default() => PLAIN,
         /// Connections to others than federation peers: URL previews, push gateways, application services, identity providers.
-        outgoing: Outgoing = Outgoing::default() => PLAIN.planned(),
+        outgoing: Outgoing = Outgoing::default() => PLAIN,
         /// What is written to the standard error output.
         log: Log = Log::default() => PLAIN,
         /// Who may make an account.
@@ -43,11 +43,11 @@ section! {
         /// Whether people see who is online.
         presence: Presence = Presence::default() => PLAIN.planned(),
         /// Bridges and bots with their own registration file.
-        application_services: ApplicationServices = ApplicationServices::default() => PLAIN.planned(),
+        application_services: ApplicationServices = ApplicationServices::default() => PLAIN.live(),
         /// The mail server for verification mails. Without this table no mail is sent.
         mail: Option<Mail> = None => PLAIN.planned(),
         /// A TURN server for calls. Without this table clients get none.
-        turn: Option<Turn> = None => PLAIN.planned(),
+        turn: Option<Turn> = None => PLAIN,
         /// Whom to turn to, published at `/.well-known/matrix/support`.
         contact: Contact = Contact::default() => PLAIN,
         /// A further server name in this process, with a database, keys and media of its own. The tables `registration` to
@@ -161,8 +161,9 @@ section! {
     pub struct Outgoing {
         /// PEM files with certificate authorities that are trusted besides the public ones.
         trusted_certificates: Vec<PathBuf> = Vec::new() => PLAIN,
-        /// Addresses that are never connected to, whatever a name resolves to.
-        denied_networks: Vec<Network> = networks_that_are_not_public() => PLAIN,
+        /// Addresses that are never connected to, whatever a name resolves to. Application services may be anywhere: the operator
+        /// names their addresses, not a user.
+        denied_networks: Vec<Network> = networks_that_are_not_public() => PLAIN.planned(),
     }
 }
 

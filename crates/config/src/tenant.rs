@@ -70,11 +70,11 @@ section! {
         /// As `[presence]`.
         presence: Presence = Presence::default() => PLAIN.planned(),
         /// As `[application_services]`.
-        application_services: ApplicationServices = ApplicationServices::default() => PLAIN.planned(),
+        application_services: ApplicationServices = ApplicationServices::default() => PLAIN.live(),
         /// As `[mail]`.
         mail: Option<Mail> = None => PLAIN.planned(),
         /// As `[turn]`.
-        turn: Option<Turn> = None => PLAIN.planned(),
+        turn: Option<Turn> = None => PLAIN,
         /// As `[contact]`.
         contact: Contact = Contact::default() => PLAIN,
     }
@@ -278,7 +278,7 @@ section! {
     /// Bridges and bots.
     pub struct ApplicationServices {
         /// Their registration files (YAML).
-        registrations: Vec<PathBuf> = Vec::new() => PLAIN,
+        registrations: Vec<PathBuf> = Vec::new() => PLAIN.live(),
     }
 }
 
@@ -316,11 +316,11 @@ section! {
     /// A TURN server for calls.
     pub struct Turn {
         /// Its addresses.
-        uris: Vec<String> = Vec::new() => PLAIN.required().live().example("[\"turn:turn.example.org?transport=udp\"]"),
+        uris: Vec<String> = Vec::new() => PLAIN.required().example("[\"turn:turn.example.org?transport=udp\"]"),
         /// The secret shared with it, from which each client's password is made.
-        shared_secret: Option<Secret> = None => PLAIN.required().live().example("\"secret\""),
+        shared_secret: Option<Secret> = None => PLAIN.required().example("\"secret\""),
         /// How long such a password lasts.
-        lifetime_ms: u64 = 86_400_000 => PLAIN.unit("ms").range(60_000, 604_800_000).live(),
+        lifetime_ms: u64 = 86_400_000 => PLAIN.unit("ms").range(60_000, 604_800_000),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ruma::OwnedServerName;
 use samtal_account::Accounts;
+use samtal_appservice::{AppserviceError, Appservices};
 use samtal_db::{Db, DbError, Schema};
 use samtal_e2ee::E2ee;
 use samtal_edu::Edus;
@@ -27,6 +28,7 @@ const SCHEMAS: &[Schema] = &[
     samtal_edu::SCHEMA,
     samtal_e2ee::SCHEMA,
     samtal_sender::SCHEMA,
+    samtal_appservice::SCHEMA,
 ];
 
 /// One tenant. There is no other state: two tenants in one process know each other only through federation.
@@ -64,6 +66,8 @@ pub struct Homeserver {
     pub push: Arc<Push>,
     /// Getting changes to people.
     pub sync: Arc<Sync>,
+    /// Bridges and bots.
+    pub appservices: Appservices,
     /// Telling other servers.
     pub sender: Sender,
     pub(crate) inbound: Inbound,
@@ -84,6 +88,9 @@ pub enum OpenError {
     /// Other servers cannot be spoken to.
     #[error("network: {0}")]
     Network(#[from] SetupError),
+    /// A registration of an application service cannot be used.
+    #[error(transparent)]
+    Appservices(#[from] AppserviceError),
     /// Outgoing federation cannot go on where it stopped.
     #[error("outgoing federation: {0}")]
     Sender(#[from] SenderError),
@@ -171,6 +178,17 @@ impl Homeserver {
             clock: clock.clone(),
             tasks: tasks.clone(),
         });
+        let engines = samtal_appservice::Engines {
+            name: name.clone(),
+            db: db.clone(),
+            accounts: Arc::clone(&accounts),
+            rooms: rooms.clone(),
+            edus: Arc::clone(&edus),
+            e2ee: e2ee.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        };
+        let appservices = Appservices::open(engines, settings.appservices.clone()).await?;
         let hs = Arc::new(Self {
             name,
             db,
@@ -188,6 +206,7 @@ impl Homeserver {
             e2ee,
             push,
             sync,
+            appservices,
             sender,
             inbound: Inbound::default(),
         });

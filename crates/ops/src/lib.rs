@@ -33,5 +33,5 @@ pub use homeserver::{Homeserver, OpenError};
 pub use invite_remote::IncomingInvite;
 pub use member::{Content, allowed_rooms, join_rule};
 pub use resident::{JoinAnswer, ResidentError, Template};
-pub use settings::{Federation, Settings};
+pub use settings::{Federation, Settings, Turn};
 pub use transaction::{Outcome, Transaction};

@@ -17,6 +17,21 @@ pub struct Settings {
     pub presence: bool,
     /// Speaking with other servers.
     pub federation: Federation,
+    /// Bridges and bots.
+    pub appservices: samtal_appservice::Options,
+    /// The TURN server for calls.
+    pub turn: Option<Turn>,
+}
+
+/// A TURN server for calls, which shares a secret with us.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// Its addresses.
+    pub uris: Vec<String>,
+    /// The secret, from which each client's password is made.
+    pub secret: samtal_kit::Secret<String>,
+    /// How long such a password lasts.
+    pub lifetime_ms: u64,
 }
 
 /// Speaking with other servers.
@@ -47,6 +62,8 @@ impl Default for Settings {
             encrypted_by_default: true,
             presence: true,
             federation: Federation::default(),
+            appservices: samtal_appservice::Options::default(),
+            turn: None,
         }
     }
 }
