@@ -147,6 +147,35 @@ impl Rooms {
         Ok(newest)
     }
 
+    /// The newest valid edit of each of these events that has one, by the event's id, whoever may see it: what their texts are now.
+    pub async fn newest_edits(
+        &self,
+        events: &[Arc<StoredEvent>],
+    ) -> Result<HashMap<OwnedEventId, Arc<StoredEvent>>, RoomError> {
+        let mut rooms: HashMap<i64, HashMap<&str, &StoredEvent>> = HashMap::new();
+        for event in events.iter().filter(|event| !event.pdu.is_state() && event.redacted_by.is_none()) {
+            rooms.entry(event.room.0).or_default().insert(event.pdu.event_id().as_str(), event);
+        }
+        let graph = &self.inner.store.graph;
+        let mut newest: HashMap<OwnedEventId, Arc<StoredEvent>> = HashMap::new();
+        for (room, targets) in rooms {
+            let ids: Vec<String> = targets.keys().map(|id| (*id).to_owned()).collect();
+            for row in &self.inner.store.db().query(&CHILDREN_OF, params![room, ids]).await? {
+                let Some(target) = targets.get(row.text(0)?) else { continue };
+                if row.text(2)? != "m.replace" || row.text(3)? != target.pdu.sender().as_str() {
+                    continue;
+                }
+                let edit = graph.event_by_nid(EventNid(row.int(1)?)).await?;
+                let when = |event: &StoredEvent| (event.pdu.origin_server_ts(), event.pdu.event_id().to_owned());
+                let is_newer = newest.get(target.pdu.event_id()).is_none_or(|known| when(&edit) > when(known));
+                if is_newer && edit.is_visible() && edit.pdu.type_str() == target.pdu.type_str() {
+                    newest.insert(target.pdu.event_id().to_owned(), edit);
+                }
+            }
+        }
+        Ok(newest)
+    }
+
     async fn thread_summary(
         &self,
         viewer: &mut Viewer,
