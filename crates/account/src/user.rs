@@ -78,6 +78,7 @@ const USER_LIST: Sql = sql!(
      FROM account_user WHERE user_id > $1 ORDER BY user_id LIMIT $2"
 );
 const ADMIN_LIST: Sql = sql!("SELECT user_id FROM account_user WHERE admin = 1 AND deactivated = 0 ORDER BY user_id");
+const ERASED_LIST: Sql = sql!("SELECT user_id FROM account_user WHERE erased = 1");
 const ADMIN_SET: Sql = sql!("UPDATE account_user SET admin = $1, position = $2 WHERE user_id = $3 AND deactivated = 0");
 const LOCKED_SET: Sql =
     sql!("UPDATE account_user SET locked = $1, position = $2 WHERE user_id = $3 AND deactivated = 0");
@@ -129,6 +130,11 @@ impl Accounts {
     /// Those who administrate the server.
     pub async fn admins(&self) -> Result<Vec<OwnedUserId>, AccountError> {
         self.db.query(&ADMIN_LIST, params![]).await?.iter().map(|row| user_id(row.text(0)?)).collect()
+    }
+
+    /// Those who have gone and asked to be forgotten.
+    pub async fn erased(&self) -> Result<Vec<OwnedUserId>, AccountError> {
+        self.db.query(&ERASED_LIST, params![]).await?.iter().map(|row| user_id(row.text(0)?)).collect()
     }
 
     /// Switches something about a user on or off.

@@ -51,6 +51,9 @@ impl Homeserver {
             Err(error) if error.is_conflict() => return Err(AccountError::NotFound("user")),
             Err(error) => return Err(error.into()),
         }
+        if erase {
+            self.rooms.store().erasures.add([user.to_owned()]);
+        }
         // The account is gone already; its rooms follow, however long that takes.
         self.tasks.spawn("leave_everything", Arc::clone(self).leave_everything(user.to_owned()));
         Ok(())

@@ -57,6 +57,8 @@ pub struct CreateRoom {
     pub power_levels: Content,
     /// The application service that asks, by its id.
     pub service: Option<String>,
+    /// The room's id, if it had to be known before: from [`samtal_room::Rooms::new_room_id`].
+    pub room_id: Option<OwnedRoomId>,
 }
 
 impl CreateRoom {
@@ -76,6 +78,7 @@ impl CreateRoom {
             initial_state: Vec::new(),
             power_levels: Map::new(),
             service: None,
+            room_id: None,
         }
     }
 
@@ -137,7 +140,11 @@ impl Homeserver {
             alias,
             published: wish.published,
         };
-        let room_id = self.rooms.create(new).await.map_err(|error| match error {
+        let room_id = match &wish.room_id {
+            Some(room_id) => room_id.clone(),
+            None => self.rooms.new_room_id()?,
+        };
+        let room_id = self.rooms.create_as(new, room_id).await.map_err(|error| match error {
             RoomError::Refused(why) => OpError::InvalidRoomState(why),
             RoomError::AliasTaken => OpError::RoomInUse,
             other => other.into(),

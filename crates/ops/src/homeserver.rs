@@ -10,11 +10,13 @@ use samtal_e2ee::E2ee;
 use samtal_edu::Edus;
 use samtal_keyring::{KeyError, Keyring};
 use samtal_kit::{Clock, Limiter, Random, Tasks};
+use samtal_media::{Media, MediaError};
 use samtal_policy::Policy;
-use samtal_push::Push;
+use samtal_push::{Delivery, DeliveryEngines, HttpGateway, Push, Pushers};
 use samtal_remote::{Destinations, Internet, Network, Remote, SetupError};
 use samtal_room::{RoomError, Rooms};
 use samtal_sender::{Sender, SenderError};
+use samtal_search::Search;
 use samtal_sync::Sync;
 
 use crate::{Settings, inbound::Inbound};
@@ -27,7 +29,10 @@ const SCHEMAS: &[Schema] = &[
     samtal_room::SCHEMA,
     samtal_edu::SCHEMA,
     samtal_e2ee::SCHEMA,
+    samtal_push::SCHEMA,
+    samtal_media::SCHEMA,
     samtal_sender::SCHEMA,
+    samtal_search::SCHEMA,
     samtal_appservice::SCHEMA,
 ];
 
@@ -62,10 +67,16 @@ pub struct Homeserver {
     pub edus: Arc<Edus>,
     /// Keys and messages of devices.
     pub e2ee: E2ee,
+    /// Files.
+    pub media: Media,
     /// What is unread.
     pub push: Arc<Push>,
+    /// Whom to tell of it.
+    pub pushers: Pushers,
     /// Getting changes to people.
     pub sync: Arc<Sync>,
+    /// Finding messages and people.
+    pub search: Arc<Search>,
     /// Bridges and bots.
     pub appservices: Appservices,
     /// Telling other servers.
@@ -82,12 +93,21 @@ pub enum OpenError {
     /// The signing keys cannot be had.
     #[error("signing keys: {0}")]
     Keys(#[from] KeyError),
+    /// The place for files cannot be opened.
+    #[error("files: {0}")]
+    Media(#[from] MediaError),
+    /// The accounts cannot be read.
+    #[error("accounts: {0}")]
+    Accounts(#[from] samtal_account::AccountError),
     /// The rooms cannot be opened.
     #[error("rooms: {0}")]
     Rooms(#[from] RoomError),
     /// Other servers cannot be spoken to.
     #[error("network: {0}")]
     Network(#[from] SetupError),
+    /// Certificates that are trusted cannot be read.
+    #[error("certificates: {0}")]
+    Certificates(#[from] samtal_http::TlsError),
     /// A registration of an application service cannot be used.
     #[error(transparent)]
     Appservices(#[from] AppserviceError),
@@ -154,9 +174,21 @@ impl Homeserver {
             tasks: tasks.clone(),
         };
         let rooms = Rooms::open(db.clone(), options).await?;
+        rooms.store().erasures.add(accounts.erased().await?);
         let edus = Arc::new(Edus::new(db.clone(), &clock, settings.presence));
         let e2ee = E2ee::new(db.clone(), clock.clone());
+        let media = Media::open(name.clone(), db.clone(), clock.clone(), random.clone(), settings.media.clone())?;
         let push = Arc::new(Push::new(rooms.clone(), Arc::clone(&accounts), Arc::clone(&edus)));
+        let pushers = Pushers::new(db.clone(), clock.clone());
+        let delivery = Delivery::new(DeliveryEngines {
+            push: Arc::clone(&push),
+            pushers: pushers.clone(),
+            rooms: rooms.clone(),
+            accounts: Arc::clone(&accounts),
+            gateway: Arc::new(HttpGateway::new(samtal_http::Client::new(&settings.federation.client)?)),
+            random: random.clone(),
+            tasks: tasks.clone(),
+        });
         let sync = Arc::new(Sync::new(samtal_sync::Engines {
             db: db.clone(),
             rooms: rooms.clone(),
@@ -189,6 +221,15 @@ impl Homeserver {
             tasks: tasks.clone(),
         };
         let appservices = Appservices::open(engines, settings.appservices.clone()).await?;
+        let search = samtal_search::Engines {
+            name: name.clone(),
+            db: db.clone(),
+            rooms: rooms.clone(),
+            accounts: Arc::clone(&accounts),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        };
+        let search = Arc::new(Search::new(search, settings.search.clone()));
         let hs = Arc::new(Self {
             name,
             db,
@@ -204,8 +245,11 @@ impl Homeserver {
             rooms,
             edus,
             e2ee,
+            media,
             push,
+            pushers,
             sync,
+            search,
             appservices,
             sender,
             inbound: Inbound::default(),
@@ -215,6 +259,7 @@ impl Homeserver {
             hs.sender.start().await?;
         }
         hs.follow();
+        hs.tasks.spawn("push", delivery.run());
         hs.tasks.spawn("company", Arc::clone(&hs).follow_company());
         Ok(hs)
     }
@@ -223,6 +268,8 @@ impl Homeserver {
     fn follow(&self) {
         let sync = Arc::clone(&self.sync);
         self.tasks.spawn("sync", async move { sync.run().await });
+        let search = Arc::clone(&self.search);
+        self.tasks.spawn("search", async move { search.run().await });
         let (edus, tasks) = (Arc::clone(&self.edus), self.tasks.clone());
         self.tasks.spawn("edus", async move { edus.run(&tasks).await });
     }

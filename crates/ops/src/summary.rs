@@ -1,9 +1,12 @@
 //! Rooms from outside: summaries, the directory, and who may look.
 
+use std::collections::HashSet;
+
 use ruma::{
-    OwnedServerName, RoomId, ServerName, UInt, UserId,
+    OwnedRoomId, OwnedServerName, RoomId, ServerName, UInt, UserId,
     api::client::directory::get_public_rooms::v3::Response as PublicRooms,
-    directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit, RoomTypeFilter},
+    api::federation::directory::{get_public_rooms::v1 as list_remote, get_public_rooms_filtered::v1 as search_remote},
+    directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit, RoomNetwork, RoomTypeFilter},
     events::room::member::MembershipState,
     room::{JoinRule, JoinRuleKind, JoinRuleSummary, RoomSummary},
 };
@@ -49,39 +52,50 @@ impl Homeserver {
         &self,
         user: Option<&UserId>,
         room_id: &RoomId,
-        _via: &[OwnedServerName],
+        via: &[OwnedServerName],
     ) -> Result<Option<RoomSummary>, OpError> {
-        // REMOTE: ask the servers in `via`
-        let Some(room) = self.resident_room(room_id).await? else { return Ok(None) };
-        let summary = self.room_summary(&room).await?;
-        Ok(self.may_preview(user, &room, &summary).await?.then_some(summary))
+        let summary = match self.resident_room(room_id).await? {
+            Some(room) => Some(self.room_summary(&room).await?),
+            None => self.hierarchy_remote(room_id, via, false).await.map(|answer| answer.room.summary),
+        };
+        let Some(summary) = summary else { return Ok(None) };
+        Ok(self.may_preview(user, &summary).await?.then_some(summary))
     }
 
     /// A page of another server's room directory.
     pub async fn public_rooms_of(
         &self,
         server: &ServerName,
-        _filter: &Filter,
-        _limit: Option<UInt>,
-        _since: Option<&str>,
+        filter: &Filter,
+        limit: Option<UInt>,
+        since: Option<&str>,
     ) -> Result<PublicRooms, OpError> {
-        // REMOTE: self.public_rooms_remote(server, filter, limit, since).await
-        Err(OpError::NotFound(format!("{server} cannot be asked")))
+        let since = since.map(ToOwned::to_owned);
+        let mut page = PublicRooms::new(Vec::new());
+        if filter.is_empty() {
+            let mut request = list_remote::Request::new();
+            (request.limit, request.since) = (limit, since);
+            let answer = self.remote.send(server, request).await?;
+            (page.chunk, page.next_batch) = (answer.chunk, answer.next_batch);
+            (page.prev_batch, page.total_room_count_estimate) = (answer.prev_batch, answer.total_room_count_estimate);
+        } else {
+            let mut request = search_remote::Request::new();
+            (request.limit, request.since, request.filter) = (limit, since, filter.clone());
+            let answer = self.remote.send(server, request).await?;
+            (page.chunk, page.next_batch) = (answer.chunk, answer.next_batch);
+            (page.prev_batch, page.total_room_count_estimate) = (answer.prev_batch, answer.total_room_count_estimate);
+        }
+        Ok(page)
     }
 
     /// Whether a user of ours may see a room's summary: members, the invited, those who may join or knock, and anybody
     /// where the history is world readable.
-    pub async fn may_preview(
-        &self,
-        user: Option<&UserId>,
-        room: &Room,
-        summary: &RoomSummary,
-    ) -> Result<bool, OpError> {
+    pub async fn may_preview(&self, user: Option<&UserId>, summary: &RoomSummary) -> Result<bool, OpError> {
         if is_open(summary) {
             return Ok(true);
         }
         let Some(user) = user else { return Ok(false) };
-        let membership = self.membership(user, &room.room_id).await?;
+        let membership = self.membership(user, &summary.room_id).await?;
         if matches!(membership, MembershipState::Join | MembershipState::Invite) {
             return Ok(true);
         }
@@ -138,6 +152,17 @@ impl Homeserver {
         limit: Option<UInt>,
         since: Option<&str>,
     ) -> Result<PublicRooms, OpError> {
+        self.public_rooms_in(&RoomNetwork::Matrix, filter, limit, since).await
+    }
+
+    /// As [`Self::public_rooms`], of another network's list, or of all networks.
+    pub async fn public_rooms_in(
+        &self,
+        network: &RoomNetwork,
+        filter: &Filter,
+        limit: Option<UInt>,
+        since: Option<&str>,
+    ) -> Result<PublicRooms, OpError> {
         let bad = || OpError::Invalid("since is not a token of this server".into());
         let start: usize = match since {
             None | Some("") => 0,
@@ -146,7 +171,7 @@ impl Homeserver {
         let limit = limit.and_then(|limit| usize::try_from(u64::from(limit)).ok()).unwrap_or(PAGE_MAX).min(PAGE_MAX);
         let term = filter.generic_search_term.as_deref().map(str::to_lowercase).filter(|term| !term.is_empty());
         let mut found = Vec::new();
-        for room_id in self.rooms.published().await? {
+        for room_id in self.listed_rooms(network).await? {
             let summary = self.public_summary(&room_id).await?;
             found.extend(summary.filter(|summary| passes(summary, term.as_deref(), filter)));
         }
@@ -158,6 +183,21 @@ impl Homeserver {
         page.next_batch = (end < total).then(|| format!("p{end}"));
         page.prev_batch = (start > 0).then(|| format!("p{}", start.saturating_sub(limit)));
         Ok(page)
+    }
+
+    /// The rooms in the list of a network.
+    async fn listed_rooms(&self, network: &RoomNetwork) -> Result<Vec<OwnedRoomId>, OpError> {
+        Ok(match network {
+            RoomNetwork::ThirdParty(instance) => self.appservices.rooms_of_instance(instance).await?,
+            RoomNetwork::All => {
+                let mut rooms = self.rooms.published().await?;
+                let known: HashSet<OwnedRoomId> = rooms.iter().cloned().collect();
+                let more = self.appservices.rooms_of_networks().await?;
+                rooms.extend(more.into_iter().filter(|room| !known.contains(room)));
+                rooms
+            }
+            _ => self.rooms.published().await?,
+        })
     }
 
     async fn public_summary(&self, room_id: &RoomId) -> Result<Option<RoomSummary>, OpError> {

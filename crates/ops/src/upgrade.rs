@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
     api::client::room::create_room::v3::RoomPreset,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
@@ -55,6 +55,10 @@ impl Homeserver {
         wish.version = Some(version);
         // No more than what is copied: neither guests, nor encryption, nor other join rules.
         wish.preset = Some(RoomPreset::PrivateChat);
+        let id_is_known = !rules.authorization.room_create_event_id_as_room_id;
+        if id_is_known {
+            wish.room_id = Some(self.rooms.new_room_id()?);
+        }
         wish.creation_content = self.carried_creation(&old).await?;
         if rules.authorization.additional_room_creators && !additional_creators.is_empty() {
             wish.creation_content.insert("additional_creators".into(), json!(additional_creators));
@@ -67,10 +71,7 @@ impl Homeserver {
             state_key: String::new(),
             content: first_levels.clone(),
         });
-        let new = self.create_replacement(wish).await?;
-        let tombstone = json!({ "body": "This room has been replaced", "replacement_room": new });
-        let tombstone = Draft::state_of(&StateEventType::RoomTombstone, "", &tombstone)?;
-        self.rooms.send_one(room_id, LocalDraft::new(user, tombstone)).await?;
+        let new = self.replace(user, room_id, wish).await?;
         self.move_names(user, room_id, &new).await?;
         self.carry_bans(user, &old, &new).await;
         if first_levels != final_levels {
@@ -81,11 +82,32 @@ impl Homeserver {
         Ok(new)
     }
 
-    async fn create_replacement(&self, wish: CreateRoom) -> Result<OwnedRoomId, OpError> {
-        self.create_room(wish).await.map_err(|error| match error {
-            OpError::InvalidRoomState(why) => OpError::Forbidden(why),
-            other => other,
-        })
+    /// Makes the new room and says so in the old one. Where the new room's id can be chosen, its create event names the
+    /// tombstone; from room version 12 on the tombstone needs the create event first.
+    async fn replace(&self, user: &UserId, old: &RoomId, mut wish: CreateRoom) -> Result<OwnedRoomId, OpError> {
+        let Some(new) = wish.room_id.clone() else {
+            let new = self.create_room(wish).await.map_err(refused)?;
+            self.send_tombstone(user, old, &new).await?;
+            return Ok(new);
+        };
+        let tombstone = self.send_tombstone(user, old, &new).await?;
+        if let Some(predecessor) = wish.creation_content.get_mut("predecessor").and_then(Value::as_object_mut) {
+            predecessor.insert("event_id".into(), tombstone.as_str().into());
+        }
+        match self.create_room(wish).await {
+            Ok(new) => Ok(new),
+            Err(error) => {
+                // It points nowhere.
+                self.try_state(user, old, "m.room.tombstone", &Content::new()).await;
+                Err(refused(error))
+            }
+        }
+    }
+
+    async fn send_tombstone(&self, user: &UserId, old: &RoomId, new: &RoomId) -> Result<OwnedEventId, OpError> {
+        let tombstone = json!({ "body": "This room has been replaced", "replacement_room": new });
+        let tombstone = Draft::state_of(&StateEventType::RoomTombstone, "", &tombstone)?;
+        Ok(self.rooms.send_one(old, LocalDraft::new(user, tombstone)).await?)
     }
 
     async fn carried_creation(&self, old: &Room) -> Result<Content, OpError> {
@@ -244,6 +266,13 @@ impl Homeserver {
             Ok::<_, AccountError>((changed.then_some(content), ()))
         };
         Ok(self.accounts.edit_account_data(user, None, "m.push_rules", edit).await?)
+    }
+}
+
+fn refused(error: OpError) -> OpError {
+    match error {
+        OpError::InvalidRoomState(why) => OpError::Forbidden(why),
+        other => other,
     }
 }
 

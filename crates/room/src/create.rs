@@ -7,8 +7,7 @@ use samtal_db::{Batch, Sql, params, sql};
 use samtal_event::{Draft, build, sign_and_hash};
 
 use crate::{
-    Rooms,
-    alias,
+    Rooms, alias,
     error::RoomError,
     graph::{insert_room, make_room},
     head::Head,
@@ -38,12 +37,22 @@ pub struct NewRoom {
 impl Rooms {
     /// Makes a room, or nothing when one of its events is refused.
     pub async fn create(&self, new: NewRoom) -> Result<OwnedRoomId, RoomError> {
+        self.create_as(new, self.new_room_id()?).await
+    }
+
+    /// An id that no room has yet.
+    pub fn new_room_id(&self) -> Result<OwnedRoomId, RoomError> {
+        OwnedRoomId::try_from(format!("!{}:{}", self.inner.random.alphanumeric(18), self.inner.name))
+            .map_err(|error| RoomError::BadEvent(error.to_string()))
+    }
+
+    /// As [`Rooms::create`], with an id from [`Rooms::new_room_id`]. From room version 12 on the id follows from the
+    /// create event, whatever is given here.
+    pub async fn create_as(&self, new: NewRoom, opaque: OwnedRoomId) -> Result<OwnedRoomId, RoomError> {
         let store = &self.inner.store;
         let author = self.author();
-        let rules = samtal_event::rules_of(&new.version)
-            .ok_or_else(|| RoomError::UnsupportedVersion(new.version.clone()))?;
-        let opaque = OwnedRoomId::try_from(format!("!{}:{}", self.inner.random.alphanumeric(18), author.name))
-            .map_err(|error| RoomError::BadEvent(error.to_string()))?;
+        let rules =
+            samtal_event::rules_of(&new.version).ok_or_else(|| RoomError::UnsupportedVersion(new.version.clone()))?;
         let now = i64::try_from(author.now_ms).unwrap_or(i64::MAX);
         let unsigned = build(&new.create, &new.creator, &opaque, &[], &[], 1, now, rules);
         let create = sign_and_hash(&unsigned, &author.name, author.keys.current().pair(), rules)?.into_pdu();

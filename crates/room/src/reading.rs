@@ -204,7 +204,9 @@ impl Rooms {
         relations: Option<&str>,
     ) -> Result<Box<RawValue>, RoomError> {
         let store = &self.inner.store;
-        let pdu = &event.pdu;
+        let room = store.graph.room_by_nid(event.room).await?;
+        let shown = store.erasures.shown(event, &room, membership);
+        let pdu = &*shown;
         let mut unsigned = Unsigned { relations_json: relations, ..Unsigned::default() };
         let age = i64::try_from(self.inner.clock.now_ms()).unwrap_or(0) - pdu.origin_server_ts_ms();
         unsigned.age_ms = Some(age.max(0));

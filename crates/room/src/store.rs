@@ -7,6 +7,7 @@ use samtal_db::Db;
 use samtal_state::{Part, SnapshotId};
 
 use crate::{
+    erasure::Erasures,
     error::RoomError,
     graph::{Graph, StoredEvent},
     ids::{EventNid, Numbers, RoomNid, StateKeys},
@@ -28,6 +29,8 @@ pub struct Store {
     pub snapshots: Snapshots,
     /// Numbers of state keys.
     pub keys: StateKeys,
+    /// Whose words are shown only to those who heard them.
+    pub erasures: Erasures,
     pub(crate) event_numbers: Numbers,
     pub(crate) room_numbers: Numbers,
 }
@@ -37,6 +40,7 @@ impl Store {
     pub async fn open(db: Db, random: &samtal_kit::Random) -> Result<Self, RoomError> {
         Ok(Self {
             keys: StateKeys::open(&db, random).await?,
+            erasures: Erasures::default(),
             snapshots: Snapshots::new(db.clone()),
             graph: Graph::new(db),
             event_numbers: Numbers::new("event"),

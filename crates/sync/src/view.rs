@@ -56,7 +56,8 @@ pub(crate) async fn render(
         extra: &[],
     };
     let mut json = String::with_capacity(event.pdu.content_str().len() + 512);
-    write_client(&event.pdu, None, &unsigned, &mut json);
+    let room = store.graph.room_by_nid(event.room).await?;
+    write_client(&store.erasures.shown(event, &room, membership), None, &unsigned, &mut json);
     Ok(json)
 }
 

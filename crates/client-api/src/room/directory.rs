@@ -37,21 +37,19 @@ pub(super) fn routes() -> Routes {
 /// `GET /publicRooms`
 async fn list_all(args: Args<list::Request>) -> Answer<list::Response> {
     let body = args.body;
-    rooms(&args.hs, body.server, &Filter::new(), body.limit, body.since.as_deref()).await
+    rooms(&args.hs, body.server, &RoomNetwork::Matrix, &Filter::new(), body.limit, body.since.as_deref()).await
 }
 
 /// `POST /publicRooms`
 async fn list_some(args: Args<search::Request>) -> Answer<list::Response> {
     let body = args.body;
-    if matches!(body.room_network, RoomNetwork::ThirdParty(_)) {
-        return Ok(list::Response::new(Vec::new()));
-    }
-    rooms(&args.hs, body.server, &body.filter, body.limit, body.since.as_deref()).await
+    rooms(&args.hs, body.server, &body.room_network, &body.filter, body.limit, body.since.as_deref()).await
 }
 
 async fn rooms(
     hs: &Homeserver,
     server: Option<OwnedServerName>,
+    network: &RoomNetwork,
     filter: &Filter,
     limit: Option<ruma::UInt>,
     since: Option<&str>,
@@ -59,7 +57,7 @@ async fn rooms(
     let limit = limit.filter(|limit| *limit > ruma::UInt::MIN);
     match server {
         Some(server) if server != hs.name => Ok(hs.public_rooms_of(&server, filter, limit, since).await?),
-        _ => Ok(hs.public_rooms(filter, limit, since).await?),
+        _ => Ok(hs.public_rooms_in(network, filter, limit, since).await?),
     }
 }
 
@@ -95,19 +93,27 @@ async fn check(hs: &Homeserver, who: &UserPrincipal, room_id: &RoomId) -> Result
 
 /// `PUT /directory/list/appservice/{networkId}/{roomId}`
 async fn set_in_network(args: Args<set_of_network::Request>) -> Answer<set_of_network::Response> {
-    set_listed(&args.hs, &args.body.room_id, args.body.visibility == Visibility::Public).await?;
+    let (body, listed) = (&args.body, args.body.visibility == Visibility::Public);
+    set_listed(&args.hs, &args.who.id, &body.network_id, &body.room_id, listed).await?;
     Ok(set_of_network::Response::new())
 }
 
 /// `DELETE /directory/list/appservice/{networkId}/{roomId}`
 async fn hide_in_network(args: RawArgs<AppserviceToken>) -> Answer<Json<serde_json::Value>> {
-    set_listed(&args.hs, &args.path::<ruma::OwnedRoomId>(1)?, false).await?;
+    let (network, room_id) = (args.path::<String>(0)?, args.path::<ruma::OwnedRoomId>(1)?);
+    set_listed(&args.hs, &args.who.id, &network, &room_id, false).await?;
     Ok(Json(serde_json::json!({})))
 }
 
-async fn set_listed(hs: &Homeserver, room_id: &RoomId, listed: bool) -> Result<(), ApiError> {
+async fn set_listed(
+    hs: &Homeserver,
+    service: &str,
+    network: &str,
+    room_id: &RoomId,
+    listed: bool,
+) -> Result<(), ApiError> {
     if hs.rooms.store().graph.room(room_id).await?.is_none() {
         return Err(ApiError::not_found("Room not found"));
     }
-    Ok(hs.rooms.set_published(room_id, listed).await?)
+    Ok(hs.appservices.list_room(service, network, room_id, listed).await?)
 }

@@ -4,6 +4,7 @@ mod alias;
 mod create;
 mod directory;
 mod error;
+mod events;
 mod hierarchy;
 mod initial_sync;
 mod members;
@@ -45,6 +46,7 @@ pub(crate) fn routes() -> Routes {
         .merge(hierarchy::routes())
         .merge(mutual::routes())
         .merge(initial_sync::routes())
+        .merge(events::routes())
         .merge(report::routes())
 }
 
@@ -55,12 +57,12 @@ fn position(token: &str) -> Result<StreamPosition, ApiError> {
 }
 
 /// The token for a place in history.
-fn token(position: StreamPosition) -> String {
+pub(crate) fn token(position: StreamPosition) -> String {
     SyncToken::at(position).to_string()
 }
 
 /// How events are written for this reader.
-fn form(who: &UserPrincipal) -> Form<'_> {
+pub(crate) fn form(who: &UserPrincipal) -> Form<'_> {
     Form { device_id: who.device_id.as_deref().map(|device| device.as_str()), with_room_id: true, with_bundles: true }
 }
 

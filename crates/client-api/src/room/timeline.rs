@@ -16,7 +16,7 @@ use ruma::{
 };
 use samtal_model::StreamPosition;
 use samtal_ops::Homeserver;
-use samtal_room::{Direction, Room, StoredEvent, Viewer};
+use samtal_room::{Direction, StoredEvent, Viewer};
 use samtal_state::{Part, SnapshotId};
 use samtal_sync::filter::EventFilter;
 use serde_json::value::RawValue;
@@ -29,6 +29,9 @@ const LIMIT_MAX: usize = 1_000;
 const FILTERED_PAGE: usize = 100;
 /// How often the next page is looked at when nothing passed the filter.
 const FILTERED_PAGES_MAX: usize = 20;
+
+/// Events asked of other servers for one page.
+const BACKFILL_MAX: u32 = 100;
 
 pub(super) fn routes() -> Routes {
     Routes::new().route(page).route(around).route(single).route(near)
@@ -141,7 +144,14 @@ async fn page(args: Args<messages::Request>) -> Answer<messages::Response> {
     }
     let limit = size(body.limit).max(1);
     let mut page = read(hs, &mut viewer, &wanted, (start, to), direction, limit).await?;
-    fill_from_others(hs, &room, &mut page, direction, limit).await?;
+    // Where our history ends and the page is not full, others may have more.
+    if page.next.is_none() && direction == Direction::Backward && page.events.len() < limit {
+        let missing = u32::try_from(limit - page.events.len()).unwrap_or(u32::MAX).clamp(20, BACKFILL_MAX);
+        if hs.backfill(&room, missing).await.unwrap_or(false) {
+            viewer = hs.rooms.viewer(&who.user_id, &room).await?;
+            page = read(hs, &mut viewer, &wanted, (start, to), direction, limit).await?;
+        }
+    }
     response.end = match direction {
         Direction::Backward => page.next,
         // There will be more when somebody says more.
@@ -156,17 +166,6 @@ async fn page(args: Args<messages::Request>) -> Answer<messages::Response> {
     }
     response.chunk = super::raws(hs.rooms.client_events(&mut viewer, &page.events, super::form(who)).await?);
     Ok(response)
-}
-
-/// Where our history ends and the page is not full, others may have more.
-async fn fill_from_others(
-    _hs: &Homeserver,
-    _room: &Arc<Room>,
-    _page: &mut Page,
-    _direction: Direction,
-    _limit: usize,
-) -> Result<(), ApiError> {
-    Ok(())
 }
 
 /// With lazy loading, the member events of those who sent `events`.
@@ -194,8 +193,9 @@ async fn lazy_state(
 /// `GET /rooms/{roomId}/context/{eventId}`
 async fn around(args: Args<context::Request>) -> Answer<context::Response> {
     let (hs, who, body) = (&args.hs, &args.who, args.body);
-    let event = hs.rooms.visible_event(&who.user_id, &body.room_id, &body.event_id).await?;
     let room = hs.rooms.room(&body.room_id).await?;
+    hs.rooms.readable_snapshot(&who.user_id, &room).await?;
+    let event = hs.rooms.visible_event(&who.user_id, &body.room_id, &body.event_id).await?;
     let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?;
     let wanted = Wanted::new(hs, &who.user_id, &body.filter).await?;
     let limit = size(body.limit);
