@@ -15,6 +15,7 @@ mod routes;
 mod account;
 mod account_data;
 mod admin;
+mod appservice;
 mod dehydrated_device;
 mod device;
 mod discovery;
@@ -22,15 +23,19 @@ mod filter;
 mod key_backup;
 mod keys;
 mod login;
+mod media;
 mod presence;
 mod profile;
 mod push_rules;
+mod pusher;
 mod receipts;
 mod register;
+mod search;
 mod sync;
 mod to_device;
 mod room;
 mod uia;
+mod user_directory;
 
 pub use args::{Args, BODY_BYTES_MAX, RawArgs};
 pub use error::ApiError;
@@ -50,15 +55,20 @@ pub fn routes() -> Routes {
         .merge(account_data::routes())
         .merge(filter::routes())
         .merge(push_rules::routes())
+        .merge(pusher::routes())
         .merge(presence::routes())
         .merge(receipts::routes())
         .merge(sync::routes())
         .merge(keys::routes())
+        .merge(media::routes())
         .merge(to_device::routes())
         .merge(key_backup::routes())
         .merge(dehydrated_device::routes())
         .merge(admin::routes())
+        .merge(appservice::routes())
         .merge(room::routes())
+        .merge(search::routes())
+        .merge(user_directory::routes())
 }
 
 /// The router of all endpoints. The tenant is expected as an `Arc<Homeserver>` among the request's extensions, the other

@@ -14,13 +14,14 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{
     OwnedUserId, UserId,
-    push::{FlattenedJson, Ruleset},
+    push::{Action, FlattenedJson, Ruleset},
 };
 use samtal_account::Accounts;
 use samtal_db::LoggedChange;
 use samtal_edu::{Edus, Receipt};
 use samtal_model::{ChangeKind, StreamPosition};
 use samtal_room::{EventNid, Room, RoomMembership, RoomNid, Rooms, StoredEvent};
+use samtal_state::SnapshotId;
 
 use crate::{
     PushError, Verdict,
@@ -89,13 +90,13 @@ struct Tally {
 
 /// How far a user has read.
 #[derive(Debug, Default)]
-struct Read {
+pub(crate) struct Read {
     unthreaded: i64,
     threads: HashMap<String, i64>,
 }
 
 impl Read {
-    fn of(receipts: &[Receipt]) -> Self {
+    pub(crate) fn of(receipts: &[Receipt]) -> Self {
         let mut read = Self::default();
         for receipt in receipts.iter().filter(|receipt| receipt.is_read()) {
             let upto = match &receipt.thread {
@@ -107,10 +108,14 @@ impl Read {
         read
     }
 
+    /// Whether an event at `position` of this thread has been read, as far as receipts say.
+    pub(crate) fn has_read(&self, position: i64, thread: Option<&str>) -> bool {
+        position <= self.unthreaded.max(self.threads.get(thread.unwrap_or(MAIN)).copied().unwrap_or(0))
+    }
+
     fn has(&self, tally_own: &HashMap<Option<Arc<str>>, i64>, unread: &Unread) -> bool {
-        let threaded = self.threads.get(unread.thread.as_deref().unwrap_or(MAIN)).copied().unwrap_or(0);
         let own = tally_own.get(&unread.thread).copied().unwrap_or(0);
-        unread.position <= self.unthreaded.max(threaded).max(own)
+        unread.position <= own || self.has_read(unread.position, unread.thread.as_deref())
     }
 }
 
@@ -119,9 +124,9 @@ type TallyCell = Arc<tokio::sync::Mutex<Tally>>;
 /// Counts of one tenant.
 #[derive(Debug)]
 pub struct Push {
-    rooms: Rooms,
+    pub(crate) rooms: Rooms,
     accounts: Arc<Accounts>,
-    edus: Arc<Edus>,
+    pub(crate) edus: Arc<Edus>,
     tallies: Mutex<LruCache<(OwnedUserId, RoomNid), TallyCell>>,
     rules: Mutex<LruCache<OwnedUserId, Arc<Ruleset>>>,
     flattened: Mutex<LruCache<EventNid, Arc<FlattenedJson>>>,
@@ -165,11 +170,24 @@ impl Push {
 
     /// What the user's rules say of an event of someone else.
     pub async fn verdict(&self, user_id: &UserId, room: &Room, event: &StoredEvent) -> Result<Verdict, PushError> {
+        Ok(Verdict::of(&self.actions(user_id, room, event).await?))
+    }
+
+    /// What is to be done, by the user's rules, about an event of someone else.
+    pub async fn actions(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        event: &StoredEvent,
+    ) -> Result<Vec<Action>, PushError> {
         let store = self.rooms.store();
-        let state = store.state_at(room.nid, event.position.unwrap_or_default()).await?;
+        let state = match event.position {
+            Some(position) => store.state_at(room.nid, position).await?,
+            None => event.before.unwrap_or(SnapshotId::EMPTY),
+        };
         let context = context(store, room, state, user_id).await?;
         let rules = self.rules(user_id).await?;
-        Ok(judge(&rules, &self.flattened(event), &context).await)
+        Ok(judge(&rules, &self.flattened(event), &context).await.to_vec())
     }
 
     /// What the user, who is joined by `membership`, has not read in the room as the log stood at `until`.
@@ -236,7 +254,7 @@ impl Push {
                     known.insert((self.rules(user_id).await?, context(store, room, state, user_id).await?))
                 }
             };
-            let verdict = judge(rules, &self.flattened(event), context).await;
+            let verdict = Verdict::of(judge(rules, &self.flattened(event), context).await);
             if verdict.notify {
                 let thread = thread_of(store, event).await?.map(Arc::from);
                 tally.unread.push(Unread { position, thread, highlight: verdict.highlight });

@@ -4,9 +4,12 @@ use samtal_account::AccountError;
 use samtal_db::DbError;
 use samtal_room::RoomError;
 
-/// Why counts or notifications cannot be had. All of them are failures of the machine.
+/// Why counts or notifications cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
+    /// The user has as many pushers as are kept.
+    #[error("there are too many pushers")]
+    TooMany,
     /// The room engine failed.
     #[error("rooms: {0}")]
     Rooms(#[from] RoomError),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ruma::{
     UserId,
     events::room::power_levels::RoomPowerLevelsEventContent,
-    push::{FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
+    push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
     serde::Raw,
 };
 use samtal_event::{Unsigned, client_form};
@@ -71,12 +71,24 @@ async fn power_levels(
     )))
 }
 
-/// What `rules` say of an event of someone else.
-pub(crate) async fn judge(rules: &Arc<Ruleset>, event: &FlattenedJson, context: &PushConditionRoomCtx) -> Verdict {
+impl Verdict {
+    /// What actions amount to. Only what is told of can stand out.
+    pub fn of(actions: &[Action]) -> Self {
+        let notify = actions.iter().any(Action::should_notify);
+        Self { notify, highlight: notify && actions.iter().any(Action::is_highlight) }
+    }
+}
+
+/// The actions of the first of the rules that an event of someone else fits.
+pub(crate) async fn judge<'a>(
+    rules: &'a Arc<Ruleset>,
+    event: &FlattenedJson,
+    context: &PushConditionRoomCtx,
+) -> &'a [Action] {
     for rule in rules.iter() {
         if rule.applies(event, context).await {
-            return Verdict { notify: rule.triggers_notification(), highlight: rule.triggers_notification() && rule.triggers_highlight() };
+            return rule.actions();
         }
     }
-    Verdict::default()
+    &[]
 }
