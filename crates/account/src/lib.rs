@@ -29,7 +29,7 @@ pub use error::AccountError;
 pub use filter::{FILTER_BYTES_MAX, FILTERS_MAX};
 pub use options::{Options, PasswordCost, Rates, Terms};
 pub use profile::{FIELD_NAME_BYTES_MAX, PROFILE_BYTES_MAX, SHORT_FIELD_BYTES_MAX};
-pub use push_rules::PUSH_RULES_MAX;
+pub use push_rules::{NewPushRule, PUSH_RULE_KINDS, PUSH_RULES_MAX, PushRuleError, PushRules};
 pub use registration::NewUser;
 pub use schema::SCHEMA;
 pub use services::{Namespace, Service, Services};

@@ -1,163 +1,171 @@
 //! Push rules.
 
 use http::{Method, StatusCode};
-use ruma::{
-    api::{
-        auth_scheme::AccessToken,
-        client::push::{
-            delete_pushrule, get_pushrule_actions, get_pushrule_enabled, get_pushrules_all, get_pushrules_global_scope,
-            set_pushrule, set_pushrule_actions, set_pushrule_enabled,
-        },
-    },
-    push::{AnyPushRuleRef, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset},
-};
-use serde_json::Value;
+use ruma::api::auth_scheme::AccessToken;
+use samtal_account::{NewPushRule, PushRuleError, PushRules};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use crate::{Answer, ApiError, Args, Json, RawArgs, Routes};
+use crate::{Answer, ApiError, Json, RawArgs, Routes};
 
 pub(crate) fn routes() -> Routes {
+    const ALL: &[&str] = &["/_matrix/client/r0/pushrules/", "/_matrix/client/v3/pushrules/"];
+    const GLOBAL: &[&str] = &["/_matrix/client/r0/pushrules/global/", "/_matrix/client/v3/pushrules/global/"];
+    const RULE: &[&str] = &[
+        "/_matrix/client/r0/pushrules/global/{kind}/{rule_id}",
+        "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}",
+    ];
+    const ENABLED: &[&str] = &[
+        "/_matrix/client/r0/pushrules/global/{kind}/{rule_id}/enabled",
+        "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}/enabled",
+    ];
+    const ACTIONS: &[&str] = &[
+        "/_matrix/client/r0/pushrules/global/{kind}/{rule_id}/actions",
+        "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}/actions",
+    ];
+    const REST: &[&str] = &["/_matrix/client/r0/pushrules/{*rest}", "/_matrix/client/v3/pushrules/{*rest}"];
+    let rest = [Method::GET, Method::PUT, Method::DELETE]
+        .into_iter()
+        .fold(Routes::new(), |routes, method| routes.raw::<AccessToken, _, _, _>(method, REST, other))
+        .raw::<AccessToken, _, _, _>(Method::PUT, ALL, other)
+        .raw::<AccessToken, _, _, _>(Method::PUT, GLOBAL, other);
     Routes::new()
-        .route(all)
-        .route(global)
-        .route_at(&["/_matrix/client/r0/pushrules", "/_matrix/client/v3/pushrules"], all)
-        .route_at(&["/_matrix/client/r0/pushrules/global", "/_matrix/client/v3/pushrules/global"], global)
-        .raw::<AccessToken, _, _, _>(
-            Method::GET,
-            &[
-                "/_matrix/client/r0/pushrules/global/{kind}/{rule_id}",
-                "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}",
-            ],
-            get,
-        )
-        .route(put)
-        .route(delete)
-        .route(enabled)
-        .route(set_enabled)
-        .route(actions)
-        .route(set_actions)
+        .raw::<AccessToken, _, _, _>(Method::GET, ALL, all)
+        .raw::<AccessToken, _, _, _>(Method::GET, GLOBAL, global)
+        .raw::<AccessToken, _, _, _>(Method::GET, RULE, get)
+        .raw::<AccessToken, _, _, _>(Method::PUT, RULE, put)
+        .raw::<AccessToken, _, _, _>(Method::DELETE, RULE, delete)
+        .raw::<AccessToken, _, _, _>(Method::GET, ENABLED, enabled)
+        .raw::<AccessToken, _, _, _>(Method::PUT, ENABLED, set_enabled)
+        .raw::<AccessToken, _, _, _>(Method::GET, ACTIONS, actions)
+        .raw::<AccessToken, _, _, _>(Method::PUT, ACTIONS, set_actions)
+        .merge(rest.unlisted())
 }
 
-fn not_found() -> ApiError {
-    ApiError::not_found("There is no such push rule")
+impl From<PushRuleError> for ApiError {
+    fn from(error: PushRuleError) -> Self {
+        let why = error.to_string();
+        match error {
+            PushRuleError::NotFound => Self::not_found(why),
+            PushRuleError::UnknownKind | PushRuleError::ServerDefault | PushRuleError::InvalidId => {
+                Self::invalid_param(why)
+            }
+            PushRuleError::Malformed(_) => Self::bad_json(why),
+            PushRuleError::UnknownNeighbor => Self::bad_request(why),
+            PushRuleError::TooMany => Self::new(StatusCode::BAD_REQUEST, "M_TOO_LARGE", why),
+        }
+    }
 }
 
-fn find<'a>(rules: &'a Ruleset, kind: &RuleKind, rule_id: &str) -> Result<AnyPushRuleRef<'a>, ApiError> {
-    rules.get(kind.clone(), rule_id).ok_or_else(not_found)
+fn argument(args: &RawArgs, index: usize) -> &str {
+    args.path.get(index).map_or("", String::as_str)
+}
+
+async fn rules(args: &RawArgs) -> Result<PushRules, ApiError> {
+    Ok(args.hs.accounts.push_rules_of(&args.who.user_id).await?)
+}
+
+async fn edit(
+    args: &RawArgs,
+    mut edit: impl FnMut(&mut PushRules, &str, &str) -> Result<(), PushRuleError>,
+) -> Answer<Json<Value>> {
+    let (kind, id) = (argument(args, 0), argument(args, 1));
+    args.hs.accounts.edit_push_rules(&args.who.user_id, |rules| edit(rules, kind, id)).await??;
+    Ok(Json(json!({})))
+}
+
+/// What is no endpoint, but looks like an unhappy attempt at one of them, is the client's mistake: the rules of one kind
+/// may still be asked for together, as they could be once.
+async fn other(args: RawArgs) -> Answer<Json<Value>> {
+    let rest = argument(&args, 0);
+    if args.parts.method == Method::GET
+        && let Some(kind) = rest.strip_prefix("global/").and_then(|rest| rest.strip_suffix('/'))
+    {
+        return Ok(Json(rules(&args).await?.of_kind(kind)?.to_vec().into()));
+    }
+    Err(ApiError::new(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "This names no push rule"))
 }
 
 /// `GET /pushrules/`
-async fn all(args: Args<get_pushrules_all::v3::Request>) -> Answer<get_pushrules_all::v3::Response> {
-    Ok(get_pushrules_all::v3::Response::new(args.hs.accounts.push_rules(&args.who.user_id).await?))
+async fn all(args: RawArgs) -> Answer<Json<Value>> {
+    Ok(Json(json!({ "global": rules(&args).await?.global() })))
 }
 
 /// `GET /pushrules/global/`
-async fn global(
-    args: Args<get_pushrules_global_scope::v3::Request>,
-) -> Answer<get_pushrules_global_scope::v3::Response> {
-    Ok(get_pushrules_global_scope::v3::Response::new(args.hs.accounts.push_rules(&args.who.user_id).await?))
+async fn global(args: RawArgs) -> Answer<Json<Value>> {
+    Ok(Json(json!(rules(&args).await?.global())))
 }
 
 /// `GET /pushrules/global/{kind}/{ruleId}`
 async fn get(args: RawArgs) -> Answer<Json<Value>> {
-    let rules = args.hs.accounts.push_rules(&args.who.user_id).await?;
-    let kind = RuleKind::from(args.path.first().map_or("", String::as_str));
-    let rule = match find(&rules, &kind, args.path.get(1).map_or("", String::as_str))? {
-        AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => serde_json::to_value(rule),
-        AnyPushRuleRef::Content(rule) => serde_json::to_value(rule),
-        AnyPushRuleRef::Room(rule) => serde_json::to_value(rule),
-        AnyPushRuleRef::Sender(rule) => serde_json::to_value(rule),
-        _ => return Err(not_found()),
-    };
-    rule.map(Json).map_err(ApiError::internal)
+    Ok(Json(rules(&args).await?.get(argument(&args, 0), argument(&args, 1))?.clone()))
+}
+
+#[derive(Deserialize)]
+struct Place {
+    before: Option<String>,
+    after: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    actions: Vec<Value>,
+    conditions: Option<Vec<Value>>,
+    pattern: Option<String>,
 }
 
 /// `PUT /pushrules/global/{kind}/{ruleId}`
-async fn put(args: Args<set_pushrule::v3::Request>) -> Answer<set_pushrule::v3::Response> {
-    let set_pushrule::v3::Request { rule, before, after, .. } = args.body;
-    let id = rule.rule_id().to_owned();
-    if before.as_deref() == Some(&*id) || after.as_deref() == Some(&*id) {
-        return Err(ApiError::bad_request("A rule cannot stand before or after itself"));
-    }
-    args.hs
-        .accounts
-        .edit_push_rules(&args.who.user_id, |rules| insert(rules, &rule, after.as_deref(), before.as_deref()))
-        .await??;
-    Ok(set_pushrule::v3::Response::new())
-}
-
-fn insert(rules: &mut Ruleset, rule: &NewPushRule, after: Option<&str>, before: Option<&str>) -> Result<(), ApiError> {
-    let (kind, id) = (rule.kind(), rule.rule_id());
-    let enabled = rules.get(kind.clone(), id).map(|known| known.enabled());
-    if enabled.is_some() && (after.is_some() || before.is_some()) && !id.starts_with('.') {
-        // It goes to another place, which is counted without it.
-        let _ = rules.remove(kind.clone(), id);
-    }
-    rules.insert(rule.clone(), after, before).map_err(|error| match error {
-        InsertPushRuleError::UnknownRuleId => ApiError::not_found("The rule to stand next to is not known"),
-        InsertPushRuleError::ServerDefaultRuleId
-        | InsertPushRuleError::InvalidRuleId
-        | InsertPushRuleError::RelativeToServerDefaultRule => ApiError::invalid_param(error.to_string()),
-        _ => ApiError::bad_request(error.to_string()),
-    })?;
-    if let Some(enabled) = enabled {
-        let _ = rules.set_enabled(kind, id, enabled);
-    }
-    Ok(())
+async fn put(args: RawArgs) -> Answer<Json<Value>> {
+    let place: Place = args.query()?;
+    let rule: Rule = args.json().await?;
+    let new = NewPushRule {
+        id: argument(&args, 1).to_owned(),
+        actions: rule.actions,
+        conditions: rule.conditions,
+        pattern: rule.pattern,
+        before: place.before,
+        after: place.after,
+    };
+    edit(&args, |rules, kind, _| rules.put(kind, new.clone())).await
 }
 
 /// `DELETE /pushrules/global/{kind}/{ruleId}`
-async fn delete(args: Args<delete_pushrule::v3::Request>) -> Answer<delete_pushrule::v3::Response> {
-    let body = &args.body;
-    args.hs
-        .accounts
-        .edit_push_rules(&args.who.user_id, |rules| {
-            rules.remove(body.kind.clone(), &body.rule_id).map_err(|error| match error {
-                RemovePushRuleError::NotFound => not_found(),
-                _ => ApiError::new(
-                    StatusCode::BAD_REQUEST,
-                    "M_INVALID_PARAM",
-                    "The server's own rules cannot be removed",
-                ),
-            })
-        })
-        .await??;
-    Ok(delete_pushrule::v3::Response::new())
+async fn delete(args: RawArgs) -> Answer<Json<Value>> {
+    edit(&args, PushRules::remove).await
 }
 
 /// `GET /pushrules/global/{kind}/{ruleId}/enabled`
-async fn enabled(args: Args<get_pushrule_enabled::v3::Request>) -> Answer<get_pushrule_enabled::v3::Response> {
-    let rules = args.hs.accounts.push_rules(&args.who.user_id).await?;
-    let rule = find(&rules, &args.body.kind, &args.body.rule_id)?;
-    Ok(get_pushrule_enabled::v3::Response::new(rule.enabled()))
+async fn enabled(args: RawArgs) -> Answer<Json<Value>> {
+    let rules = rules(&args).await?;
+    let rule = rules.get(argument(&args, 0), argument(&args, 1))?;
+    Ok(Json(json!({ "enabled": rule.get("enabled").and_then(Value::as_bool).unwrap_or(true) })))
+}
+
+#[derive(Deserialize)]
+struct Enabled {
+    enabled: bool,
 }
 
 /// `PUT /pushrules/global/{kind}/{ruleId}/enabled`
-async fn set_enabled(args: Args<set_pushrule_enabled::v3::Request>) -> Answer<set_pushrule_enabled::v3::Response> {
-    let body = &args.body;
-    args.hs
-        .accounts
-        .edit_push_rules(&args.who.user_id, |rules| {
-            rules.set_enabled(body.kind.clone(), &body.rule_id, body.enabled).map_err(|_| not_found())
-        })
-        .await??;
-    Ok(set_pushrule_enabled::v3::Response::new())
+async fn set_enabled(args: RawArgs) -> Answer<Json<Value>> {
+    let body: Enabled = args.json().await?;
+    edit(&args, |rules, kind, id| rules.set_enabled(kind, id, body.enabled)).await
 }
 
 /// `GET /pushrules/global/{kind}/{ruleId}/actions`
-async fn actions(args: Args<get_pushrule_actions::v3::Request>) -> Answer<get_pushrule_actions::v3::Response> {
-    let rules = args.hs.accounts.push_rules(&args.who.user_id).await?;
-    let rule = find(&rules, &args.body.kind, &args.body.rule_id)?;
-    Ok(get_pushrule_actions::v3::Response::new(rule.actions().to_vec()))
+async fn actions(args: RawArgs) -> Answer<Json<Value>> {
+    let rules = rules(&args).await?;
+    let rule = rules.get(argument(&args, 0), argument(&args, 1))?;
+    Ok(Json(json!({ "actions": rule.get("actions").cloned().unwrap_or_else(|| json!([])) })))
+}
+
+#[derive(Deserialize)]
+struct Actions {
+    actions: Vec<Value>,
 }
 
 /// `PUT /pushrules/global/{kind}/{ruleId}/actions`
-async fn set_actions(args: Args<set_pushrule_actions::v3::Request>) -> Answer<set_pushrule_actions::v3::Response> {
-    let body = &args.body;
-    args.hs
-        .accounts
-        .edit_push_rules(&args.who.user_id, |rules| {
-            rules.set_actions(body.kind.clone(), &body.rule_id, body.actions.clone()).map_err(|_| not_found())
-        })
-        .await??;
-    Ok(set_pushrule_actions::v3::Response::new())
+async fn set_actions(args: RawArgs) -> Answer<Json<Value>> {
+    let body: Actions = args.json().await?;
+    edit(&args, |rules, kind, id| rules.set_actions(kind, id, body.actions.clone())).await
 }

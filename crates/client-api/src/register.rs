@@ -75,9 +75,16 @@ async fn register(args: RawArgs<AppserviceTokenOptional>) -> Answer<Json<Value>>
     let json = args.json_bytes().await?;
     let mut body: Map<String, Value> =
         serde_json::from_slice(&json).map_err(|error| crate::args::json_error(&error))?;
-    body.remove("auth");
+    let auth = body.remove("auth");
     let registration = Registration::parse(body)?;
     let hs = &args.hs;
+    if let Some(user_id) = uia::registered_user(hs, args.parts.uri.path(), auth.as_ref()).await? {
+        // The answer to the request that made the user was lost.
+        return Ok(Json(match registration.session() {
+            Some(session) => issued_json(hs, &hs.accounts.log_in(&user_id, session, &args.client).await?),
+            None => json!({ "user_id": user_id, "home_server": hs.name }),
+        }));
+    }
     if args.who.is_none()
         && let Some(rates) = hs.accounts.options().rates
     {
@@ -115,8 +122,9 @@ async fn register(args: RawArgs<AppserviceTokenOptional>) -> Answer<Json<Value>>
     new.registration_token =
         proven.completed.get(uia::REGISTRATION_TOKEN).and_then(Value::as_str).map(ToOwned::to_owned);
     new.session = registration.session();
+    let user_id = new.user_id.clone();
     let answer = create(hs, new, &args.client).await?;
-    proven.finish(hs).await?;
+    proven.registered(hs, &user_id).await?;
     Ok(answer)
 }
 

@@ -27,6 +27,7 @@ struct Route {
     method: Method,
     path: &'static str,
     handler: MethodRouter,
+    listed: bool,
 }
 
 impl fmt::Debug for Routes {
@@ -113,7 +114,7 @@ impl Routes {
             return;
         }
         let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
-        self.0.push(Route { method, path, handler: on(filter, handler) });
+        self.0.push(Route { method, path, handler: on(filter, handler), listed: true });
     }
 
     /// All of both.
@@ -123,9 +124,16 @@ impl Routes {
         self
     }
 
+    /// Leaves these endpoints out of [`Routes::list`]: what they answer is that there is no such endpoint.
+    #[must_use]
+    pub(crate) fn unlisted(mut self) -> Self {
+        self.0.iter_mut().for_each(|route| route.listed = false);
+        self
+    }
+
     /// Method and path of each endpoint.
     pub fn list(&self) -> Vec<(Method, &'static str)> {
-        self.0.iter().map(|route| (route.method.clone(), route.path)).collect()
+        self.0.iter().filter(|route| route.listed).map(|route| (route.method.clone(), route.path)).collect()
     }
 
     /// The router. Paths that differ in their parameters' names only are one path, whose first name is kept. What is not

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 use samtal_account::UiaSession;
 use samtal_ops::Homeserver;
 use serde_json::{Map, Value, json};
@@ -20,6 +20,21 @@ pub(crate) const PASSWORD: &str = "m.login.password";
 pub(crate) const REGISTRATION_TOKEN: &str = "m.login.registration_token";
 /// `m.login.terms`.
 pub(crate) const TERMS: &str = "m.login.terms";
+
+/// Stands among the completed stages for the user that was made.
+const REGISTERED: &str = "";
+
+/// The user that was made in the session that a request names, if one was.
+pub(crate) async fn registered_user(
+    hs: &Homeserver,
+    path: &str,
+    auth: Option<&Value>,
+) -> Result<Option<OwnedUserId>, ApiError> {
+    let Some(id) = auth.and_then(|auth| auth.get("session")).and_then(Value::as_str) else { return Ok(None) };
+    let session = hs.accounts.uia(id).await?.filter(|session| session.endpoint == path);
+    let user = session.and_then(|session| session.completed.get(REGISTERED)?.as_str()?.try_into().ok());
+    Ok(user)
+}
 
 /// What somebody wants to do that must be proven first.
 pub(crate) struct Demand<'a> {
@@ -45,6 +60,16 @@ pub(crate) struct Proven {
 }
 
 impl Proven {
+    /// Notes in the session that a user was made by it, so that a client which missed the answer can ask again.
+    pub(crate) async fn registered(self, hs: &Homeserver, user: &UserId) -> Result<(), ApiError> {
+        let Some(session) = &self.session else { return Ok(()) };
+        if let Some(mut session) = hs.accounts.uia(session).await? {
+            session.completed.insert(REGISTERED.to_owned(), user.as_str().into());
+            hs.accounts.uia_save(&session).await?;
+        }
+        Ok(())
+    }
+
     /// Ends the session: what it was for is done.
     pub(crate) async fn finish(self, hs: &Homeserver) -> Result<(), ApiError> {
         if let Some(session) = &self.session {
@@ -155,7 +180,7 @@ impl Demand<'_> {
             let same = crate::login::local_user_id(self.hs, named)
                 .is_some_and(|named| named == user || named.as_str().to_lowercase() == user.as_str());
             if !same {
-                return Ok(Err("The password is somebody else's"));
+                return Err(ApiError::forbidden("Only the one who began this may prove who they are"));
             }
         }
         crate::login::limit_attempts(self.hs, user.as_str())?;

@@ -43,7 +43,7 @@ async fn a_wrong_password_leaves_the_session_open_for_another_try() {
         let mut others = wish.clone();
         others["auth"] = bob.auth(&asked["session"]);
         node.post_as(&bob, "/v3/account/password", others.clone()).await.refused(403, "M_FORBIDDEN");
-        node.post_as(&alice, "/v3/account/password", others).await.refused(401, "M_FORBIDDEN");
+        node.post_as(&alice, "/v3/account/password", others).await.refused(403, "M_FORBIDDEN");
         let mut unknown = wish.clone();
         unknown["auth"] = alice.auth(&json!("no such session"));
         node.post_as(&alice, "/v3/account/password", unknown).await.refused(400, "M_UNKNOWN");

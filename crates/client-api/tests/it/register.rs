@@ -161,3 +161,18 @@ fn hmac_sha1(key: &str, text: &str) -> String {
     mac.update(text.as_bytes());
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[tokio::test]
+async fn a_registration_whose_answer_was_lost_can_be_asked_for_again() {
+    each_engine(async |node| {
+        let body = json!({ "username": "alice", "password": PASSWORD, "device_id": "PHONE" });
+        let asked = node.post("/v3/register", body.clone()).await.expect(401);
+        let mut body = body;
+        body["auth"] = json!({ "type": "m.login.dummy", "session": asked["session"] });
+        let first = Person::of(&node.post("/v3/register", body.clone()).await.ok());
+        let second = Person::of(&node.post("/v3/register", body).await.ok());
+        assert_eq!((&first.user_id, &first.device_id), (&second.user_id, &second.device_id));
+        node.get_as(&second, "/v3/account/whoami").await.ok();
+    })
+    .await;
+}
