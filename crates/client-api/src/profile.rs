@@ -37,7 +37,8 @@ async fn field(args: RawArgs<AccessTokenOptional>) -> Answer<Json<Value>> {
     let profile = args.hs.profile(&user).await?.ok_or_else(|| ApiError::not_found("There is no such profile"))?;
     match profile.get(name) {
         Some(value) => Ok(Json(json!({ name: value }))),
-        // SPEC: the two oldest fields are answered with an empty object by some servers; 404 is what the newest text says.
+        // SPEC: the two oldest fields are answered with an empty object, as clients from before custom fields know it.
+        None if matches!(name, "displayname" | "avatar_url") => Ok(Json(json!({}))),
         None => Err(ApiError::not_found("The profile has no such field")),
     }
 }
