@@ -11,6 +11,7 @@ mod event;
 mod history;
 mod invite;
 mod keys;
+mod media;
 mod membership;
 mod openid;
 mod routes;
@@ -42,6 +43,7 @@ fn all() -> routes::Routes {
         send::routes,
         event::routes,
         history::routes,
+        media::routes,
     ]
     .into_iter()
     .fold(routes::Routes::default(), |routes, area| area(routes))

@@ -1,19 +1,26 @@
 //! The engine's handle, and why it refuses.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use ruma::{OwnedServerName, ServerName};
 use samtal_db::{Db, DbError};
 use samtal_kit::{Clock, Random};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast};
 
 use crate::{
     Options,
-    store::{Location, Store},
+    store::Store,
 };
 
 /// Pictures made smaller at the same time: each takes memory for its pixels.
 const PICTURES_AT_ONCE: usize = 2;
+/// Files of other servers fetched at the same time: each is in memory until it is stored.
+const FETCHES_AT_ONCE: usize = 4;
+/// Locks that the files being fetched are spread over.
+const FETCH_LOCKS: usize = 64;
 /// Uploads that a waiting download may miss before it looks itself.
 const ANNOUNCED: usize = 64;
 
@@ -30,8 +37,17 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) options: Options,
     pub(crate) pictures: Semaphore,
+    fetches: Semaphore,
+    fetching: Vec<Mutex<()>>,
     /// Ids whose upload has just been finished.
     pub(crate) uploaded: broadcast::Sender<String>,
+}
+
+/// The turn to fetch a file, until it is dropped.
+#[derive(Debug)]
+pub struct FetchTurn<'a> {
+    _alone: Option<MutexGuard<'a, ()>>,
+    _few: Option<SemaphorePermit<'a>>,
 }
 
 /// Why the engine refuses.
@@ -85,24 +101,45 @@ pub enum MediaError {
 }
 
 impl Media {
-    /// The files of `name`, kept at `location`; the database must have been opened with [`SCHEMA`](crate::SCHEMA).
+    /// The files of `name`; the database must have been opened with [`SCHEMA`](crate::SCHEMA).
     pub fn open(
         name: OwnedServerName,
         db: Db,
         clock: Clock,
         random: Random,
-        location: &Location,
         options: Options,
     ) -> Result<Self, MediaError> {
-        let store = Store::open(location)?;
+        let store = Store::open(&options.location)?;
         let pictures = Semaphore::new(PICTURES_AT_ONCE);
-        let uploaded = broadcast::channel(ANNOUNCED).0;
-        Ok(Self(Arc::new(Inner { name, db, clock, random, store, options, pictures, uploaded })))
+        Ok(Self(Arc::new(Inner {
+            name,
+            db,
+            clock,
+            random,
+            store,
+            options,
+            pictures,
+            fetches: Semaphore::new(FETCHES_AT_ONCE),
+            fetching: (0..FETCH_LOCKS).map(|_| Mutex::new(())).collect(),
+            uploaded: broadcast::channel(ANNOUNCED).0,
+        })))
     }
 
     /// What the operator decided.
     pub fn options(&self) -> &Options {
         &self.0.options
+    }
+
+    /// Waits for the turn to fetch another server's file: one fetches it, and few are fetched at the same time.
+    pub async fn fetch_turn(&self, server: &ServerName, media_id: &str) -> FetchTurn<'_> {
+        let mut hash = DefaultHasher::new();
+        (server.as_str(), media_id).hash(&mut hash);
+        let index = usize::try_from(hash.finish() % FETCH_LOCKS as u64).unwrap_or(0);
+        let alone = match self.0.fetching.get(index) {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        };
+        FetchTurn { _alone: alone, _few: self.0.fetches.acquire().await.ok() }
     }
 
     /// Whether the server is this one.
@@ -116,6 +153,6 @@ impl Media {
 }
 
 /// Whether the text can be a media id: nothing in it means anything in a path.
-pub(crate) fn is_media_id(text: &str) -> bool {
+pub fn is_media_id(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }

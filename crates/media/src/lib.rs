@@ -20,7 +20,7 @@ pub mod entry;
 pub mod thumbnail;
 pub mod upload;
 
-pub use engine::{Media, MediaError};
+pub use engine::{Media, MediaError, is_media_id};
 pub use entry::{Entry, Found};
 pub use options::Options;
 pub use schema::SCHEMA;

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use crate::Location;
+
 /// What the operator decides about files.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Where they are kept.
+    pub location: Location,
     /// Longest upload, in bytes.
     pub upload_bytes_max: u64,
     /// Longest file of another server that is fetched, in bytes.
@@ -26,6 +30,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            location: Location::Memory,
             upload_bytes_max: 50 << 20,
             remote_bytes_max: 50 << 20,
             user_bytes_max: None,

@@ -13,6 +13,7 @@ mod invite;
 mod invite_remote;
 mod join;
 pub mod keys;
+pub mod media;
 mod leave;
 mod member;
 mod passing;

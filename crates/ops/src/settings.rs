@@ -15,6 +15,10 @@ pub struct Settings {
     pub encrypted_by_default: bool,
     /// Whether users are told who is there.
     pub presence: bool,
+    /// Finding messages and people.
+    pub search: samtal_search::Options,
+    /// Files.
+    pub media: samtal_media::Options,
     /// Speaking with other servers.
     pub federation: Federation,
     /// Bridges and bots.
@@ -61,6 +65,8 @@ impl Default for Settings {
             default_room_version: RoomVersionId::V12,
             encrypted_by_default: true,
             presence: true,
+            search: samtal_search::Options::default(),
+            media: samtal_media::Options::default(),
             federation: Federation::default(),
             appservices: samtal_appservice::Options::default(),
             turn: None,

@@ -1,12 +1,13 @@
 //! From the file's words to each engine's plain options.
 
+use samtal_appservice::{Registration, RegistrationError};
 use samtal_account::{Options as AccountOptions, Rates, Terms};
 use samtal_config::Tenant;
 use samtal_config::process::File;
 use samtal_config::tenant::{EncryptedByDefault, FederationPolicy, Rate as ConfigRate};
 use samtal_http::{AddressPolicy, ClientOptions, Network};
 use samtal_kit::{Rate, Secret};
-use samtal_ops::{Federation, Settings};
+use samtal_ops::{Federation, Settings, Turn};
 use samtal_policy::ServerRule;
 
 /// Where a tenant's database is.
@@ -42,8 +43,51 @@ pub(crate) fn tenant(tenant: &Tenant) -> Settings {
         default_room_version: tenant.rooms.default_version.clone(),
         encrypted_by_default: tenant.rooms.encrypted_by_default != EncryptedByDefault::None,
         presence: tenant.presence.enabled,
+        media: media(tenant),
         federation: federation(tenant),
+        turn: turn(tenant),
+        ..Settings::default()
     }
+}
+
+/// The bridges and bots of a tenant.
+///
+/// # Errors
+/// A registration file cannot be used.
+pub(crate) fn appservices(file: &File, tenant: &Tenant) -> Result<samtal_appservice::Options, RegistrationError> {
+    Ok(samtal_appservice::Options {
+        registrations: Registration::load(&tenant.application_services.registrations)?,
+        // No denied networks: the operator chose the addresses, and most are on this machine.
+        client: ClientOptions {
+            trusted_certificates: file.outgoing.trusted_certificates.clone(),
+            ..ClientOptions::default()
+        },
+        ..samtal_appservice::Options::default()
+    })
+}
+
+/// Where a tenant's files are, and how long they may be.
+fn media(tenant: &Tenant) -> samtal_media::Options {
+    let directory = match tenant.media.store.as_deref() {
+        None => tenant.data_dir.join("media"),
+        Some(store) => store.strip_prefix("file://").unwrap_or(store).into(),
+    };
+    samtal_media::Options {
+        location: samtal_media::Location::Directory(directory),
+        upload_bytes_max: tenant.limits.upload_bytes_max,
+        remote_bytes_max: tenant.limits.upload_bytes_max,
+        ..samtal_media::Options::default()
+    }
+}
+
+fn turn(tenant: &Tenant) -> Option<Turn> {
+    let turn = tenant.turn.as_ref()?;
+    let secret = turn.shared_secret.as_ref()?;
+    Some(Turn {
+        uris: turn.uris.clone(),
+        secret: Secret::new(secret.expose().to_owned()),
+        lifetime_ms: turn.lifetime_ms,
+    })
 }
 
 /// With whom a tenant speaks, and how.

@@ -26,8 +26,8 @@ where
     each_engine(&[SCHEMA], |db| {
         let directory = Directory::new();
         let clock = Clock::manual(1_700_000_000_000);
-        let location = Location::Directory(directory.path("media"));
-        let media = Media::open(here(), db, clock.clone(), Random::seeded(1), &location, options.clone());
+        let options = Options { location: Location::Directory(directory.path("media")), ..options.clone() };
+        let media = Media::open(here(), db, clock.clone(), Random::seeded(1), options);
         test(Bench { media: media.expect("the store opens"), clock, directory })
     })
     .await;
