@@ -18,6 +18,10 @@ impl Homeserver {
         if self.rooms.is_blocked(room_id).await? {
             return Err(RoomError::Blocked.into());
         }
+        if self.is_local(target) && self.accounts.user(target).await?.is_none() {
+            // An application service makes users when somebody first asks for them. Whether it did shows in the profile below.
+            self.appservices.query_user(target.as_str()).await;
+        }
         self.check_invite(sender, target).await?;
         let mut content = extra;
         content.insert("membership".into(), "invite".into());

@@ -24,7 +24,11 @@ impl Homeserver {
         if alias.server_name() != self.name {
             return self.alias_remote(alias).await;
         }
-        let found = self.rooms.alias(alias).await?;
+        let mut found = self.rooms.alias(alias).await?;
+        // An application service makes rooms when somebody first asks for them.
+        if found.is_none() && self.appservices.query_alias(alias.as_str()).await {
+            found = self.rooms.alias(alias).await?;
+        }
         let found = found.ok_or_else(|| OpError::NotFound(format!("room alias {alias} not found")))?;
         Ok((found.room_id.clone(), self.servers_of(&found.room_id).await?))
     }

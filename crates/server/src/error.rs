@@ -35,6 +35,12 @@ pub enum ServerError {
         #[source]
         source: samtal_ops::OpenError,
     },
+    /// A registration file of an application service cannot be used.
+    #[error(transparent)]
+    Registration(#[from] samtal_appservice::RegistrationError),
+    /// The application services cannot be changed.
+    #[error(transparent)]
+    Appservices(#[from] samtal_appservice::AppserviceError),
     /// A listener cannot be bound.
     #[error(transparent)]
     Listen(io::Error),

@@ -62,7 +62,8 @@ impl Installation {
         private_dir(&tenant.data_dir)
             .map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
         let database = settings::database(&config.file, tenant);
-        let settings = settings::tenant(tenant);
+        let mut settings = settings::tenant(tenant);
+        settings.appservices = settings::appservices(&config.file, tenant)?;
         let failed = |source| ServerError::Tenant { name: tenant.name.clone(), source };
         let (clock, random) = (self.clock.clone(), self.random.clone());
         let network = self.networks.get(&tenant.federation, &settings.federation.client, &clock, &random);

@@ -13,7 +13,7 @@ const REMOVED_TENANT_TIME: Duration = Duration::from_secs(5);
 
 impl Running {
     /// Reads the configuration again: log level, certificates, tenants that came or went, account and
-    /// federation rules, published addresses. If it is wrong, all stays as it is.
+    /// federation rules, application services, published addresses. If it is wrong, all stays as it is.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -39,6 +39,8 @@ impl Running {
                 Some(homeserver) => {
                     homeserver.accounts.set_options(settings::accounts(tenant));
                     homeserver.policy.replace(settings::federation(tenant).policy);
+                    let appservices = settings::appservices(&config.file, tenant)?;
+                    homeserver.appservices.configure(appservices.registrations).await?;
                     homeserver
                 }
                 None => {
