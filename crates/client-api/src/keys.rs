@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use http::{Method, StatusCode};
-use ruma::{OwnedUserId, api::auth_scheme::AccessToken};
+use ruma::{OwnedServerName, OwnedUserId, api::auth_scheme::AccessToken};
 use samtal_e2ee::{
     E2eeError, JsonObject,
     cross_signing::{CrossSigningEffect, CrossSigningUpload},
@@ -11,7 +11,7 @@ use samtal_e2ee::{
     signature::{SignatureFailure, SignatureUpload},
 };
 use samtal_model::SyncToken;
-use samtal_ops::keys::{Failures, KeysError};
+use samtal_ops::keys::KeysError;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -176,11 +176,12 @@ fn time(timeout_ms: Option<u64>) -> Duration {
     Duration::from_millis(timeout_ms.unwrap_or(ANSWER_TIME_MS))
 }
 
-fn shown(failures: Failures) -> BTreeMap<String, Value> {
-    let shown = |(server, message): (ruma::OwnedServerName, String)| {
+fn shown(failed: Vec<OwnedServerName>) -> BTreeMap<String, Value> {
+    let shown = |server: OwnedServerName| {
+        let message = "The server did not answer";
         (server.to_string(), json!({ "status": 503, "errcode": "M_UNKNOWN", "error": message, "message": message }))
     };
-    failures.into_iter().map(shown).collect()
+    failed.into_iter().map(shown).collect()
 }
 
 #[derive(Deserialize)]
@@ -286,6 +287,7 @@ impl From<KeysError> for ApiError {
             KeysError::E2ee(error) => error.into(),
             KeysError::Account(error) => error.into(),
             KeysError::Room(error) => Self::internal(error),
+            KeysError::Remote(error) => Self::internal(error),
             KeysError::Storage(error) => error.into(),
         }
     }

@@ -7,7 +7,7 @@ use samtal_db::Batch;
 use samtal_e2ee::{
     JsonObject,
     remote_list::{RemoteDevice, RemoteUpdate, UpdateOutcome},
-    to_device::{Once, ToDevice},
+    to_device::Once,
 };
 use samtal_edu::NewReceipt;
 use samtal_policy::Action;
@@ -131,7 +131,15 @@ impl Homeserver {
                 keys: object_of(content.get("keys")),
             },
         };
-        if self.e2ee.remote_update(&user, &update).await? == UpdateOutcome::Resync {
+        let must_ask = match self.e2ee.remote_update(&user, &update).await? {
+            UpdateOutcome::Resync => true,
+            // Of those who share rooms with us the list is held from the first word on.
+            UpdateOutcome::Ignored => {
+                self.e2ee.remote_current(std::slice::from_ref(&user)).await?.is_empty() && self.shares_a_room(&user).await?
+            }
+            UpdateOutcome::Stored => false,
+        };
+        if must_ask {
             self.resync_soon(user);
         }
         Ok(())
@@ -155,21 +163,14 @@ impl Homeserver {
             #[serde(rename = "type")]
             event_type: String,
             message_id: String,
-            messages: std::collections::BTreeMap<String, std::collections::BTreeMap<String, Box<RawValue>>>,
+            messages: crate::to_device::Messages,
         }
         let Ok(Edu { content }) = serde_json::from_str(raw.get()) else { return Ok(()) };
         if content.sender.server_name() != origin || content.message_id.chars().count() > MESSAGE_ID_MAX {
             return Ok(());
         }
-        let mut messages = Vec::new();
-        for (user, devices) in content.messages {
-            let Some(user) = user_of(Some(&Value::String(user))).filter(|user| self.is_local(user)) else { continue };
-            let known = self.accounts.devices(&user).await?;
-            for (device, content) in devices {
-                let to = known.iter().map(|known| known.device_id.as_str()).filter(|known| device == "*" || *known == device);
-                messages.extend(to.map(|to| ToDevice { user: user.clone(), device: to.to_owned(), content: content.clone() }));
-            }
-        }
+        let ours = content.messages.into_iter().filter(|(user, _)| self.is_local(user)).collect();
+        let messages = self.addressed(ours).await.map_err(|error| OpError::BadRemote(error.to_string()))?;
         if !messages.is_empty() {
             let once = Once::Message { origin: origin.as_str(), id: &content.message_id };
             self.e2ee.to_device_send(&content.sender, &content.event_type, &messages, once, Batch::new()).await?;

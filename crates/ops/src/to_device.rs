@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
+use ruma::{OwnedServerName, OwnedUserId, UserId};
 use samtal_db::Batch;
 use samtal_e2ee::to_device::{Once, ToDevice};
 use samtal_sender::queue_edu;
-use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use crate::{Homeserver, keys::KeysError};
@@ -18,16 +17,6 @@ const MESSAGE_ID_MAX: usize = 32;
 
 /// For each user and device (or `*`) a content.
 pub type Messages = BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>;
-
-/// The content of an `m.direct_to_device`.
-#[derive(Deserialize)]
-struct DirectToDevice {
-    sender: OwnedUserId,
-    #[serde(rename = "type")]
-    event_type: String,
-    message_id: String,
-    messages: Messages,
-}
 
 impl Homeserver {
     /// Sends messages of a type from a user's device to devices, once for each transaction id. Devices that there are not
@@ -63,21 +52,8 @@ impl Homeserver {
         Ok(())
     }
 
-    /// Takes an `m.direct_to_device` of `origin`: once for each message id, and only from its own users.
-    pub async fn receive_direct_to_device(&self, origin: &ServerName, content: &serde_json::Value) -> Result<(), KeysError> {
-        let Ok(message) = serde_json::from_str::<DirectToDevice>(&content.to_string()) else { return Ok(()) };
-        if message.sender.server_name() != origin || message.message_id.chars().count() > MESSAGE_ID_MAX {
-            return Ok(());
-        }
-        let ours = message.messages.into_iter().filter(|(user, _)| self.accounts.is_local(user)).collect();
-        let messages = self.addressed(ours).await?;
-        let once = Once::Message { origin: origin.as_str(), id: &message.message_id };
-        self.e2ee.to_device_send(&message.sender, &message.event_type, &messages, once, Batch::new()).await?;
-        Ok(())
-    }
-
     /// One message for each device that there is.
-    async fn addressed(&self, messages: Messages) -> Result<Vec<ToDevice>, KeysError> {
+    pub(crate) async fn addressed(&self, messages: Messages) -> Result<Vec<ToDevice>, KeysError> {
         let mut addressed = Vec::new();
         for (user, contents) in messages {
             let mut devices: Vec<String> =
