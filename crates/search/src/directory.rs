@@ -131,7 +131,8 @@ impl Search {
                 match (joined, public) {
                     (Some(joined), Some(public)) => {
                         let event = graph.event(&joined.event_id).await?;
-                        let field = |name: &str| event.as_ref().and_then(|event| event.pdu.content_field::<String>(name));
+                        let field =
+                            |name: &str| event.as_ref().and_then(|event| event.pdu.content_field::<String>(name));
                         let (name, avatar) = (field("displayname"), field("avatar_url"));
                         self.write(&mut batch, user, room.nid, name.as_deref(), avatar.as_deref(), public);
                     }

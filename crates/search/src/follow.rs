@@ -162,7 +162,8 @@ impl Search {
         let events = graph.events(&ids).await?;
         let mut rooms = work.rooms;
         for event in &events {
-            if event.pdu.is_state_of("m.room.join_rules", "") || event.pdu.is_state_of("m.room.history_visibility", "") {
+            if event.pdu.is_state_of("m.room.join_rules", "") || event.pdu.is_state_of("m.room.history_visibility", "")
+            {
                 rooms.insert(event.pdu.room_id().to_owned());
             }
         }
@@ -261,9 +262,8 @@ impl Search {
         let graph = &self.engines.rooms.store().graph;
         loop {
             let from = index::oldest(&self.engines.db, room.nid).await? - 1;
-            let page = graph
-                .timeline_back(room.nid, StreamPosition(from), StreamPosition(i64::MIN), BATCH_DOCUMENTS)
-                .await?;
+            let page =
+                graph.timeline_back(room.nid, StreamPosition(from), StreamPosition(i64::MIN), BATCH_DOCUMENTS).await?;
             let Some(oldest) = page.last().and_then(|event| event.position) else { return Ok(()) };
             self.index(&page).await?;
             let mut batch = Batch::new();

@@ -258,9 +258,9 @@ impl Asked<'_> {
         let shown = &all[..next.and_then(|next| usize::try_from(next).ok()).unwrap_or(0).min(all.len())];
         let at = |is_of: &dyn Fn(&StoredEvent) -> bool| match self.wish.order {
             Order::Recent => next,
-            Order::Rank => next.map(|_| {
-                i64::try_from(shown.iter().filter(|(_, event)| is_of(event)).count()).unwrap_or(i64::MAX)
-            }),
+            Order::Rank => {
+                next.map(|_| i64::try_from(shown.iter().filter(|(_, event)| is_of(event)).count()).unwrap_or(i64::MAX))
+            }
         };
         for by in &self.wish.groups {
             match by {
@@ -321,10 +321,7 @@ impl Asked<'_> {
     }
 
     /// Those that are wanted and that the asker may see.
-    async fn visible(
-        &mut self,
-        candidates: Vec<Candidate>,
-    ) -> Result<Vec<(Candidate, Arc<StoredEvent>)>, SearchError> {
+    async fn visible(&mut self, candidates: Vec<Candidate>) -> Result<Vec<(Candidate, Arc<StoredEvent>)>, SearchError> {
         let rooms = &self.search.engines.rooms;
         let nids: Vec<EventNid> = candidates.iter().map(|candidate| candidate.nid).collect();
         let mut events = rooms.store().graph.events_by_nid(&nids).await?;
@@ -372,11 +369,7 @@ impl Asked<'_> {
     }
 }
 
-fn grouped<K: Ord>(
-    hits: &[Hit],
-    key: impl Fn(&Hit) -> K,
-    next: impl Fn(&K) -> Option<String>,
-) -> BTreeMap<K, Group> {
+fn grouped<K: Ord>(hits: &[Hit], key: impl Fn(&Hit) -> K, next: impl Fn(&K) -> Option<String>) -> BTreeMap<K, Group> {
     let mut groups: BTreeMap<K, Group> = BTreeMap::new();
     for hit in hits {
         let key = key(hit);

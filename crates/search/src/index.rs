@@ -16,16 +16,14 @@ use crate::{
 const KNOWN: Sql = sql!("SELECT nid, id FROM search_event WHERE nid IN list($1)");
 const EDITED_BY: Sql = sql!("SELECT nid FROM search_event WHERE edit IN list($1)");
 const TAKEN: Sql = sql!("SELECT id FROM search_event WHERE id IN list($1)");
-const EVENT_INSERT: Sql = sql!(
-    "INSERT INTO search_event (id, nid, room, key, edit) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
-);
+const EVENT_INSERT: Sql =
+    sql!("INSERT INTO search_event (id, nid, room, key, edit) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING");
 const EVENT_DELETE: Sql = sql!("DELETE FROM search_event WHERE id = $1");
 const TEXT_INSERT: Sql = Sql::each(
     "INSERT INTO search_text (rowid, words) VALUES ($1, $2)",
     "INSERT INTO search_text (id, words) VALUES ($1, array_to_tsvector(string_to_array($2::text, ' ')))",
 );
-const TEXT_DELETE: Sql =
-    Sql::each("DELETE FROM search_text WHERE rowid = $1", "DELETE FROM search_text WHERE id = $1");
+const TEXT_DELETE: Sql = Sql::each("DELETE FROM search_text WHERE rowid = $1", "DELETE FROM search_text WHERE id = $1");
 const OF_ROOM: Sql = sql!("SELECT id FROM search_event WHERE room = $1 LIMIT $2");
 pub(crate) const FIND: Sql = Sql::each(
     "SELECT e.id, e.nid, e.room FROM search_text JOIN search_event e ON e.id = search_text.rowid
@@ -124,10 +122,7 @@ pub(crate) async fn put(db: &Db, batch: &mut Batch, documents: &[Document]) -> R
         let room = room_mark(document.room);
         tokens.push(&room);
         let edit = document.edit.map(|edit| edit.0);
-        batch.exec(
-            &EVENT_INSERT,
-            params![id, document.nid.0, document.room.0, document.key.code(), edit],
-        );
+        batch.exec(&EVENT_INSERT, params![id, document.nid.0, document.room.0, document.key.code(), edit]);
         batch.exec(&TEXT_INSERT, params![id, tokens.join(" ")]);
     }
     Ok(())

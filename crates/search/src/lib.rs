@@ -5,18 +5,18 @@
 //! the same answers. [`query`] is what somebody asks for, [`found`] the way from there to events that they may see. [`directory`]
 //! keeps who is who, [`people`] finds them. [`follow`] reads the log for both.
 
-mod schema;
-mod error;
-mod word;
-mod query;
-mod document;
-mod index;
 mod directory;
-mod search;
+mod document;
+mod error;
 mod follow;
-mod token;
 mod found;
+mod index;
 mod people;
+mod query;
+mod schema;
+mod search;
+mod token;
+mod word;
 
 pub use document::Key;
 pub use error::SearchError;

@@ -72,7 +72,8 @@ impl Term {
         // Of a whole user id the server's name is compared with the id, not with names.
         let text = id.as_deref().map_or(term, |id| id.trim_start_matches('@').split(':').next().unwrap_or_default());
         let text = fold(&words(text).join(" "));
-        let words = text.split(' ').filter(|word| !word.is_empty()).take(TERM_WORDS_MAX).map(ToOwned::to_owned).collect();
+        let words =
+            text.split(' ').filter(|word| !word.is_empty()).take(TERM_WORDS_MAX).map(ToOwned::to_owned).collect();
         Self { text, words, id }
     }
 
@@ -119,8 +120,7 @@ impl Search {
         let mut after = (String::new(), String::new(), 0_i64);
         let mut rooms = None;
         for _ in 0..PAGES_MAX {
-            let params =
-                params![longest, format!("{longest}{LAST}"), after.0.clone(), after.1.clone(), after.2, PAGE];
+            let params = params![longest, format!("{longest}{LAST}"), after.0.clone(), after.1.clone(), after.2, PAGE];
             let rows = self.engines.db.scan(&FIND, params).await?;
             let mut fitting = Vec::new();
             for row in &rows {

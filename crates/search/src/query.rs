@@ -282,7 +282,10 @@ mod tests {
             query.expression(Dialect::Fts5, Reach::Form, &marks),
             "((\"hej\" OR \"≈hej\") AND (\"§1\" OR \"§2\")) NOT ((\"då\"))"
         );
-        assert_eq!(query.expression(Dialect::Tsquery, Reach::Form, &marks), "('hej' | '≈hej') & ('§1' | '§2') & !('då')");
+        assert_eq!(
+            query.expression(Dialect::Tsquery, Reach::Form, &marks),
+            "('hej' | '≈hej') & ('§1' | '§2') & !('då')"
+        );
     }
 
     #[test]
