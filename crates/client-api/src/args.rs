@@ -43,6 +43,8 @@ where
     pub json: Bytes,
     /// The path as it came: what user-interactive authentication is bound to.
     pub uri_path: String,
+    /// The query as it came.
+    pub query: Option<String>,
 }
 
 /// An authenticated request whose body has not been read, for handlers of [`crate::Routes::raw`].
@@ -128,10 +130,11 @@ where
         };
         let RawArgs { who, hs, client, path, parts, .. } = raw;
         let uri_path = parts.uri.path().to_owned();
+        let query = parts.uri.query().map(ToOwned::to_owned);
         let request = Request::from_parts(parts, &*json);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let body = T::try_from_http_request_inner(request, &path).map_err(deserialization_error)?;
-        Ok(Self { body, who, hs, client, json, uri_path })
+        Ok(Self { body, who, hs, client, json, uri_path, query })
     }
 }
 

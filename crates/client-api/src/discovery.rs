@@ -5,6 +5,7 @@ use ruma::{
     RoomVersionId,
     api::auth_scheme::{AccessToken, AccessTokenOptional},
 };
+use samtal_ops::delayed_event::{DELAY_MS_MAX, SCHEDULED_MAX};
 use serde_json::{Map, Value, json};
 
 use crate::{Answer, Json, Raw, RawArgs, Routes};
@@ -26,6 +27,8 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "org.matrix.msc3882",
     // Simplified sliding sync, without which Element X does not start.
     "org.matrix.simplified_msc3575",
+    // Delayed events, by which calls notice that a device is gone.
+    "org.matrix.msc4140",
 ];
 
 pub(crate) fn routes() -> Routes {
@@ -60,6 +63,7 @@ async fn capabilities(args: RawArgs) -> Answer<Json<Value>> {
         "m.profile_fields": { "enabled": true },
         "m.3pid_changes": { "enabled": false },
         "m.get_login_token": { "enabled": !args.who.is_guest },
+        "org.matrix.msc4140.delayed_events": { "max_delay_ms": DELAY_MS_MAX, "max_scheduled": SCHEDULED_MAX },
     } })))
 }
 

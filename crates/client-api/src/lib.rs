@@ -16,6 +16,7 @@ mod account;
 mod account_data;
 mod admin;
 mod appservice;
+mod calls;
 mod dehydrated_device;
 mod device;
 mod discovery;
@@ -66,6 +67,7 @@ pub fn routes() -> Routes {
         .merge(dehydrated_device::routes())
         .merge(admin::routes())
         .merge(appservice::routes())
+        .merge(calls::routes())
         .merge(room::routes())
         .merge(search::routes())
         .merge(user_directory::routes())

@@ -8,6 +8,7 @@ use samtal_appservice::{AppserviceError, Appservices};
 use samtal_db::{Db, DbError, Schema};
 use samtal_e2ee::E2ee;
 use samtal_edu::Edus;
+use samtal_jobs::Jobs;
 use samtal_keyring::{KeyError, Keyring};
 use samtal_kit::{Clock, Limiter, Random, Tasks};
 use samtal_media::{Media, MediaError};
@@ -34,6 +35,7 @@ const SCHEMAS: &[Schema] = &[
     samtal_sender::SCHEMA,
     samtal_search::SCHEMA,
     samtal_appservice::SCHEMA,
+    samtal_jobs::SCHEMA,
 ];
 
 /// One tenant. There is no other state: two tenants in one process know each other only through federation.
@@ -79,6 +81,8 @@ pub struct Homeserver {
     pub search: Arc<Search>,
     /// Bridges and bots.
     pub appservices: Appservices,
+    /// What is to be done later.
+    pub jobs: Jobs,
     /// Telling other servers.
     pub sender: Sender,
     pub(crate) inbound: Inbound,
@@ -220,6 +224,7 @@ impl Homeserver {
             clock: clock.clone(),
             tasks: tasks.clone(),
         };
+        let jobs = Jobs::new(db.clone(), clock.clone(), random.clone());
         let appservices = Appservices::open(engines, settings.appservices.clone()).await?;
         let search = samtal_search::Engines {
             name: name.clone(),
@@ -251,6 +256,7 @@ impl Homeserver {
             sync,
             search,
             appservices,
+            jobs,
             sender,
             inbound: Inbound::default(),
         });
@@ -261,6 +267,7 @@ impl Homeserver {
         hs.follow();
         hs.tasks.spawn("push", delivery.run());
         hs.tasks.spawn("company", Arc::clone(&hs).follow_company());
+        hs.tasks.spawn("delayed events", Arc::clone(&hs).follow_delayed_events());
         Ok(hs)
     }
 

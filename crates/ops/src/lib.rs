@@ -2,6 +2,7 @@
 
 mod account;
 mod create_room;
+pub mod delayed_event;
 mod error;
 mod gap;
 mod glob;

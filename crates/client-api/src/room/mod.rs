@@ -2,6 +2,7 @@
 
 mod alias;
 mod create;
+mod delayed;
 mod directory;
 mod error;
 mod events;
@@ -31,6 +32,7 @@ use crate::{ApiError, Routes, UserPrincipal};
 
 pub(crate) fn routes() -> Routes {
     Routes::new()
+        .merge(delayed::routes())
         .merge(create::routes())
         .merge(membership::routes())
         .merge(send::routes())

@@ -3,17 +3,30 @@
 use ruma::{api::client::message::send_message_event::v3, events::TimelineEventType};
 use samtal_event::Draft;
 use samtal_room::{LocalDraft, Txn};
+use serde_json::json;
 
-use crate::{Answer, Args, Routes};
+use super::delayed;
+use crate::{Answer, Args, Json, Reply, Routes};
 
 pub(super) fn routes() -> Routes {
     Routes::new().route(send)
 }
 
 /// `PUT /rooms/{roomId}/send/{eventType}/{txnId}`
-async fn send(args: Args<v3::Request>) -> Answer<v3::Response> {
+async fn send(args: Args<v3::Request>) -> Answer<impl Reply> {
     super::limit(&args.hs, &args.who, "messages", |rates| rates.messages)?;
     let (hs, who, body) = (&args.hs, &args.who, args.body);
+    if let Some(delay_ms) = delayed::delay_of(args.query.as_deref())? {
+        let wish = delayed::Wish {
+            room_id: body.room_id,
+            event_type: body.event_type.to_string(),
+            state_key: None,
+            content: body.body.json(),
+            delay_ms,
+            txn_id: Some(body.txn_id.as_str()),
+        };
+        return Ok(Json(json!({ "delay_id": delayed::put(hs, who, wish).await? })));
+    }
     let room = hs.rooms.room(&body.room_id).await?;
     let event_type = TimelineEventType::from(body.event_type);
     let draft = if event_type == TimelineEventType::RoomRedaction {
@@ -25,5 +38,5 @@ async fn send(args: Args<v3::Request>) -> Answer<v3::Response> {
     draft.ts_ms = body.timestamp.filter(|_| who.service.is_some()).map(|ts| ts.get().into());
     let what = format!("send {event_type}");
     draft.txn = Some(Txn::name(&who.user_id, super::device(who), &room, &what, body.txn_id.as_str()));
-    Ok(v3::Response::new(hs.rooms.send_one(&body.room_id, draft).await?))
+    Ok(Json(json!({ "event_id": hs.rooms.send_one(&body.room_id, draft).await? })))
 }

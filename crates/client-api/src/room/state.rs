@@ -15,9 +15,10 @@ use ruma::{
 use samtal_event::Draft;
 use samtal_ops::{Content, Homeserver, OpError};
 use samtal_room::{Form, LocalDraft, Room};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
-use crate::{Answer, ApiError, Args, Json, RawArgs, Routes};
+use super::delayed;
+use crate::{Answer, ApiError, Args, Json, RawArgs, Reply, Routes};
 
 const KEYLESS: [&str; 4] = [
     "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
@@ -65,14 +66,26 @@ async fn one(args: Args<get_one::Request>) -> Answer<get_one::Response> {
 }
 
 /// `PUT /rooms/{roomId}/state/{eventType}/{stateKey}`
-async fn set(args: Args<put::Request>) -> Answer<put::Response> {
+async fn set(args: Args<put::Request>) -> Answer<impl Reply> {
     super::limit(&args.hs, &args.who, "messages", |rates| rates.messages)?;
     let (hs, who, body) = (&args.hs, &args.who, args.body);
+    if let Some(delay_ms) = delayed::delay_of(args.query.as_deref())? {
+        let wish = delayed::Wish {
+            room_id: body.room_id,
+            event_type: body.event_type.to_string(),
+            state_key: Some(body.state_key),
+            content: body.body.json(),
+            delay_ms,
+            txn_id: None,
+        };
+        return Ok(Json(json!({ "delay_id": delayed::put(hs, who, wish).await? })));
+    }
     let room = hs.rooms.room(&body.room_id).await?;
     let content = body.body.json();
     check(hs, &room, &body.event_type, content).await?;
     if body.event_type == StateEventType::RoomMember {
-        return set_member(hs, &who.user_id, &body.room_id, &body.state_key, content).await.map(put::Response::new);
+        let event_id = set_member(hs, &who.user_id, &body.room_id, &body.state_key, content).await?;
+        return Ok(Json(json!({ "event_id": event_id })));
     }
     let draft = Draft::state(&body.event_type, body.state_key, content).map_err(OpError::from)?;
     let mut draft = LocalDraft::new(who.user_id.clone(), draft);
@@ -81,7 +94,7 @@ async fn set(args: Args<put::Request>) -> Answer<put::Response> {
     if body.event_type == StateEventType::RoomGuestAccess {
         hs.remove_guests(&body.room_id).await?;
     }
-    Ok(put::Response::new(event_id))
+    Ok(Json(json!({ "event_id": event_id })))
 }
 
 async fn set_member(
@@ -96,7 +109,12 @@ async fn set_member(
 }
 
 /// What clients may not set, though the authorization rules would let it pass.
-async fn check(hs: &Homeserver, room: &Room, event_type: &StateEventType, content: &RawValue) -> Result<(), ApiError> {
+pub(super) async fn check(
+    hs: &Homeserver,
+    room: &Room,
+    event_type: &StateEventType,
+    content: &RawValue,
+) -> Result<(), ApiError> {
     match event_type {
         StateEventType::RoomCanonicalAlias => Ok(hs.check_canonical_alias(&room.room_id, &object(content)?).await?),
         StateEventType::RoomPowerLevels => check_levels(&object(content)?),
