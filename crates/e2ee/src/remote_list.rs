@@ -205,9 +205,11 @@ impl E2ee {
 /// Adds a device, or nothing when it has no keys or its keys name another.
 fn device_put(batch: &mut Batch, user: &UserId, device: &RemoteDevice, position: Value) {
     let id = device.device_id.as_str();
-    let fits = |keys: &&JsonObject| {
-        owned_by(keys, user) && keys.get("device_id").and_then(|value| value.as_str()) == Some(id)
+    // Keys that do not say whose they are are as good as their server's word; clients check what they sign.
+    let says = |keys: &JsonObject, field: &str, expected: &str| {
+        keys.get(field).is_none_or(|value| value.as_str() == Some(expected))
     };
+    let fits = |keys: &&JsonObject| says(keys, "user_id", user.as_str()) && says(keys, "device_id", id);
     let Some(keys) = device.keys.as_ref().filter(fits) else {
         batch.exec(&DEVICE_KEY_DELETE, params![user.as_str(), id]);
         return;

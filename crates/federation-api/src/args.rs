@@ -15,10 +15,11 @@ use ruma::{
         auth_scheme::{AuthScheme, NoAuthentication},
         error::DeserializationError,
         federation::authentication::ServerSignatures,
+        path_builder::PathBuilder,
     },
 };
 use samtal_http::BodyError;
-use samtal_keyring::{RequestError, SignedRequest};
+use samtal_keyring::{RequestError, SignedRequest, XMatrixError};
 use samtal_ops::Homeserver;
 use samtal_policy::{Action, Direction, Question};
 
@@ -82,6 +83,7 @@ impl Scheme for ServerSignatures {
             match error {
                 RequestError::Keyring(error) => ApiError::internal(error),
                 RequestError::Body => ApiError::not_json("The body is not JSON"),
+                RequestError::Header(XMatrixError::Value(_)) => ApiError::invalid_param(error.to_string()),
                 RequestError::Header(_) | RequestError::Destination(_) | RequestError::Key { .. } | RequestError::Signature(_) => {
                     ApiError::unauthorized(error.to_string())
                 }
@@ -107,7 +109,7 @@ impl<T: IncomingRequest> Args<T>
 where
     T::Authentication: Scheme,
 {
-    pub(crate) async fn from_request(request: Request<Body>) -> Result<Self, ApiError> {
+    pub(crate) async fn from_request(request: Request<Body>, defaults: &[(&str, &str)]) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
         let Some(hs) = parts.extensions.get::<Arc<Homeserver>>().cloned() else {
             return Err(ApiError::unrecognized("No homeserver of this name is here"));
@@ -119,10 +121,29 @@ where
         let who = T::Authentication::authenticate(&hs, &parts, &body).await?;
         let params = RawPathParams::from_request_parts(&mut parts, &()).await;
         let params = params.map_err(|_| ApiError::invalid_param("The path is not UTF-8"))?;
-        let path: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+        // Some paths end in a part that old servers add and nobody needs.
+        let count = T::PATH_BUILDER.all_paths().next().map_or(0, |path| path.matches('{').count());
+        let path: Vec<&str> = params.iter().map(|(_, value)| value).take(count).collect();
         let json = if T::METHOD == Method::GET { Bytes::new() } else { json_object(body)? };
-        let request = T::try_from_http_request_inner(Request::from_parts(parts, &*json), &path).map_err(deserialization_error)?;
+        let whole = with_defaults(json.clone(), defaults);
+        let request = T::try_from_http_request_inner(Request::from_parts(parts, &*whole), &path).map_err(deserialization_error)?;
         Ok(Self { request, who, hs, json })
+    }
+}
+
+/// Adds what old servers leave out: names of fields and the JSON that stands for them.
+fn with_defaults(json: Bytes, defaults: &[(&str, &str)]) -> Bytes {
+    if defaults.is_empty() {
+        return json;
+    }
+    let Ok(fields) = serde_json::from_slice::<std::collections::BTreeMap<String, &serde_json::value::RawValue>>(&json) else { return json };
+    let missing: Vec<String> =
+        defaults.iter().filter(|(name, _)| !fields.contains_key(*name)).map(|(name, value)| format!("{name:?}:{value}")).collect();
+    let inner = std::str::from_utf8(&json).ok().and_then(|text| text.trim().strip_prefix('{')).filter(|_| !missing.is_empty());
+    match inner {
+        Some(inner) if fields.is_empty() => format!("{{{}{inner}", missing.join(",")).into(),
+        Some(inner) => format!("{{{},{inner}", missing.join(",")).into(),
+        None => json,
     }
 }
 

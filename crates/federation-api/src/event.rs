@@ -93,6 +93,9 @@ async fn room_state_ids(args: Args<state_ids::Request>) -> Answer<state_ids::Res
 async fn state_at(hs: &Homeserver, who: &ServerPrincipal, room_id: &RoomId, event_id: &EventId) -> Result<(Vec<Pdu>, Vec<Pdu>), ApiError> {
     let room = room_of_member(hs, who, room_id).await?;
     let event = event_of(hs, &room, event_id).await?;
+    if event.flags.has(Flags::REJECTED) {
+        return Err(ApiError::not_found("The event is not part of the room"));
+    }
     let (state, chain) = hs.rooms.state_before(&event).await?;
     let pdus = |events: Vec<Arc<StoredEvent>>| events.iter().map(|event| event.pdu.clone()).collect();
     Ok((pdus(state), pdus(chain)))

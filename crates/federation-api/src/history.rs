@@ -30,7 +30,7 @@ const NAMED_MAX: usize = 100;
 pub(crate) fn routes(routes: Routes) -> Routes {
     routes
         .route::<backfill::Request, _, _, _>(events_before)
-        .route::<missing::Request, _, _, _>(events_between)
+        .lenient::<missing::Request, _, _, _>(&[("earliest_events", "[]"), ("latest_events", "[]")], events_between)
         .route::<near::Request, _, _, _>(event_near)
 }
 

@@ -18,7 +18,9 @@ use crate::{
 };
 
 pub(crate) fn routes(routes: Routes) -> Routes {
-    routes.route::<v2::Request, _, _, _>(invite).route::<v1::Request, _, _, _>(invite_v1)
+    routes
+        .lenient::<v2::Request, _, _, _>(&[("invite_room_state", "[]")], invite)
+        .lenient::<v1::Request, _, _, _>(&[("origin", r#""left.out""#)], invite_v1)
 }
 
 /// `PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`

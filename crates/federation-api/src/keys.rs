@@ -20,6 +20,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         // Old servers name the key they want; the answer is the same.
         .route_at::<own::v2::Request, _, _, _>(&["/_matrix/key/v2/server/", "/_matrix/key/v2/server/{key_id}"], server)
         .route::<query_one::v2::Request, _, _, _>(query_server)
+        .route_at::<query_one::v2::Request, _, _, _>(&["/_matrix/key/v2/query/{server_name}/{key_id}"], query_server)
         .route::<query::v2::Request, _, _, _>(query_servers)
 }
 
@@ -31,8 +32,7 @@ async fn server(args: Args<own::v2::Request>) -> Answer<JsonText> {
 /// `GET /_matrix/key/v2/query/{serverName}`
 async fn query_server(args: Args<query_one::v2::Request>) -> Answer<JsonText> {
     let wanted_ms = args.request.minimum_valid_until_ts.get().into();
-    let document = args.hs.keyring.notarized(&args.request.server_name, Some(wanted_ms), &args.hs.remote).await?;
-    Ok(answer(document.into_iter().collect()))
+    Ok(answer(args.hs.keyring.notarized(&args.request.server_name, &[], Some(wanted_ms), &args.hs.remote).await?))
 }
 
 /// `POST /_matrix/key/v2/query`
@@ -45,7 +45,8 @@ async fn query_servers(args: Args<query::v2::Request>) -> Answer<JsonText> {
         let wanted = keys.values().filter_map(|criteria| criteria.minimum_valid_until_ts).max();
         let server: OwnedServerName = server;
         let wanted_ms = wanted.map(|ts| ts.get().into());
-        documents.extend(args.hs.keyring.notarized(&server, wanted_ms, &args.hs.remote).await?);
+        let ids: Vec<String> = keys.keys().map(ToString::to_string).collect();
+        documents.extend(args.hs.keyring.notarized(&server, &ids, wanted_ms, &args.hs.remote).await?);
     }
     Ok(answer(documents))
 }

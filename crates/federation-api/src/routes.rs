@@ -63,12 +63,35 @@ impl Routes {
         Fut: Future<Output = Answer<R>> + Send,
         R: Reply,
     {
+        self.lenient(&[], handler)
+    }
+
+    /// As [`Self::route`]; fields of the body that old servers leave out get these values (JSON).
+    pub(crate) fn lenient<T, F, Fut, R>(self, defaults: &'static [(&'static str, &'static str)], handler: F) -> Self
+    where
+        T: IncomingRequest + Send + 'static,
+        T::Authentication: Scheme,
+        F: Fn(Args<T>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Answer<R>> + Send,
+        R: Reply,
+    {
         let paths: Vec<&'static str> = T::PATH_BUILDER.all_paths().collect();
-        self.route_at(&paths, handler)
+        self.add(&paths, defaults, handler)
     }
 
     /// As [`Self::route`], at these paths.
-    pub(crate) fn route_at<T, F, Fut, R>(mut self, paths: &[&'static str], handler: F) -> Self
+    pub(crate) fn route_at<T, F, Fut, R>(self, paths: &[&'static str], handler: F) -> Self
+    where
+        T: IncomingRequest + Send + 'static,
+        T::Authentication: Scheme,
+        F: Fn(Args<T>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Answer<R>> + Send,
+        R: Reply,
+    {
+        self.add(paths, &[], handler)
+    }
+
+    fn add<T, F, Fut, R>(mut self, paths: &[&'static str], defaults: &'static [(&'static str, &'static str)], handler: F) -> Self
     where
         T: IncomingRequest + Send + 'static,
         T::Authentication: Scheme,
@@ -80,7 +103,7 @@ impl Routes {
             let handler = handler.clone();
             let serve = move |request: Request<Body>| async move {
                 // Boxed: a request's state is large, and most of it is not needed while it waits.
-                match Box::pin(Args::<T>::from_request(request)).await {
+                match Box::pin(Args::<T>::from_request(request, defaults)).await {
                     Ok(args) => match Box::pin(handler(args)).await {
                         Ok(reply) => reply.into_http(),
                         Err(error) => error.into_response(),

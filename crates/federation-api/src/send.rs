@@ -17,7 +17,7 @@ const PDUS_MAX: usize = 50;
 const EDUS_MAX: usize = 100;
 
 pub(crate) fn routes(routes: Routes) -> Routes {
-    routes.route::<v1::Request, _, _, _>(send)
+    routes.lenient::<v1::Request, _, _, _>(&[("origin", r#""left.out""#), ("origin_server_ts", "0")], send)
 }
 
 /// `PUT /_matrix/federation/v1/send/{txnId}`

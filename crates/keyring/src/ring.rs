@@ -28,7 +28,7 @@ use crate::{
 
 /// How long what we publish is valid.
 const OWN_VALIDITY_MS: u64 = 24 * 3600 * 1000;
-/// A server that was asked is not asked again for so long, whatever it answered.
+/// A server that gave no good answer is not asked again for so long.
 const ASK_AGAIN_MS: u64 = 10_000;
 /// Servers asked at the same time for one caller.
 const ASKED_AT_ONCE: usize = 16;
@@ -262,20 +262,37 @@ impl Keyring {
         Ok(KeySet(keys))
     }
 
-    /// What we answer as notary: the server's document with our signature added, asked for anew when ours would not be valid at
-    /// `valid_at_ms` or has lived half its life. A dead server's last word is served on. Nothing if there is none.
-    pub async fn notarized(&self, server: &ServerName, valid_at_ms: Option<u64>, source: &dyn KeySource) -> Result<Option<String>, KeyError> {
+    /// What we answer as notary: the server's documents that have these keys (all, if none is named) with our signature added. They are
+    /// asked for anew when ours would not be valid at `valid_at_ms` or have lived half their life. A dead server's last word is served
+    /// on, and so is that of one that has forgotten a key.
+    pub async fn notarized(
+        &self,
+        server: &ServerName,
+        key_ids: &[String],
+        valid_at_ms: Option<u64>,
+        source: &dyn KeySource,
+    ) -> Result<Vec<String>, KeyError> {
         if server == self.inner.server {
-            return Ok(Some(self.own_document()));
+            return Ok(vec![self.own_document()]);
         }
         let now_ms = self.inner.clock.now_ms();
-        let mut stored = store::document(&self.inner.db, server).await?;
         let wanted_ms = valid_at_ms.unwrap_or(now_ms);
-        if stored.as_ref().is_none_or(|stored| stored.valid_until_ms < wanted_ms || !stored.is_fresh(now_ms)) {
+        let good = |stored: &store::StoredDocument| stored.valid_until_ms >= wanted_ms && stored.is_fresh(now_ms);
+        let mut stored = store::documents(&self.inner.db, server).await?;
+        let is_good = match key_ids {
+            [] => stored.first().is_some_and(good),
+            ids => ids.iter().all(|id| stored.iter().any(|stored| stored.key_id == *id && good(stored))),
+        };
+        if !is_good {
             self.ask(server, source).await?;
-            stored = store::document(&self.inner.db, server).await?;
+            stored = store::documents(&self.inner.db, server).await?;
         }
-        Ok(stored.and_then(|stored| self.sign_object(&stored.text).ok()))
+        if !key_ids.is_empty() {
+            stored.retain(|stored| key_ids.contains(&stored.key_id));
+        }
+        let mut texts: Vec<&str> = stored.iter().map(|stored| stored.text.as_str()).collect();
+        texts.dedup();
+        Ok(texts.into_iter().filter_map(|text| self.sign_object(text).ok()).collect())
     }
 
     /// Takes a document a server gave of itself.
@@ -322,7 +339,10 @@ impl Keyring {
         *last_ms = Some(now_ms);
         if let Some(text) = source.direct(server).await {
             match KeyDocument::parse(&text, Some(server)) {
-                Ok(document) => return self.learn(&document).await,
+                Ok(document) => {
+                    *last_ms = None;
+                    return self.learn(&document).await;
+                }
                 Err(error) => tracing::info!(%server, %error, "keys refused"),
             }
         }

@@ -8,7 +8,7 @@ use samtal_db::{
 const MIGRATIONS: &[Migration] = &[Both(
     // signing_key: our own; grows by one row a rotation.
     // server_key: others' keys, one row a key ever seen in use; bounded by KEYS_PER_SERVER_MAX a server.
-    // server_key_document: the last answer of each server, as it came, for those who ask us as notary.
+    // server_key_document: the answers of each server, as they came, for those who ask us as notary.
     "CREATE TABLE signing_key (
         key_id TEXT PRIMARY KEY,
         seed BLOB NOT NULL,
@@ -29,6 +29,17 @@ const MIGRATIONS: &[Migration] = &[Both(
         fetched_ms BIGINT NOT NULL,
         valid_until_ms BIGINT NOT NULL
      );",
+), Both(
+    // One row for each key: a server that forgets a key must not make us forget the document that had it.
+    "DROP TABLE server_key_document;
+     CREATE TABLE server_key_document (
+        server TEXT NOT NULL,
+        key_id TEXT NOT NULL,
+        document TEXT NOT NULL,
+        fetched_ms BIGINT NOT NULL,
+        valid_until_ms BIGINT NOT NULL,
+        PRIMARY KEY (server, key_id)
+     ) WITHOUT ROWID;",
 )];
 
 /// The tables of this crate.
@@ -47,9 +58,11 @@ pub(crate) const SERVER_KEY_SET: Sql = sql!(
      ON CONFLICT (server, key_id) DO UPDATE SET public_key = excluded.public_key,
         valid_until_ms = excluded.valid_until_ms, expired_ms = excluded.expired_ms"
 );
-pub(crate) const DOCUMENT: Sql = sql!("SELECT document, fetched_ms, valid_until_ms FROM server_key_document WHERE server = $1");
+pub(crate) const DOCUMENTS: Sql = sql!(
+    "SELECT key_id, document, fetched_ms, valid_until_ms FROM server_key_document WHERE server = $1 ORDER BY fetched_ms DESC"
+);
 pub(crate) const DOCUMENT_SET: Sql = sql!(
-    "INSERT INTO server_key_document (server, document, fetched_ms, valid_until_ms) VALUES ($1, $2, $3, $4)
-     ON CONFLICT (server) DO UPDATE SET document = excluded.document, fetched_ms = excluded.fetched_ms,
+    "INSERT INTO server_key_document (server, key_id, document, fetched_ms, valid_until_ms) VALUES ($1, $2, $3, $4, $5)
+     ON CONFLICT (server, key_id) DO UPDATE SET document = excluded.document, fetched_ms = excluded.fetched_ms,
         valid_until_ms = excluded.valid_until_ms"
 );

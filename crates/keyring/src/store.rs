@@ -9,9 +9,10 @@ use crate::{
     validity::{KnownKey, KnownKeys},
 };
 
-/// The last document a server gave, and when.
+/// The last document a server gave that has a key, and when.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredDocument {
+    pub(crate) key_id: String,
     pub(crate) text: String,
     pub(crate) fetched_ms: u64,
     pub(crate) valid_until_ms: u64,
@@ -34,10 +35,19 @@ pub(crate) async fn keys(db: &Db, server: &ServerName) -> Result<KnownKeys, DbEr
     Ok(keys)
 }
 
-pub(crate) async fn document(db: &Db, server: &ServerName) -> Result<Option<StoredDocument>, DbError> {
-    let row = db.query_opt(&schema::DOCUMENT, params![server.as_str()]).await?;
-    row.map(|row| Ok(StoredDocument { text: row.text(0)?.to_owned(), fetched_ms: ms(row.int(1)?), valid_until_ms: ms(row.int(2)?) }))
-        .transpose()
+/// The documents of a server, newest first, one for each key.
+pub(crate) async fn documents(db: &Db, server: &ServerName) -> Result<Vec<StoredDocument>, DbError> {
+    let rows = db.query(&schema::DOCUMENTS, params![server.as_str()]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(StoredDocument {
+                key_id: row.text(0)?.to_owned(),
+                text: row.text(1)?.to_owned(),
+                fetched_ms: ms(row.int(2)?),
+                valid_until_ms: ms(row.int(3)?),
+            })
+        })
+        .collect()
 }
 
 /// Keeps a document and its keys; `keys` is what they count for.
@@ -49,8 +59,9 @@ pub(crate) async fn keep(db: &Db, document: &KeyDocument, keys: &KnownKeys, now_
             &schema::SERVER_KEY_SET,
             params![server, id, key.public_key.as_slice(), key.valid_until_ms, key.expired_ms],
         );
+        let values = params![server, id, document.text.as_str(), now_ms, document.valid_until_ms];
+        batch.exec(&schema::DOCUMENT_SET, values);
     }
-    batch.exec(&schema::DOCUMENT_SET, params![server, document.text.as_str(), now_ms, document.valid_until_ms]);
     db.commit(batch).await.map(|_| ())
 }
 

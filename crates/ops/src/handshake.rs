@@ -66,7 +66,11 @@ impl Homeserver {
         let mut request = send_join::Request::new(room_id.to_owned(), join.event_id().to_owned(), join.to_raw());
         request.omit_members = false;
         let options = Options { urgency: Urgency::Always, ..Options::default() }.time(STATE_TIME).body_bytes_max(STATE_BYTES_MAX);
-        let answer = self.remote.send_with(server, request, options).await?.room_state;
+        let answer = match self.remote.send_with(server, request, options).await {
+            Ok(answer) => answer.room_state,
+            Err(error) if is_old(&error) => self.send_join_v1(server, room_id, &join, options).await?,
+            Err(error) => return Err(error.into()),
+        };
 
         let join = self.accepted_join(&room, join, answer.event.as_deref()).await?;
         let state = self.received(&room, &answer.state, Source::History).await?;
@@ -93,6 +97,18 @@ impl Homeserver {
         }
         self.rooms.adopt(&room, join, &ids, answer.members_omitted).await?;
         Ok(())
+    }
+
+    /// The form of before room version 3, whose answer is a list of a number and what we want.
+    async fn send_join_v1(&self, server: &ServerName, room_id: &RoomId, join: &Pdu, options: Options) -> Result<send_join::RoomState, OpError> {
+        let request = send_join::Request::new(room_id.to_owned(), join.event_id().to_owned(), join.to_raw());
+        let mut request = samtal_remote::client::into_http(request)?;
+        let path = request.uri().to_string().replacen("/v2/", "/v1/", 1);
+        *request.uri_mut() = path.parse().map_err(|_| OpError::BadRequest("the room id makes no path".into()))?;
+        let answer = self.remote.send_raw(server, request, options).await?;
+        let (_, state): (u16, send_join::RoomState) =
+            serde_json::from_slice(answer.body()).map_err(|error| OpError::BadRemote(error.to_string()))?;
+        Ok(state)
     }
 
     /// The join as the other server has signed it too (restricted rooms), or as we made it.
@@ -238,6 +254,12 @@ pub(crate) fn known_versions() -> Vec<RoomVersionId> {
 /// A person waits for this.
 fn waiting(time: Duration) -> Options {
     Options { urgency: Urgency::Always, ..Options::default() }.time(time)
+}
+
+/// The server knows only the form before.
+fn is_old(error: &RemoteError) -> bool {
+    let is_unknown = matches!(error.errcode(), Some("M_UNRECOGNIZED" | "M_UNKNOWN" | "M_NOT_FOUND"));
+    is_unknown && error.status().is_some_and(|status| matches!(status.as_u16(), 400 | 404 | 405))
 }
 
 /// Of two refusals the one that says more: that of a server that answered.

@@ -155,8 +155,9 @@ impl Homeserver {
         if self.rooms.is_blocked(invite.room_id).await? {
             return Err(RoomError::Blocked.into());
         }
-        if self.accounts.user(&target).await?.is_none_or(|user| user.deactivated) {
-            return Err(OpError::NotFound("there is no such user here".into()));
+        // Whether there is such a user is nobody's business.
+        if self.accounts.user(&target).await?.is_some_and(|user| user.deactivated) {
+            return Err(OpError::Forbidden("the user cannot be invited".into()));
         }
         let room = self.rooms.ensure_room(invite.room_id, invite.version).await?;
         let state = self.full_state(&room, invite.state).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ruma::{OwnedServerName, RoomId, ServerName, room_version_rules::RoomVersionRules};
-use samtal_event::{ParsedPdu, Pdu, required_signatures, verify};
+use samtal_event::{FormatError, ParsedPdu, Pdu, required_signatures, verify};
 use samtal_event::Origin as Source;
 use samtal_keyring::{KeySet, Purpose, Wanted};
 use samtal_policy::{Acl, Action, Direction, Question, RoomFacts};
@@ -34,7 +34,7 @@ impl Homeserver {
 
     /// Reads one event of a room and checks its signatures.
     pub(crate) async fn received_one(&self, room_id: &RoomId, rules: &'static RoomVersionRules, raw: &RawValue) -> Result<Pdu, OpError> {
-        let parsed = ParsedPdu::from_bytes_of(raw.get().as_bytes(), rules, Source::Live).map_err(|error| OpError::BadContent(error.to_string()))?;
+        let parsed = ParsedPdu::from_bytes_of(raw.get().as_bytes(), rules, Source::Live).map_err(unusable)?;
         if parsed.room_id() != room_id {
             return Err(OpError::Invalid("the event is of another room".into()));
         }
@@ -102,6 +102,14 @@ impl Homeserver {
         }
         let content = self.state_content(room_id, "m.room.server_acl").await?;
         Ok(content.map(|content| Acl::from_content(&content.into())))
+    }
+}
+
+/// What is said about an event that cannot be read: one without hashes or signatures is not signed, the others have the wrong form.
+pub(crate) fn unusable(error: FormatError) -> OpError {
+    match error {
+        FormatError::Field("hashes" | "signatures") => OpError::Forbidden("the event is not signed".into()),
+        error => OpError::BadContent(error.to_string()),
     }
 }
 

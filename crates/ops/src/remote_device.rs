@@ -14,7 +14,6 @@ use samtal_e2ee::{
     remote_list::{RemoteDevice, RemoteList},
 };
 use samtal_remote::Options;
-use serde_json::Value;
 
 use crate::{Homeserver, OpError};
 
@@ -165,7 +164,8 @@ impl Homeserver {
         Ok((claimed, failed))
     }
 
-    async fn shares_a_room(&self, user: &UserId) -> Result<bool, OpError> {
+    /// Whether a user elsewhere is in a room with any of us.
+    pub(crate) async fn shares_a_room(&self, user: &UserId) -> Result<bool, OpError> {
         for room_id in self.rooms.store().graph.rooms_of_server(user.server_name()).await? {
             if self.rooms.store().graph.is_joined(user, &room_id).await? {
                 return Ok(true);
@@ -178,12 +178,13 @@ impl Homeserver {
 /// Takes what a server says about its own users, and nothing else.
 fn add_keys(found: &mut KeysFound, server: &OwnedServerName, answer: get_keys::Response) {
     let object = |text: &str| serde_json::from_str::<JsonObject>(text).ok();
-    let owned = |user: &UserId, keys: &JsonObject| user.server_name() == server && keys.get("user_id").and_then(Value::as_str) == Some(user.as_str());
+    let says = |keys: &JsonObject, field: &str, expected: &str| keys.get(field).is_none_or(|value| value.as_str() == Some(expected));
+    let owned = |user: &UserId, keys: &JsonObject| user.server_name() == server && says(keys, "user_id", user.as_str());
     for (user, devices) in answer.device_keys {
         let mut kept = BTreeMap::new();
         for (device, keys) in devices {
             if let Some(keys) = object(keys.json().get()).filter(|keys| owned(&user, keys))
-                && keys.get("device_id").and_then(Value::as_str) == Some(device.as_str())
+                && says(&keys, "device_id", device.as_str())
             {
                 kept.insert(device.to_string(), keys);
             }

@@ -13,7 +13,7 @@ use samtal_policy::Action;
 use samtal_room::{Ingested, Room, RoomError, membership_of};
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{Content, Homeserver, OpError, allowed_rooms, join_rule};
+use crate::{Content, Homeserver, OpError, allowed_rooms, join_rule, receive::unusable};
 
 /// Why a resident does not help.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +202,7 @@ impl Homeserver {
         membership: &MembershipState,
     ) -> Result<(Pdu, bool), ResidentError> {
         let parsed = ParsedPdu::from_bytes_of(raw.get().as_bytes(), room.rules, Source::Live);
-        let parsed = parsed.map_err(|error| OpError::BadContent(error.to_string()))?;
+        let parsed = parsed.map_err(unusable)?;
         let looks = parsed.unverified();
         let invalid = |what: &str| ResidentError::Op(OpError::Invalid(what.into()));
         if looks.room_id() != room.room_id {

@@ -38,6 +38,14 @@ impl Acl {
     }
 }
 
+impl Acl {
+    /// As [`Self::permits`], but the name is looked at with its port: for a warning to those who may mean somebody else on the same host.
+    pub fn permits_with_port(&self, server: &ServerName) -> bool {
+        let names = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches_text(server.as_str()));
+        (self.allow_ip_literals || !server.is_ip_literal()) && !names(&self.deny) && names(&self.allow)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ruma::server_name;

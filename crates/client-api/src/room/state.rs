@@ -144,7 +144,7 @@ fn check_levels(content: &Content) -> Result<(), ApiError> {
 /// A list that keeps this server out would take the room from the one who sends it.
 fn check_acl(hs: &Homeserver, content: &Content) -> Result<(), ApiError> {
     let acl = samtal_policy::Acl::from_content(&Value::Object(content.clone()));
-    if acl.permits(&hs.name) {
+    if acl.permits_with_port(&hs.name) {
         Ok(())
     } else {
         Err(ApiError::bad_request("The list would keep this server out of the room"))

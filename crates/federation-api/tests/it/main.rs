@@ -6,5 +6,6 @@ mod world;
 
 mod authentication;
 mod device;
+mod media;
 mod membership;
 mod sending;

@@ -121,10 +121,11 @@ async fn note_32_a_notary_signs_and_serves_the_last_known_answer_of_a_dead_serve
         let ring = ring(&db, &clock, vec![]).await;
         let source = Table::default();
         let them = server_name!("them.example");
-        assert_eq!(ring.notarized(them, None, &source).await.unwrap(), None);
-        source.direct.lock().insert(them.to_owned(), their_keys(9).document(them, 101_000));
+        assert_eq!(ring.notarized(them, &[], None, &source).await.unwrap(), Vec::<String>::new());
+        let document = their_keys(9).document(them, 101_000);
+        source.direct.lock().insert(them.to_owned(), document.clone());
         clock.set_ms(1_000 + ASK_AGAIN_MS);
-        let answer = ring.notarized(them, None, &source).await.unwrap().unwrap();
+        let answer = ring.notarized(them, &[], None, &source).await.unwrap().remove(0);
         let ours = KeyDocument::parse(&ring.own_document(), None).unwrap().keys;
         assert!(signed_by(&answer, server_name!("us.example"), &ours));
         assert!(KeyDocument::parse(&answer, Some(them)).is_ok(), "their own signature is still there");
@@ -132,14 +133,20 @@ async fn note_32_a_notary_signs_and_serves_the_last_known_answer_of_a_dead_serve
         let asked = || source.asked.load(Ordering::SeqCst);
         let before = asked();
         clock.set_ms(40_000);
-        ring.notarized(them, None, &source).await.unwrap();
+        ring.notarized(them, &[], None, &source).await.unwrap();
         assert_eq!(asked(), before, "half of its life is not over");
-        ring.notarized(them, Some(200_000), &source).await.unwrap();
+        ring.notarized(them, &[], Some(200_000), &source).await.unwrap();
         assert_eq!(asked(), before + 1, "minimum_valid_until_ts is honored");
 
         source.direct.lock().clear();
         clock.set_ms(10 * DAY_MS);
-        assert!(ring.notarized(them, None, &source).await.unwrap().is_some());
+        assert_eq!(ring.notarized(them, &[], None, &source).await.unwrap().len(), 1);
+
+        let other = OwnKeys::new(vec![OwnKey::from_seed("ed25519:other", [4; 32], 0, None).unwrap()]).unwrap();
+        source.direct.lock().insert(them.to_owned(), other.document(them, 20 * DAY_MS));
+        clock.set_ms(11 * DAY_MS);
+        assert_eq!(ring.notarized(them, &["ed25519:other".into()], None, &source).await.unwrap().len(), 1);
+        assert_eq!(ring.notarized(them, &["ed25519:k".into()], None, &source).await.unwrap(), [ring.sign_object(&document).unwrap()]);
     })
     .await;
 }
