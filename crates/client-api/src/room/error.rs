@@ -66,9 +66,16 @@ impl From<OpError> for ApiError {
 impl From<RemoteError> for ApiError {
     fn from(error: RemoteError) -> Self {
         match error {
-            // What the other server refuses, it refuses our user: they get to know why.
-            RemoteError::Status { status, errcode, message, .. } if status.is_client_error() => {
-                Self::new(status, errcode, message)
+            // What the other server refuses, it refuses our user: they get to know why. But only we may tell them to log in again.
+            RemoteError::Status { status, errcode, message, body, .. }
+                if status.is_client_error() && status != StatusCode::UNAUTHORIZED =>
+            {
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+                let error = Self::new(status, errcode, message);
+                match body.get("room_version") {
+                    Some(version) => error.with("room_version", version.clone()),
+                    None => error,
+                }
             }
             RemoteError::Status { server, status, .. } => {
                 Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", format!("{server} answered {status}"))
