@@ -125,12 +125,12 @@ impl Store {
         samtal_state::tree::Change { part, key, event: Some(nid.0) }
     }
 
-    /// The events with these numbers, in their order.
+    /// The events with these numbers, in their order; a number may come twice.
     pub async fn in_order(&self, nids: &[EventNid]) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
-        let mut found = self.graph.events_by_nid(nids).await?;
+        let found = self.graph.events_by_nid(nids).await?;
         nids.iter()
             .map(|nid| {
-                found.remove(nid).ok_or_else(|| RoomError::Damaged(format!("event number {} is not there", nid.0)))
+                found.get(nid).cloned().ok_or_else(|| RoomError::Damaged(format!("event number {} is not there", nid.0)))
             })
             .collect()
     }

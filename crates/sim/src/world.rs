@@ -20,6 +20,9 @@ const GENESIS_MS: u64 = 1_767_225_600_000;
 /// How long a world is given to agree once its network is whole again.
 const HEALING: Duration = Duration::from_secs(3 * 3_600);
 
+/// Pages of history that are fetched at a time.
+const SCROLLS_MAX: usize = 20;
+
 /// What a world is made of.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -171,6 +174,7 @@ impl World {
             let pause = Duration::from_secs(60 << round.min(5));
             self.pass(pause).await;
             waited += pause;
+            self.scroll_up().await;
             match self.agreement().await {
                 Ok(()) => return Ok(()),
                 Err(what) => disagreement = what,
@@ -179,20 +183,37 @@ impl World {
         Err(format!("seed {}: {disagreement}", self.options.seed))
     }
 
+    /// Lets everybody look at all of the history: what a long outage left out is fetched only then.
+    async fn scroll_up(&self) {
+        for node in &self.nodes {
+            for room in &self.rooms {
+                let Ok(room) = node.hs.rooms.room(room).await else { continue };
+                for _ in 0..SCROLLS_MAX {
+                    if !node.hs.backfill(&room, 50).await.unwrap_or(false) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
     /// Whether all nodes in each room have the same state, and everything that was acknowledged to those who never left.
     pub async fn agreement(&self) -> Result<(), String> {
         for room in &self.rooms {
-            let mut states: Vec<(usize, BTreeSet<OwnedEventId>)> = Vec::new();
-            for (number, node) in self.nodes.iter().enumerate() {
-                if node.hs.rooms.store().graph.is_joined(&node.user, room).await.unwrap_or(false) {
-                    states.push((number, state_of(&node.hs, room).await?));
-                }
-            }
-            for pair in states.windows(2) {
-                let [(one, here), (other, there)] = pair else { continue };
-                if here != there {
-                    let differing: Vec<_> = here.symmetric_difference(there).collect();
-                    return Err(format!("nodes {one} and {other} differ in {room} on {differing:?}"));
+            for (one, here) in self.nodes.iter().enumerate() {
+                for (other, there) in self.nodes.iter().enumerate().skip(one + 1) {
+                    // Who was put out by a branch that never reached them does not hear the others any more: only those
+                    // who see each other in the room must agree.
+                    if !(here.sees(here, room).await && here.sees(there, room).await)
+                        || !(there.sees(here, room).await && there.sees(there, room).await)
+                    {
+                        continue;
+                    }
+                    let (ours, theirs) = (state_of(&here.hs, room).await?, state_of(&there.hs, room).await?);
+                    if ours != theirs {
+                        let differing: Vec<_> = ours.symmetric_difference(&theirs).collect();
+                        return Err(format!("nodes {one} and {other} differ in {room} on {differing:?}"));
+                    }
                 }
             }
         }
@@ -233,6 +254,11 @@ async fn state_of(hs: &Homeserver, room_id: &OwnedRoomId) -> Result<BTreeSet<Own
 }
 
 impl Node {
+    /// Whether this node has the other's user in the room.
+    async fn sees(&self, other: &Self, room: &OwnedRoomId) -> bool {
+        self.hs.rooms.store().graph.is_joined(&other.user, room).await.unwrap_or(false)
+    }
+
     async fn new(number: usize, seed: u64, wires: &Arc<Wires>, random: &Random) -> Self {
         let name: OwnedServerName = format!("n{number}.example").try_into().expect("a server name");
         let user: OwnedUserId = format!("@user:{name}").try_into().expect("a user id");

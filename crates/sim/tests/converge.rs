@@ -1,6 +1,6 @@
 //! Whatever happens on the way, in the end all nodes agree, and nothing that was acknowledged is gone.
 //!
-//! A failure prints its seed; `SAMTAL_SIM_SEEDS=from..to` runs others.
+//! A failure prints its seed; `SAMTAL_SIM_SEEDS=from..to` runs others, and `SAMTAL_SIM_LOG=debug` shows what the nodes say.
 
 use ruma::RoomVersionId;
 use samtal_sim::{Options, Weather, World};
@@ -14,7 +14,20 @@ fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
     wanted.and_then(|text| parse(&text)).unwrap_or(usual)
 }
 
+/// The first test to come here starts the log, if one is wanted.
+fn log() {
+    static LOG: std::sync::OnceLock<Option<samtal_telemetry::LogControl>> = std::sync::OnceLock::new();
+    LOG.get_or_init(|| {
+        let level = match std::env::var("SAMTAL_SIM_LOG").ok()?.as_str() {
+            "debug" => samtal_telemetry::Level::Debug,
+            _ => samtal_telemetry::Level::Info,
+        };
+        Some(samtal_telemetry::log::start(samtal_telemetry::Format::Text, level, samtal_kit::Clock::system()))
+    });
+}
+
 fn run(options: Options, weather: Weather, count: usize) -> (Vec<String>, usize) {
+    log();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
