@@ -30,7 +30,7 @@ fn client_device(device: samtal_account::Device) -> Device {
     let mut shown = Device::new(device.device_id);
     shown.display_name = device.display_name;
     shown.last_seen_ip = device.seen_ip;
-    shown.last_seen_ts = device.seen_ms.and_then(|seen_ms| ruma::UInt::new(seen_ms)).map(MilliSecondsSinceUnixEpoch);
+    shown.last_seen_ts = device.seen_ms.and_then(ruma::UInt::new).map(MilliSecondsSinceUnixEpoch);
     shown
 }
 

@@ -1,3 +1,5 @@
+//! Passwords, deactivation, OpenID, capabilities.
+
 use serde_json::json;
 
 use crate::harness::{PASSWORD, Person, each_engine};

@@ -1,3 +1,5 @@
+//! Account data, tags, filters, ignored users.
+
 use ruma::OwnedUserId;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Devices, whose they are, and application services' devices.
+
 use serde_json::json;
 
 use crate::harness::{Person, each_engine};

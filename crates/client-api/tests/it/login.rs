@@ -1,3 +1,5 @@
+//! Logging in, refreshing, logging out; locked and suspended users; rates.
+
 use std::time::Duration;
 
 use samtal_account::Switch;

@@ -1,3 +1,5 @@
+//! Profiles: what they hold and how much.
+
 use serde_json::json;
 
 use crate::harness::each_engine;

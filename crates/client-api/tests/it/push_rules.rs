@@ -1,3 +1,5 @@
+//! Push rules: their order, what is kept of them, what is refused.
+
 use serde_json::{Value, json};
 
 use crate::harness::each_engine;

@@ -1,3 +1,5 @@
+//! Registering, in all its ways.
+
 use serde_json::json;
 
 use crate::harness::{PASSWORD, Person, SHARED_SECRET, each_engine, each_engine_with, settings};

@@ -1,3 +1,5 @@
+//! What every endpoint has in common: unknown paths and methods, tokens.
+
 use http::{Method, Request, header};
 
 use crate::harness::each_engine;
