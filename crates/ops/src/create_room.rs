@@ -149,6 +149,9 @@ impl Homeserver {
             RoomError::AliasTaken => OpError::RoomInUse,
             other => other.into(),
         })?;
+        if wish.creation_content.contains_key("predecessor") {
+            self.carry_over(&wish.creator, &room_id).await?;
+        }
         self.invite_others(&wish, &room_id).await;
         Ok(room_id)
     }
@@ -220,8 +223,10 @@ impl Homeserver {
         let is_public = preset == RoomPreset::PublicChat;
         events.push("m.room.join_rules", "", json!({ "join_rule": if is_public { "public" } else { "invite" } }));
         events.push("m.room.history_visibility", "", json!({ "history_visibility": "shared" }));
-        let guests = if is_public { "forbidden" } else { "can_join" };
-        events.push("m.room.guest_access", "", json!({ "guest_access": guests }));
+        // Without the event guests are kept out, as they are to be in public rooms.
+        if !is_public {
+            events.push("m.room.guest_access", "", json!({ "guest_access": "can_join" }));
+        }
         // Spaces hold no messages.
         let talks = !wish.creation_content.contains_key("type");
         if self.settings.encrypted_by_default && !is_public && talks && !wish.has_state("m.room.encryption") {

@@ -78,7 +78,6 @@ impl Homeserver {
             self.try_state(user, &new, "m.room.power_levels", &final_levels).await;
         }
         self.quiet_old(user, &old).await?;
-        self.carry_over(user, &new).await?;
         Ok(new)
     }
 

@@ -118,8 +118,8 @@ impl Sync {
         }
         write_state(&mut object, round.request.state_after, &state);
         write_timeline(&mut object, draft.as_ref(), round);
-        object.events("ephemeral", &ephemeral);
-        object.events("account_data", &account_data);
+        write_section(&mut object, "ephemeral", &ephemeral);
+        write_section(&mut object, "account_data", &account_data);
         write_counts(&mut object, &counts, round.filter().unread_threads);
         object.end();
         Ok(Joined { json: Some(out), members })
@@ -144,7 +144,7 @@ impl Sync {
             write_state(&mut object, round.request.state_after, &state);
             write_timeline(&mut object, Some(&draft), round);
             let account_data = self.room_account_data(round, &room, known).await?;
-            object.events("account_data", &account_data);
+            write_section(&mut object, "account_data", &account_data);
         } else {
             // Who only was invited sees no more than that it ended.
             let Some(event) = self.store().graph.event(&membership.event_id).await? else { return Ok(None) };
@@ -232,17 +232,22 @@ impl Sync {
         }
         let mut viewer = self.engines.rooms.viewer(&round.request.user_id, room).await?;
         let filtered = !filter.timeline.passes_all() || !round.ignored.is_empty() || !all_the_time;
+        let end_state = self.store().state_at(room.nid, StreamPosition(end)).await?;
+        let is_joined = membership.membership == MembershipState::Join;
         let keep = filtered.then(|| Keep {
             filter: &filter.timeline,
             ignored: &round.ignored,
             viewer: (!all_the_time).then_some(&mut viewer),
+            current: is_joined.then_some(end_state),
         });
-        let timeline = Timeline::read(self.store(), room.nid, after, end, limit, keep).await?;
+        let mut timeline = Timeline::read(self.store(), room.nid, after, end, limit, keep).await?;
+        // Who has just come in may find older events by `/messages`.
+        timeline.limited |= is_joined && !known && round.since.is_some();
         let from = match known && !round.request.full_state {
             true => Some(self.store().state_at(room.nid, StreamPosition(after)).await?),
             false => None,
         };
-        let end = self.store().state_at(room.nid, StreamPosition(end)).await?;
+        let end = end_state;
         let gap = self.gap(round, from, &timeline, end);
         let members = match from {
             Some(from) => {
@@ -499,13 +504,18 @@ fn write_summary(object: &mut Object<'_>, summary: &Summary) {
     object.number("m.invited_member_count", summary.invited);
 }
 
-/// `state`, or `state_after` under the name that was asked for, which is always there.
+/// `state`, or `state_after` under the name that was asked for.
 fn write_state<T: AsRef<str>>(object: &mut Object<'_>, state_after: StateAfter, events: &[T]) {
     let name = match state_after {
-        StateAfter::No => return object.events("state", events),
+        StateAfter::No => "state",
         StateAfter::Stable => "state_after",
         StateAfter::Unstable => "org.matrix.msc4222.state_after",
     };
+    write_section(object, name, events);
+}
+
+/// A section of a room, which clients expect to be there even when it is empty.
+fn write_section<T: AsRef<str>>(object: &mut Object<'_>, name: &str, events: &[T]) {
     let out = object.key(name);
     out.push_str("{\"events\":");
     json::array(out, events);
@@ -520,6 +530,9 @@ fn write_timeline(object: &mut Object<'_>, draft: Option<&Draft>, round: &Round<
     object.object("timeline", |inner| {
         json::array(inner.key("events"), events);
         inner.flag("limited", limited);
+        // Nothing is before a first sync that has everything: clients that ask for members at this token mean those of now.
+        let whole = !limited && round.since.is_none();
+        let prev = if whole { StreamPosition(round.until) } else { prev };
         inner.text("prev_batch", &SyncToken::at(prev).to_string());
     });
 }

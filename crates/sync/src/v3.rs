@@ -155,7 +155,7 @@ impl Sync {
         let account_data = self.account_data(&round).await?;
         is_empty &= account_data.is_empty();
         object.events("account_data", &account_data);
-        let presence = self.presence(&round, &memberships, next.presence).await?;
+        let presence = self.presence(&round, &memberships, next.presence, &company).await?;
         is_empty &= presence.is_empty();
         object.events("presence", &presence);
         if let Some(device_id) = &request.device_id {
@@ -189,7 +189,11 @@ impl Sync {
         let filter = &round.request.filter;
         let wanted: Vec<&RoomMembership> = memberships
             .iter()
-            .filter(|membership| !membership.forgotten && filter.passes_room(membership.room_id.as_str()))
+            .filter(|membership| {
+                // SPEC: other devices are told of a leave even if the room was forgotten right after it.
+                let is_news = round.since.is_some_and(|since| membership.position > since.position);
+                (!membership.forgotten || is_news) && filter.passes_room(membership.room_id.as_str())
+            })
             .collect();
         let changed = self.active.changed(wanted.iter().map(|membership| &*membership.room_id), round.after());
         let typing: HashSet<_> = match round.since {
@@ -302,6 +306,7 @@ impl Sync {
         round: &Round<'_>,
         memberships: &[RoomMembership],
         until: u64,
+        company: &Company,
     ) -> Result<Vec<String>, SyncError> {
         let presence = &self.engines.edus.presence;
         let filter = &round.request.filter.presence;
@@ -310,6 +315,13 @@ impl Sync {
         }
         let user_id = &round.request.user_id;
         let mut changed = presence.changed(round.since.map_or(0, |since| since.presence), until);
+        for other in self.newcomers(company).await? {
+            if let Some(entry) = presence.get(&other)
+                && !changed.iter().any(|(changed, _)| *changed == other)
+            {
+                changed.push((other, entry));
+            }
+        }
         changed.retain(|(other, entry)| {
             filter.passes_sender(other.as_str())
                 && !round.ignored.contains(other)
@@ -336,6 +348,18 @@ impl Sync {
                 }))
             })
             .collect())
+    }
+
+    /// Users whom the reader sees now and did not before.
+    async fn newcomers(&self, company: &Company) -> Result<HashSet<OwnedUserId>, SyncError> {
+        let mut newcomers = company.joined.clone();
+        for room_id in &company.new_rooms {
+            if let Some(room) = self.store().graph.room(room_id).await? {
+                let members = self.store().graph.members(room.nid, &[MembershipState::Join]).await?;
+                newcomers.extend(members.into_iter().map(|member| member.user_id));
+            }
+        }
+        Ok(newcomers)
     }
 
     async fn to_device(

@@ -2,10 +2,12 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use http::Method;
 use ruma::{
-    OwnedUserId, UserId,
+    OwnedRoomId, OwnedUserId, UInt, UserId,
     api::{
         Direction as Dir,
+        auth_scheme::AccessToken,
         client::{
             context::get_context::v3 as context,
             filter::RoomEventFilter,
@@ -19,9 +21,10 @@ use samtal_ops::Homeserver;
 use samtal_room::{Direction, StoredEvent, Viewer};
 use samtal_state::{Part, SnapshotId};
 use samtal_sync::filter::EventFilter;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Answer, ApiError, Args, Routes, UserPrincipal};
+use crate::{Answer, ApiError, Args, RawArgs, Routes, UserPrincipal};
 
 /// Most events of one page.
 const LIMIT_MAX: usize = 1_000;
@@ -30,11 +33,21 @@ const FILTERED_PAGE: usize = 100;
 /// How often the next page is looked at when nothing passed the filter.
 const FILTERED_PAGES_MAX: usize = 20;
 
-/// Events asked of other servers for one page.
+/// Events of one page when the client does not say.
+const LIMIT: usize = 10;
+/// How often other servers are asked for one page.
+const BACKFILLS_MAX: usize = 6;
+/// Events asked of other servers at a time.
 const BACKFILL_MAX: u32 = 100;
 
 pub(super) fn routes() -> Routes {
-    Routes::new().route(page).route(around).route(single).route(near)
+    Routes::new()
+        .raw::<AccessToken, _, _, _>(
+            Method::GET,
+            &["/_matrix/client/r0/rooms/{room_id}/messages", "/_matrix/client/v3/rooms/{room_id}/messages"],
+            page,
+        )
+        .route(around).route(single).route(near)
 }
 
 /// What one reader wants to see of a timeline.
@@ -118,50 +131,79 @@ fn size(limit: ruma::UInt) -> usize {
     usize::try_from(u64::from(limit)).unwrap_or(LIMIT_MAX).min(LIMIT_MAX)
 }
 
+#[derive(Deserialize)]
+struct PageQuery {
+    from: Option<String>,
+    to: Option<String>,
+    #[serde(default)]
+    dir: Way,
+    limit: Option<UInt>,
+    filter: Option<String>,
+}
+
+/// SPEC: `dir` is required; old clients leave it out.
+#[derive(Clone, Copy, Default, Deserialize)]
+enum Way {
+    #[serde(rename = "b")]
+    Backward,
+    #[default]
+    #[serde(rename = "f")]
+    Forward,
+}
+
 /// `GET /rooms/{roomId}/messages`
-async fn page(args: Args<messages::Request>) -> Answer<messages::Response> {
-    let (hs, who, body) = (&args.hs, &args.who, args.body);
-    let room = hs.rooms.room(&body.room_id).await?;
+async fn page(args: RawArgs) -> Answer<messages::Response> {
+    let (hs, who) = (&args.hs, &args.who);
+    let room_id: OwnedRoomId = args.path(0)?;
+    let query: PageQuery = args.query()?;
+    let filter: RoomEventFilter = match query.filter.as_deref() {
+        None | Some("") => RoomEventFilter::default(),
+        Some(filter) => serde_json::from_str(filter).map_err(|error| crate::args::json_error(&error))?,
+    };
+    let room = hs.rooms.room(&room_id).await?;
     let (_, is_current) = hs.rooms.readable_snapshot(&who.user_id, &room).await?;
     let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?;
-    let direction = direction(body.dir);
-    let from = match (body.from.as_deref(), direction) {
+    let direction = match query.dir {
+        Way::Backward => Direction::Backward,
+        Way::Forward => Direction::Forward,
+    };
+    let from = match (query.from.as_deref().filter(|from| !from.is_empty()), direction) {
         (Some(from), _) => super::position(from)?,
         (None, Direction::Backward) => hs.rooms.now(),
         (None, Direction::Forward) => StreamPosition(i64::MIN),
     };
-    let to = body.to.as_deref().map(super::position).transpose()?;
+    let to = query.to.as_deref().map(super::position).transpose()?;
     let mut response = messages::Response::default();
-    response.start = body.from.unwrap_or_else(|| super::token(from));
+    response.start = query.from.unwrap_or_else(|| super::token(from));
     // Nothing after their leaving is for those who left.
     let start = match hs.rooms.joined_until(&who.user_id, &room).await? {
         Some(until) if !is_current && direction == Direction::Backward => from.min(until),
         _ => from,
     };
-    let wanted = Wanted::new(hs, &who.user_id, &body.filter).await?;
+    let wanted = Wanted::new(hs, &who.user_id, &filter).await?;
     if !wanted.filter.passes_room(room.room_id.as_str()) {
         return Ok(response);
     }
-    let limit = size(body.limit).max(1);
+    let limit = query.limit.map_or(LIMIT, size).max(1);
     let mut page = read(hs, &mut viewer, &wanted, (start, to), direction, limit).await?;
-    // Where our history ends and the page is not full, others may have more.
-    if page.next.is_none() && direction == Direction::Backward && page.events.len() < limit {
-        let missing = u32::try_from(limit - page.events.len()).unwrap_or(u32::MAX).clamp(20, BACKFILL_MAX);
-        if hs.backfill(&room, missing).await.unwrap_or(false) {
-            viewer = hs.rooms.viewer(&who.user_id, &room).await?;
-            page = read(hs, &mut viewer, &wanted, (start, to), direction, limit).await?;
+    for _ in 0..BACKFILLS_MAX {
+        // Where our history ends and the page is not full, others may have more.
+        if page.next.is_some() || direction == Direction::Forward || page.events.len() >= limit {
+            break;
         }
+        let missing = u32::try_from(limit - page.events.len()).unwrap_or(u32::MAX).clamp(20, BACKFILL_MAX);
+        if !hs.backfill(&room, missing).await.unwrap_or(false) {
+            break;
+        }
+        viewer = hs.rooms.viewer(&who.user_id, &room).await?;
+        page = read(hs, &mut viewer, &wanted, (start, to), direction, limit).await?;
     }
-    response.end = match direction {
-        Direction::Backward => page.next,
-        // There will be more when somebody says more.
-        Direction::Forward => page.next.or_else(|| page.events.last().map(|last| behind(last, direction))),
-    }
-    .map(super::token);
-    let first = page.events.first().cloned();
-    if let Some(first) = first {
-        let snapshot = hs.rooms.store().state_after(&first).await?;
-        let state = lazy_state(hs, who, &mut viewer, &body.filter, snapshot, &page.events).await?;
+    // A page with events is never called the last: the next, empty one is.
+    let end = page.next.or_else(|| page.events.last().map(|last| behind(last, direction)));
+    response.end = end.map(super::token);
+    if let Some(first) = page.events.first() {
+        let snapshot = hs.rooms.store().state_after(first).await?;
+        let state = lazy_state(hs, who, &mut viewer, &filter, snapshot, &page.events).await?;
         response.state = super::raws(state.unwrap_or_default());
     }
     response.chunk = super::raws(hs.rooms.client_events(&mut viewer, &page.events, super::form(who)).await?);
