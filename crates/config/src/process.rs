@@ -39,7 +39,7 @@ section! {
         /// How much one user, address or server may do.
         limits: Limits = Limits::default() => PLAIN,
         /// Uploaded files.
-        media: Media = Media::default() => PLAIN.planned(),
+        media: Media = Media::default() => PLAIN,
         /// Whether people see who is online.
         presence: Presence = Presence::default() => PLAIN.planned(),
         /// Bridges and bots with their own registration file.

@@ -66,7 +66,7 @@ section! {
         /// As `[limits]`.
         limits: Limits = Limits::default() => PLAIN,
         /// As `[media]`.
-        media: Media = Media::default() => PLAIN.planned(),
+        media: Media = Media::default() => PLAIN,
         /// As `[presence]`.
         presence: Presence = Presence::default() => PLAIN.planned(),
         /// As `[application_services]`.
@@ -252,7 +252,7 @@ section! {
         /// Requests of another server.
         federation: Rate = rate(100.0, 1_000) => PLAIN.planned(),
         /// Longest upload.
-        upload_bytes_max: u64 = 50 * 1024 * 1024 => PLAIN.unit("bytes").range(1, i64::MAX).planned(),
+        upload_bytes_max: u64 = 50 * 1024 * 1024 => PLAIN.unit("bytes").range(1, i64::MAX),
         /// Longest time a `/sync` may wait. Higher saves requests, lower frees connections sooner.
         sync_wait_ms_max: u64 = 30_000 => PLAIN.unit("ms").range(0, 600_000).planned(),
     }
@@ -263,6 +263,12 @@ section! {
     pub struct Media {
         /// Where they are kept: a directory or `file:///…`. Default: `media` in the tenant's directory.
         store: Option<String> = None => PLAIN.example("\"/srv/samtal/media\""),
+        /// How much one user may have uploaded. Default: as much as there is room for.
+        user_bytes_max: Option<u64> = None => PLAIN.unit("bytes").example("10_000_000_000"),
+        /// How long a copy of another server's file is kept after it was last asked for.
+        remote_kept_ms: u64 = 90 * 24 * 3_600_000 => PLAIN.unit("ms").range(60_000, 315_360_000_000),
+        /// Whether the old endpoints still give files out to whoever knows their names. Needed for clients older than 2024.
+        legacy_downloads: bool = false => PLAIN,
     }
 }
 

@@ -1,5 +1,7 @@
 //! From the file's words to each engine's plain options.
 
+use std::time::Duration;
+
 use samtal_appservice::{Registration, RegistrationError};
 use samtal_account::{Options as AccountOptions, Rates, Terms};
 use samtal_config::Tenant;
@@ -76,6 +78,9 @@ fn media(tenant: &Tenant) -> samtal_media::Options {
         location: samtal_media::Location::Directory(directory),
         upload_bytes_max: tenant.limits.upload_bytes_max,
         remote_bytes_max: tenant.limits.upload_bytes_max,
+        user_bytes_max: tenant.media.user_bytes_max,
+        remote_kept: Duration::from_millis(tenant.media.remote_kept_ms),
+        legacy_downloads: tenant.media.legacy_downloads,
         ..samtal_media::Options::default()
     }
 }
