@@ -235,7 +235,13 @@ impl Homeserver {
                     continue;
                 }
             };
-            let mut events = self.received(room, &answer.pdus, Source::History).await?;
+            let mut events = Vec::new();
+            for event in self.received(room, &answer.pdus, Source::History).await? {
+                // A server that has only what we have is no reason not to ask the next.
+                if !self.rooms.has_event(room, event.event_id()).await? {
+                    events.push(event);
+                }
+            }
             events.sort_by_key(Pdu::depth);
             let Some(oldest) = events.first().map(|pdu| pdu.event_id().to_owned()) else { continue };
             let auth: Vec<OwnedEventId> = events.iter().flat_map(|pdu| pdu.auth_events().to_vec()).collect();
