@@ -40,20 +40,25 @@ pub(crate) struct Keep<'a> {
     pub(crate) ignored: &'a HashSet<OwnedUserId>,
     /// Who judges what is visible; none where all of it is.
     pub(crate) viewer: Option<&'a mut Viewer>,
+    /// State whose events the reader may see wherever they stand, since it is the room's state now.
+    pub(crate) current: Option<SnapshotId>,
 }
 
 impl Keep<'_> {
-    async fn keeps(&mut self, event: &StoredEvent) -> Result<bool, RoomError> {
+    async fn keeps(&mut self, store: &Store, event: &StoredEvent) -> Result<bool, RoomError> {
         let pdu = &event.pdu;
         if !self.filter.passes(pdu.type_str(), pdu.sender().as_str(), pdu.content_str())
             || !pdu.is_state() && self.ignored.contains(pdu.sender())
         {
             return Ok(false);
         }
-        match &mut self.viewer {
-            Some(viewer) => viewer.can_see(event).await,
-            None => Ok(true),
+        let Some(viewer) = &mut self.viewer else { return Ok(true) };
+        if viewer.can_see(event).await? {
+            return Ok(true);
         }
+        let (Some(current), Some(state_key)) = (self.current, pdu.state_key()) else { return Ok(false) };
+        let (part, key) = store.key(pdu.type_str(), state_key);
+        Ok(store.snapshots.get(current, part, key).await? == Some(event.nid))
     }
 }
 
@@ -77,7 +82,7 @@ impl Timeline {
             for event in &chunk {
                 let Some(position) = event.position else { continue };
                 let kept = match &mut keep {
-                    Some(keep) => event.is_visible() && keep.keeps(event).await?,
+                    Some(keep) => event.is_visible() && keep.keeps(store, event).await?,
                     None => event.is_visible(),
                 };
                 if !kept {

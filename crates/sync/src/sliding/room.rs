@@ -230,7 +230,12 @@ impl Sync {
         }
         let mut viewer = self.engines.rooms.viewer(&turn.request.user_id, room).await?;
         let any = EventFilter::default();
-        let keep = Keep { filter: &any, ignored: &turn.ignored, viewer: (!all_the_time).then_some(&mut viewer) };
+        let keep = Keep {
+            filter: &any,
+            ignored: &turn.ignored,
+            viewer: (!all_the_time).then_some(&mut viewer),
+            current: (view.kind == Kind::Joined).then_some(stretch.end),
+        };
         let after = after.unwrap_or(i64::MIN);
         Ok(Timeline::read(self.store(), room.nid, after, stretch.upto, limit, Some(keep)).await?)
     }
