@@ -42,7 +42,12 @@ impl Homeserver {
         let mut has_asked = false;
         for _ in 0..ATTEMPTS {
             match self.rooms.ingest(room, pdu, None, None).await? {
-                Ingest::Done(done) => return Ok(done),
+                Ingest::Done(done) => {
+                    if done == Ingested::Accepted && pdu.is_state_of("m.room.guest_access", "") {
+                        Box::pin(self.remove_guests(&room.room_id)).await?;
+                    }
+                    return Ok(done);
+                }
                 Ingest::NeedAuth(ids) => self.fetch_auth(origin, room, pdu, &ids).await?,
                 Ingest::NeedPrev(_) if !has_asked => {
                     has_asked = true;
@@ -99,11 +104,15 @@ impl Homeserver {
     /// Leaves a gap: takes in an event with the state that `origin` says was before it.
     async fn jump(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<Ingested, OpError> {
         // The state after the only missing event tells most; of several, the other server has to say what became of them together.
-        let (at, with_itself) = match missing {
-            [only] if pdu.prev_events().len() == 1 => (only.clone(), true),
-            _ => (pdu.event_id().to_owned(), false),
+        let after_prev = match missing {
+            [only] if pdu.prev_events().len() == 1 => self.fetch_state(origin, room, only, true).await.ok(),
+            _ => None,
         };
-        let state = self.fetch_state(origin, room, &at, with_itself).await?;
+        let state = match after_prev {
+            Some(state) => state,
+            // It may have a gap there itself.
+            None => self.fetch_state(origin, room, &pdu.event_id().to_owned(), false).await?,
+        };
         for _ in 0..ATTEMPTS {
             match self.rooms.ingest(room, pdu, Some(&state), None).await? {
                 Ingest::Done(done) => return Ok(done),
