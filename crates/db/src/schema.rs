@@ -5,7 +5,8 @@ use crate::{Sql, sql};
 /// The tables of one crate. Migrations are only ever appended; each is one or more statements separated by `;`.
 ///
 /// The text is SQLite's with BIGINT, TEXT and BLOB as the only types; for PostgreSQL, BLOB becomes BYTEA and
-/// `WITHOUT ROWID` goes.
+/// `WITHOUT ROWID` goes. On SQLite `BIGINT PRIMARY KEY` becomes `INTEGER PRIMARY KEY`, which is the row's own number: any
+/// other spelling has an index beside the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
     /// The owner crate's name.
@@ -38,7 +39,7 @@ impl Schema {
 impl Migration {
     pub(crate) fn for_sqlite(&self) -> String {
         match self {
-            Self::Both(text) => (*text).to_owned(),
+            Self::Both(text) => text.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY"),
             Self::Each { sqlite, .. } => (*sqlite).to_owned(),
         }
     }

@@ -12,6 +12,7 @@ use crate::{
     cache::Cache,
     error::RoomError,
     ids::{EventNid, RoomNid},
+    packed::{pack, unpack},
 };
 
 /// Bytes of events kept in memory for a tenant.
@@ -105,7 +106,7 @@ impl StoredEvent {
 
 macro_rules! event_columns {
     () => {
-        "nid, room, position, flags, before, redacted_by, txn, event_id, json"
+        "nid, room, position, flags, before, redacted_by, txn, event_id, packed"
     };
 }
 
@@ -127,10 +128,10 @@ const TIMELINE_FORWARD: Sql = sql!(concat!(
     " FROM event WHERE room = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4"
 ));
 const EVENT_INSERT: Sql = sql!(
-    "INSERT INTO event (nid, event_id, room, position, flags, before, txn, json) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+    "INSERT INTO event (nid, event_id, room, position, flags, before, txn, packed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
 );
 const EVENT_PLACE: Sql = sql!("UPDATE event SET position = $1, flags = $2, before = $3 WHERE nid = $4");
-const EVENT_REDACT: Sql = sql!("UPDATE event SET json = $1, redacted_by = $2, flags = $3 WHERE nid = $4");
+const EVENT_REDACT: Sql = sql!("UPDATE event SET packed = $1, redacted_by = $2, flags = $3 WHERE nid = $4");
 
 /// Reads and writes events.
 #[derive(Debug)]
@@ -191,6 +192,14 @@ impl Graph {
     pub fn drop_room(&self, room: &Room) {
         self.rooms.remove(&*room.room_id);
         self.rooms_by_nid.remove(&room.nid);
+    }
+
+    /// Forgets what is cached about events that have been deleted or taken out of the timeline.
+    pub(crate) fn forget_events(&self, events: &[(EventNid, OwnedEventId)]) {
+        for (nid, id) in events {
+            self.nids.remove(id);
+            self.events.remove(nid);
+        }
     }
 
     /// The event, wherever it is.
@@ -307,7 +316,7 @@ impl Graph {
             before: row.opt_blob(4)?.map(snapshot_id).transpose()?,
             redacted_by: row.opt_text(5)?.and_then(|id| OwnedEventId::try_from(id).ok()),
             txn: row.opt_text(6)?.map(Into::into),
-            pdu: Pdu::from_stored(event_id, row.text(8)?, room.rules)?.with_rejected(flags.has(Flags::REJECTED)),
+            pdu: Pdu::from_stored(event_id, unpack(row.blob(8)?, &room.room_id)?, room.rules)?.with_rejected(flags.has(Flags::REJECTED)),
         };
         Ok(self.remember(event))
     }
@@ -353,7 +362,7 @@ pub(crate) fn insert_event(batch: &mut Batch, event: &StoredEvent, position: Val
             event.flags.0,
             event.before.map(SnapshotId::to_vec),
             txn,
-            event.pdu.json(),
+            pack(event.pdu.json(), event.pdu.room_id()),
         ],
         1,
     );
@@ -368,5 +377,5 @@ pub(crate) fn place_event(batch: &mut Batch, event: &StoredEvent, position: Valu
 /// Replaces an event's text by the redacted one.
 pub(crate) fn redact_event(batch: &mut Batch, event: &StoredEvent, redacted: &Pdu, by: &EventId) {
     let flags = event.flags.with(Flags::REDACTED);
-    batch.expect(&EVENT_REDACT, params![redacted.json(), by.as_str(), flags.0, event.nid.0], 1);
+    batch.expect(&EVENT_REDACT, params![pack(redacted.json(), redacted.room_id()), by.as_str(), flags.0, event.nid.0], 1);
 }

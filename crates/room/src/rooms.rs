@@ -1,6 +1,9 @@
 //! The engine as the crates above hold it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -53,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) random: Random,
     pub(crate) tasks: Tasks,
     pub(crate) queues: Mutex<LruCache<OwnedRoomId, Arc<Queue>>>,
+    /// When the newest room was made, by the time in its create event.
+    created_ms: AtomicU64,
 }
 
 impl std::fmt::Debug for Rooms {
@@ -67,7 +72,7 @@ impl Rooms {
         let Options { name, signing_keys, clock, random, tasks } = options;
         let store = Store::open(db, &random).await?;
         let queues = Mutex::new(LruCache::new(capacity(QUEUES_MAX)));
-        Ok(Self { inner: Arc::new(Inner { name, store, signing_keys, clock, random, tasks, queues }) })
+        Ok(Self { inner: Arc::new(Inner { name, store, signing_keys, clock, random, tasks, queues, created_ms: AtomicU64::new(0) }) })
     }
 
     /// The tenant's server name.
@@ -96,6 +101,15 @@ impl Rooms {
             keys: (self.inner.signing_keys)(),
             now_ms: self.inner.clock.now_ms(),
         }
+    }
+
+    /// A time for a new room's create event that no other has: where the room's id is that event's hash, two rooms that one
+    /// user makes in the same millisecond would else be one.
+    pub(crate) fn creation_ms(&self, now_ms: u64) -> u64 {
+        // A clock that has jumped far back is followed.
+        let later = |last: u64| if last >= now_ms && last - now_ms < 10_000 { last + 1 } else { now_ms };
+        let last = self.inner.created_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(later(last)));
+        later(last.unwrap_or(0))
     }
 
     /// Lets a user forget a room that they are not in (CS API, "Leaving rooms").

@@ -36,7 +36,7 @@ pub const SCHEMA: Schema = Schema::new("room", &[Migration::Both(
         before BLOB,
         redacted_by TEXT,
         txn TEXT,
-        json TEXT NOT NULL
+        packed BLOB NOT NULL
      );
      CREATE UNIQUE INDEX event_timeline ON event (room, position) WHERE position IS NOT NULL;
      CREATE UNIQUE INDEX event_txn ON event (txn) WHERE txn IS NOT NULL;

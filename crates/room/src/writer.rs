@@ -179,7 +179,7 @@ impl Rooms {
                     Head::read(store, Arc::clone(room)).await?.unwrap_or_else(|| Head::new(Arc::clone(room)))
                 }
             };
-            let mut turn = Turn::new(store, self.author(), current.clone());
+            let mut turn = Turn::new(store, self.author(), current);
             let mut outcomes = Vec::with_capacity(jobs.len());
             for job in jobs {
                 let mark = (!job.work.is_one_step()).then(|| turn.mark());
@@ -192,7 +192,7 @@ impl Rooms {
                 outcomes.push(outcome);
             }
             if turn.is_empty() {
-                return Ok(((current.turn > 0).then_some(current), outcomes));
+                return Ok(((turn.head.turn > 0).then_some(turn.head), outcomes));
             }
             match turn.commit().await {
                 Ok((head, _)) => return Ok((Some(head), outcomes)),

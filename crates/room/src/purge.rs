@@ -1,0 +1,143 @@
+//! Deleting: a whole room, or its old history.
+
+use std::collections::HashSet;
+
+use ruma::{EventId, OwnedEventId, RoomId};
+use samtal_db::{Batch, Row, Sql, params, sql};
+use samtal_model::StreamPosition;
+
+use crate::{
+    Rooms,
+    error::RoomError,
+    graph::{Flags, Room, StoredEvent},
+    ids::EventNid,
+};
+
+/// Events looked at, or deleted, in one step.
+const STEP: usize = 500;
+/// Events behind the gap that are searched for references into it.
+const SEARCHED_MAX: usize = 2_000;
+
+const EVENTS: Sql = sql!("SELECT nid, event_id FROM event WHERE room = $1");
+const OF_ROOM: [Sql; 11] = [
+    sql!("DELETE FROM relation WHERE room = $1"),
+    sql!("DELETE FROM event WHERE room = $1"),
+    sql!("DELETE FROM backward_extremity WHERE room = $1"),
+    sql!("DELETE FROM room_state_log WHERE room = $1"),
+    sql!("DELETE FROM membership WHERE room = $1"),
+    sql!("DELETE FROM room_server WHERE room = $1"),
+    sql!("DELETE FROM room_count WHERE room = $1"),
+    sql!("DELETE FROM pending_redaction WHERE room = $1"),
+    sql!("DELETE FROM room_head WHERE room = $1"),
+    // The row of the room itself stays: the change log and a block name it.
+    sql!("UPDATE room SET published = 0 WHERE nid = $1"),
+    sql!("DELETE FROM invite_state WHERE room_id IN (SELECT room_id FROM room WHERE nid = $1)"),
+];
+const ALIASES: Sql = sql!("DELETE FROM alias WHERE room_id = $1");
+const EVENT_DELETE: Sql = sql!("DELETE FROM event WHERE nid IN list($1)");
+const EVENT_UNPLACE: Sql = sql!("UPDATE event SET position = NULL, before = NULL, flags = $1 WHERE nid = $2");
+const RELATION_DELETE: Sql = sql!("DELETE FROM relation WHERE child IN list($1)");
+const BACKWARD_CLEAR: Sql = sql!("DELETE FROM backward_extremity WHERE room = $1");
+const BACKWARD_ADD: Sql =
+    sql!("INSERT INTO backward_extremity (room, event_id) VALUES ($1, $2) ON CONFLICT (room, event_id) DO NOTHING");
+const STATE_LOG_TRIM: Sql = sql!(
+    "DELETE FROM room_state_log WHERE room = $1 AND position < COALESCE(
+        (SELECT MAX(position) FROM room_state_log WHERE room = $1 AND position < $2), $2)"
+);
+
+impl Rooms {
+    /// Deletes all that is kept of a room. Put its members out before: nobody is told anything.
+    pub async fn purge(&self, room_id: &RoomId) -> Result<(), RoomError> {
+        let room = self.room(room_id).await?;
+        let store = &self.inner.store;
+        let rows = store.db().scan(&EVENTS, params![room.nid.0]).await?;
+        let mut batch = Batch::new();
+        for sql in &OF_ROOM {
+            batch.exec(sql, params![room.nid.0]);
+        }
+        batch.exec(&ALIASES, params![room_id.as_str()]);
+        store.db().commit(batch).await?;
+        self.inner.queues.lock().pop(room_id);
+        let gone: Result<Vec<_>, RoomError> = rows.iter().map(named).collect();
+        store.graph.forget_events(&gone?);
+        store.graph.drop_room(&room);
+        Ok(())
+    }
+
+    /// Deletes a room's messages before `before`; what the room's state was built from is kept, outside of the timeline. Unless
+    /// `own_too`, events of this server stay: nobody else may have them. Deleted history can be fetched again from other servers.
+    /// How many events went.
+    pub async fn purge_history(
+        &self,
+        room: &Room,
+        before: StreamPosition,
+        own_too: bool,
+    ) -> Result<usize, RoomError> {
+        let head = self.head(room).await?;
+        let graph = &self.inner.store.graph;
+        let (mut gone, mut kept_references) = (HashSet::new(), Vec::new());
+        let mut batches: Vec<Vec<std::sync::Arc<StoredEvent>>> = Vec::new();
+        let mut at = StreamPosition(i64::MIN);
+        loop {
+            let page = graph.timeline_forward(room.nid, at, StreamPosition(before.0 - 1), STEP).await?;
+            let Some(last) = page.last().and_then(|event| event.position) else { break };
+            at = last;
+            let mut going = Vec::new();
+            for event in page {
+                let id: OwnedEventId = event.pdu.event_id().to_owned();
+                let is_own = event.pdu.sender().server_name() == self.server_name();
+                if head.extremities.contains(&id) || (is_own && !own_too) {
+                    kept_references.extend(event.pdu.prev_events().iter().cloned());
+                } else {
+                    gone.insert(id);
+                    going.push(event);
+                }
+            }
+            batches.push(going);
+        }
+        let mut at = StreamPosition(before.0 - 1);
+        for _ in 0..SEARCHED_MAX / STEP {
+            let page = graph.timeline_forward(room.nid, at, StreamPosition(i64::MAX), STEP).await?;
+            let Some(last) = page.last().and_then(|event| event.position) else { break };
+            at = last;
+            kept_references.extend(page.iter().flat_map(|event| event.pdu.prev_events().iter().cloned()));
+        }
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        // First the way back to what will be missing, so that a crash leaves no gap that nobody knows of.
+        let mut batch = Batch::new();
+        batch.exec(&BACKWARD_CLEAR, params![room.nid.0]);
+        for id in kept_references.iter().filter(|id| gone.contains(*id)) {
+            batch.exec(&BACKWARD_ADD, params![room.nid.0, id.as_str()]);
+        }
+        batch.exec(&STATE_LOG_TRIM, params![room.nid.0, before.0]);
+        self.inner.store.db().commit(batch).await?;
+        for going in batches {
+            self.purge_events(&going).await?;
+        }
+        Ok(gone.len())
+    }
+
+    async fn purge_events(&self, going: &[std::sync::Arc<StoredEvent>]) -> Result<(), RoomError> {
+        let mut batch = Batch::new();
+        let (state, messages): (Vec<_>, Vec<_>) = going.iter().partition(|event| event.pdu.state_key().is_some());
+        let nids: Vec<i64> = messages.iter().map(|event| event.nid.0).collect();
+        let all: Vec<i64> = going.iter().map(|event| event.nid.0).collect();
+        batch.exec(&RELATION_DELETE, params![all]);
+        batch.exec(&EVENT_DELETE, params![nids]);
+        for event in state {
+            batch.exec(&EVENT_UNPLACE, params![event.flags.with(Flags::OUTLIER).0, event.nid.0]);
+        }
+        self.inner.store.db().commit(batch).await?;
+        let names: Vec<(EventNid, OwnedEventId)> =
+            going.iter().map(|event| (event.nid, event.pdu.event_id().to_owned())).collect();
+        self.inner.store.graph.forget_events(&names);
+        Ok(())
+    }
+}
+
+fn named(row: &Row) -> Result<(EventNid, OwnedEventId), RoomError> {
+    let id = <&EventId>::try_from(row.text(1)?).map_err(|error| RoomError::Damaged(error.to_string()))?;
+    Ok((EventNid(row.int(0)?), id.to_owned()))
+}
