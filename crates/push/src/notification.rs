@@ -1,7 +1,7 @@
 //! What a gateway is told of an event.
 
 use ruma::{
-    UserId,
+    RoomId, UserId,
     events::room::member::MembershipState,
     push::{Action, Tweak},
 };
@@ -95,14 +95,37 @@ async fn describe(
     notification["type"] = json!(pdu.type_str());
     notification["sender"] = json!(pdu.sender());
     notification["content"] = serde_json::from_str(pdu.content_str()).unwrap_or_default();
-    let sender = store.state_event(state, "m.room.member", pdu.sender().as_str()).await?;
-    if let Some(name) = sender.and_then(|sender| sender.pdu.content_field::<String>("displayname")) {
+    let outside = match state == SnapshotId::EMPTY {
+        true => stripped(store, user_id, pdu.room_id()).await?,
+        false => Vec::new(),
+    };
+    let text = async |event_type: &str, state_key: &str, field: &str| {
+        let text = match store.state_event(state, event_type, state_key).await? {
+            Some(event) => event.pdu.content_field::<String>(field),
+            None => outside
+                .iter()
+                .find(|event| event["type"] == event_type && event["state_key"] == state_key)
+                .and_then(|event| event["content"][field].as_str().map(ToOwned::to_owned)),
+        };
+        Ok::<_, RoomError>(text.filter(|text| !text.is_empty()))
+    };
+    if let Some(name) = text("m.room.member", pdu.sender().as_str(), "displayname").await? {
         notification["sender_display_name"] = json!(name);
     }
-    let name = store.state_event(state, "m.room.name", "").await?;
-    let name = name.and_then(|name| name.pdu.content_field::<String>("name")).filter(|name| !name.is_empty());
-    let alias = store.state_event(state, "m.room.canonical_alias", "").await?;
-    let alias = alias.and_then(|alias| alias.pdu.content_field::<String>("alias")).filter(|alias| !alias.is_empty());
+    let name = text("m.room.name", "", "name").await?;
+    let alias = text("m.room.canonical_alias", "", "alias").await?;
+    // Of a room that this server is not in, only what came with the invite is known.
+    let stripped = match state == SnapshotId::EMPTY {
+        true => store.graph.invite_state(user_id, pdu.room_id()).await?,
+        false => None,
+    };
+    let stripped: Vec<Value> = stripped.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let stripped_text = |event_type: &str, field: &str| {
+        let event = stripped.iter().find(|event| event["type"] == event_type && event["state_key"] == "")?;
+        event["content"][field].as_str().filter(|text| !text.is_empty()).map(ToOwned::to_owned)
+    };
+    let name = name.or_else(|| stripped_text("m.room.name", "name"));
+    let alias = alias.or_else(|| stripped_text("m.room.canonical_alias", "alias"));
     if let Some(name) = name.as_ref().or(alias.as_ref()) {
         notification["room_name"] = json!(name);
     }
@@ -116,6 +139,12 @@ async fn describe(
         }
     }
     Ok(())
+}
+
+/// What came with an invite to a room that we are not in.
+async fn stripped(store: &Store, user_id: &UserId, room_id: &RoomId) -> Result<Vec<Value>, RoomError> {
+    let state = store.graph.invite_state(user_id, room_id).await?;
+    Ok(state.and_then(|state| serde_json::from_str(&state).ok()).unwrap_or_default())
 }
 
 impl Push {
