@@ -242,7 +242,7 @@ fn query_error(error: &serde_html_form::de::Error) -> ApiError {
     if message.contains("missing field") { ApiError::missing_param(message) } else { ApiError::invalid_param(message) }
 }
 
-fn deserialization_error(error: DeserializationError) -> ApiError {
+pub(crate) fn deserialization_error(error: DeserializationError) -> ApiError {
     match &error {
         DeserializationError::Json(error) => json_error(error),
         DeserializationError::Query(error) => query_error(error),

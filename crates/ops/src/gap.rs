@@ -21,6 +21,8 @@ use crate::{Homeserver, OpError};
 const GAP_EVENTS: u32 = 20;
 /// States asked for on the way of one event.
 const JUMPS_MAX: usize = 3;
+/// Missing previous events of one event whose state is asked for.
+const MISSING_MAX: usize = 5;
 /// Attempts at one event.
 const ATTEMPTS: usize = 6;
 /// Events asked for one by one; if more are missing the whole state is.
@@ -31,6 +33,8 @@ const AUTH_ROUNDS: usize = 10;
 const AT_ONCE: usize = 8;
 /// A question gets so long.
 const QUESTION_TIME: Duration = Duration::from_secs(15);
+/// The ids of a state get so long.
+const IDS_TIME: Duration = Duration::from_secs(25);
 /// A whole state gets so long, and may be so large.
 pub(crate) const STATE_TIME: Duration = Duration::from_secs(120);
 /// Largest state that is read, in bytes.
@@ -59,8 +63,8 @@ impl Homeserver {
         Err(OpError::BadRemote("what the event builds on could not be had".into()))
     }
 
-    /// Asks for the events between what we have and this one, and takes them in.
-    async fn fill_gap(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu) -> Result<(), OpError> {
+    /// Asks for the events between what we have and this one, and takes them in. Whether the other server answered.
+    async fn fill_gap(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu) -> Result<bool, OpError> {
         let head = self.rooms.head(room).await?;
         let mut request = missing_events::Request::new(room.room_id.clone(), head.extremities, vec![pdu.event_id().to_owned()]);
         request.limit = GAP_EVENTS.into();
@@ -68,7 +72,7 @@ impl Homeserver {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::info!(room = %room.room_id, %origin, %error, "missing events were not given");
-                return Ok(());
+                return Ok(false);
             }
         };
         let mut events = self.received(room, &answer.events, Source::Live).await?;
@@ -98,21 +102,17 @@ impl Homeserver {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Leaves a gap: takes in an event with the state that `origin` says was before it.
     async fn jump(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<Ingested, OpError> {
-        // The state after the only missing event tells most; of several, the other server has to say what became of them together.
-        let after_prev = match missing {
-            [only] if pdu.prev_events().len() == 1 => self.fetch_state(origin, room, only, true).await.ok(),
-            _ => None,
-        };
-        let state = match after_prev {
-            Some(state) => state,
-            // It may have a gap there itself.
-            None => self.fetch_state(origin, room, &pdu.event_id().to_owned(), false).await?,
-        };
+        let mut told = Vec::new();
+        for id in missing.iter().take(MISSING_MAX) {
+            told.push(self.fetch_state(origin, room, id, true).await?);
+        }
+        let known: Vec<OwnedEventId> = pdu.prev_events().iter().filter(|id| !missing.contains(id)).cloned().collect();
+        let state = self.rooms.merge_states(room, &told, &known).await?;
         for _ in 0..ATTEMPTS {
             match self.rooms.ingest(room, pdu, Some(&state), None).await? {
                 Ingest::Done(done) => return Ok(done),
@@ -133,7 +133,7 @@ impl Homeserver {
     ) -> Result<Vec<OwnedEventId>, OpError> {
         let options = Options::default().time(STATE_TIME).body_bytes_max(STATE_BYTES_MAX);
         let request = state_ids::Request::new(at.clone(), room.room_id.clone());
-        let ids = self.remote.send_with(origin, request, options).await?;
+        let ids = self.remote.send_with(origin, request, options.time(IDS_TIME)).await?;
         let mut wanted = ids.pdu_ids.clone();
         wanted.extend(ids.auth_chain_ids);
         if with_itself {

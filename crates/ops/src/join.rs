@@ -102,7 +102,18 @@ impl Homeserver {
         if via.is_empty() {
             return Err(OpError::NotFound("no server is known that is in the room".into()));
         }
+        if self.is_guest(user).await? {
+            // The room's state is not known before the join; what the room says of itself is.
+            let answer = self.hierarchy_remote(room_id, &via, false).await;
+            if !answer.is_some_and(|answer| answer.room.summary.guest_can_join) {
+                return Err(OpError::GuestsForbidden);
+            }
+        }
         self.join_remote(user, room_id, &via, content).await
+    }
+
+    async fn is_guest(&self, user: &UserId) -> Result<bool, OpError> {
+        Ok(self.accounts.user(user).await?.is_some_and(|user| user.kind == Kind::Guest))
     }
 
     /// Lets a user of ours knock at a room.
@@ -157,8 +168,7 @@ impl Homeserver {
 
     /// Refuses guests where they are not welcome.
     async fn check_guest(&self, user: &UserId, room_id: &RoomId) -> Result<(), OpError> {
-        let is_guest = self.accounts.user(user).await?.is_some_and(|user| user.kind == Kind::Guest);
-        if !is_guest {
+        if !self.is_guest(user).await? {
             return Ok(());
         }
         let access = self.state_content(room_id, "m.room.guest_access").await?;

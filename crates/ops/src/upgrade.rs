@@ -230,6 +230,7 @@ impl Homeserver {
         let created = self.state_content(new, "m.room.create").await?.unwrap_or_default();
         let old = created.get("predecessor").and_then(|old| old.get("room_id")).and_then(Value::as_str);
         let Some(old) = old.and_then(|old| RoomId::parse(old).ok()) else { return Ok(()) };
+        self.carry_names(&old, new).await?;
         if self.rooms.store().graph.membership(user, &old).await?.is_none() {
             return Ok(());
         }
@@ -240,6 +241,26 @@ impl Homeserver {
         }
         self.carry_direct(user, &old, new).await?;
         self.carry_push_rules(user, &old, new).await
+    }
+
+    /// Lets our names of a room that was replaced elsewhere name the new one, if the old one itself says so: anybody can
+    /// claim to replace a room.
+    async fn carry_names(&self, old: &RoomId, new: &RoomId) -> Result<(), OpError> {
+        if self.rooms.store().graph.room(old).await?.is_none() {
+            return Ok(());
+        }
+        let tombstone = self.state_content(old, "m.room.tombstone").await?.unwrap_or_default();
+        if tombstone.get("replacement_room").and_then(Value::as_str) != Some(new.as_str()) {
+            return Ok(());
+        }
+        if !self.rooms.aliases(old).await?.is_empty() {
+            self.rooms.move_aliases(old, new).await?;
+        }
+        if self.rooms.is_published(old).await? {
+            self.rooms.set_published(new, true).await?;
+            self.rooms.set_published(old, false).await?;
+        }
+        Ok(())
     }
 
     async fn carry_direct(&self, user: &UserId, old: &RoomId, new: &RoomId) -> Result<(), OpError> {

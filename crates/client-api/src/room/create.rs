@@ -1,16 +1,31 @@
 //! Making rooms.
 
+use http::Method;
 use ruma::{
-    api::client::room::{Visibility, create_room::v3},
+    RoomVersionId,
+    api::{
+        IncomingRequest,
+        auth_scheme::AccessToken,
+        client::room::{Visibility, create_room::v3},
+    },
     serde::Raw,
 };
 use samtal_ops::{Content, CreateRoom, InitialState};
 use serde::Deserialize;
 
-use crate::{Answer, ApiError, Args, Routes};
+use crate::{Answer, ApiError, RawArgs, Routes};
 
 pub(super) fn routes() -> Routes {
-    Routes::new().route(create)
+    Routes::new().raw::<AccessToken, _, _, _>(
+        Method::POST,
+        &["/_matrix/client/r0/createRoom", "/_matrix/client/v3/createRoom"],
+        create,
+    )
+}
+
+#[derive(Deserialize)]
+struct Version {
+    room_version: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -22,9 +37,26 @@ struct Initial {
     content: Content,
 }
 
+/// A room version, whatever text a client sent.
+pub(super) fn version(text: &str) -> Result<RoomVersionId, ApiError> {
+    RoomVersionId::try_from(text).map_err(|_| {
+        ApiError::new(
+            http::StatusCode::BAD_REQUEST,
+            "M_UNSUPPORTED_ROOM_VERSION",
+            format!("{text} is not a room version"),
+        )
+    })
+}
+
 /// `POST /createRoom`
-async fn create(args: Args<v3::Request>) -> Answer<v3::Response> {
-    let body = args.body;
+async fn create(mut args: RawArgs) -> Answer<v3::Response> {
+    let json = args.json_bytes().await?;
+    let Version { room_version } = serde_json::from_slice(&json).map_err(|error| crate::args::json_error(&error))?;
+    if let Some(room_version) = &room_version {
+        version(room_version)?;
+    }
+    let request = http::Request::from_parts(args.parts, &*json);
+    let body = v3::Request::try_from_http_request_inner(request, &[]).map_err(crate::args::deserialization_error)?;
     if !body.invite_3pid.is_empty() {
         return Err(ApiError::new(
             http::StatusCode::FORBIDDEN,

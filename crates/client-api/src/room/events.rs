@@ -133,7 +133,7 @@ fn with_sender_in_content(event: &Value) -> Value {
     event
 }
 
-/// What is new in one room that the user looks into; waits for something.
+/// What is new in one room that the user looks into, and with its members; waits for something.
 async fn peek(
     hs: &Arc<Homeserver>,
     who: &UserPrincipal,
@@ -142,24 +142,38 @@ async fn peek(
     wait: Duration,
 ) -> Answer<Json<Value>> {
     let mut changes = hs.db.changes(hs.db.position());
-    let from = from.map_or_else(|| hs.rooms.now(), |from| from.position);
+    let mut passing = hs.edus.subscribe();
+    let presence = &hs.edus.presence;
+    let from = from.unwrap_or_else(|| SyncToken { presence: presence.serial(), ..SyncToken::at(hs.rooms.now()) });
     let waiting = tokio::time::sleep(wait);
     tokio::pin!(waiting);
     loop {
         let mut viewer = hs.rooms.viewer(&who.user_id, room).await?;
-        let until = hs.rooms.now();
-        let chunk = hs.rooms.timeline(&mut viewer, from, Some(until), Direction::Forward, EVENTS_MAX).await?;
-        if !chunk.events.is_empty() || waiting.is_elapsed() {
+        let (until, presence_until) = (hs.rooms.now(), presence.serial());
+        let chunk = hs.rooms.timeline(&mut viewer, from.position, Some(until), Direction::Forward, EVENTS_MAX).await?;
+        let mut events: Vec<Value> = Vec::new();
+        for event in hs.rooms.client_events(&mut viewer, &chunk.events, super::form(who)).await? {
+            events.push(with_user_id(&event));
+        }
+        for (user, entry) in presence.changed(from.presence, presence_until) {
+            if hs.rooms.store().graph.is_joined(&user, &room.room_id).await? {
+                let mut event = json!({ "type": "m.presence", "sender": user });
+                if let Some(fields) = event.as_object_mut() {
+                    fields.insert("content".into(), entry.content(presence.now_ms()));
+                }
+                events.push(with_sender_in_content(&event));
+            }
+        }
+        if !events.is_empty() || waiting.is_elapsed() {
             let end: StreamPosition = chunk.next.unwrap_or(until);
-            let events = hs.rooms.client_events(&mut viewer, &chunk.events, super::form(who)).await?;
-            let events: Vec<Value> = events.iter().map(|event| with_user_id(event)).collect();
-            let (start, end) = (super::token(from), super::token(end));
-            return Ok(Json(json!({ "start": start, "end": end, "chunk": events })));
+            let end = SyncToken { presence: presence_until, ..SyncToken::at(end) };
+            return Ok(Json(json!({ "start": from.to_string(), "end": end.to_string(), "chunk": events })));
         }
         tokio::select! {
             () = &mut waiting => {}
             () = hs.tasks.stopping() => waiting.as_mut().reset(tokio::time::Instant::now()),
             _ = changes.next() => {}
+            _ = passing.recv() => {}
         }
     }
 }

@@ -172,7 +172,10 @@ pub(super) fn with_user_id(event: &RawValue) -> Value {
 fn presence(hs: &Homeserver, users: impl IntoIterator<Item = OwnedUserId>) -> Vec<Value> {
     let now = hs.edus.presence.now_ms();
     let event = |user: OwnedUserId| {
-        let mut content = hs.edus.presence.get(&user)?.content(now);
+        let known = hs.edus.presence.get(&user).map(|entry| entry.content(now));
+        // Whoever of us was never seen is away.
+        let away = || hs.is_local(&user).then(|| json!({ "presence": "offline" }));
+        let mut content = known.or_else(away)?;
         if let Some(fields) = content.as_object_mut() {
             fields.insert("user_id".into(), user.as_str().into());
         }
