@@ -42,13 +42,26 @@ pub struct PresenceEntry {
 }
 
 impl PresenceEntry {
+    /// That of a user of whom nothing is known: off-line.
+    pub fn unknown() -> Self {
+        Self {
+            state: PresenceState::Offline,
+            status_msg: None,
+            last_active_ms: 0,
+            currently_active: false,
+            serial: 0,
+            seen_ms: 0,
+            syncing: 0,
+            local: false,
+        }
+    }
+
     /// The content of an `m.presence` event, or of one entry of the EDU without its user.
     pub fn content(&self, now_ms: u64) -> Value {
-        let mut content = json!({
-            "presence": self.state.as_str(),
-            "last_active_ago": now_ms.saturating_sub(self.last_active_ms),
-            "currently_active": self.currently_active,
-        });
+        let mut content = json!({ "presence": self.state.as_str(), "currently_active": self.currently_active });
+        if self.last_active_ms > 0 {
+            content["last_active_ago"] = json!(now_ms.saturating_sub(self.last_active_ms));
+        }
         if let Some(message) = &self.status_msg {
             content["status_msg"] = json!(message);
         }
@@ -66,16 +79,8 @@ struct Users {
 impl Users {
     /// The user's entry, changed by `change`; whether it is news is what `change` answers.
     fn change(&mut self, user_id: &UserId, local: bool, change: impl FnOnce(&mut PresenceEntry) -> bool) -> bool {
-        let entry = self.users.entry(user_id.to_owned()).or_insert_with(|| PresenceEntry {
-            state: PresenceState::Offline,
-            status_msg: None,
-            last_active_ms: 0,
-            currently_active: false,
-            serial: 0,
-            seen_ms: 0,
-            syncing: 0,
-            local,
-        });
+        let new = || PresenceEntry { local, ..PresenceEntry::unknown() };
+        let entry = self.users.entry(user_id.to_owned()).or_insert_with(new);
         if !change(entry) {
             return false;
         }

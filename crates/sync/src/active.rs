@@ -393,7 +393,8 @@ fn apply_one(
         | ChangeKind::Alias
         | ChangeKind::OutgoingEdu
         | ChangeKind::Backfill
-        | ChangeKind::Relay => {}
+        | ChangeKind::Relay
+        | ChangeKind::Purge => {}
     }
 }
 

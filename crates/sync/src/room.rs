@@ -336,7 +336,7 @@ impl Sync {
     ) -> Result<String, SyncError> {
         let filter = round.filter();
         if filter.federation_format {
-            return Ok(event.pdu.json().to_owned());
+            return Ok(chosen_fields(filter, federation_form(event)));
         }
         let transaction_id = round.reader.transaction_id(event);
         let json =
@@ -478,6 +478,16 @@ impl Sync {
             .map(|data| json::event(&data.data_type, data.content.get()))
             .collect())
     }
+}
+
+/// The event as servers exchange it, with its id, which newer room versions leave out.
+fn federation_form(event: &StoredEvent) -> String {
+    let Ok(mut json) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(event.pdu.json()) else {
+        return event.pdu.json().to_owned();
+    };
+    json.insert("event_id".to_owned(), event.pdu.event_id().as_str().into());
+    json.entry("room_id").or_insert_with(|| event.pdu.room_id().as_str().into());
+    serde_json::Value::Object(json).to_string()
 }
 
 fn chosen_fields(filter: &Filter, json: String) -> String {

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use ruma::{OwnedDeviceId, OwnedUserId, events::room::member::MembershipState, presence::PresenceState};
-use samtal_edu::Edus;
+use samtal_edu::{Edus, PresenceEntry};
 use samtal_model::SyncToken;
 use samtal_room::RoomMembership;
 use serde_json::Value;
@@ -20,6 +20,8 @@ use crate::{
 
 /// To-device messages in one answer.
 const TO_DEVICE_MAX: i64 = 100;
+/// Newcomers of whom it is told, too, that nothing is known of their presence.
+const NEWCOMERS_MAX: usize = 100;
 /// Longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
@@ -315,8 +317,11 @@ impl Sync {
         }
         let user_id = &round.request.user_id;
         let mut changed = presence.changed(round.since.map_or(0, |since| since.presence), until);
-        for other in self.newcomers(company).await? {
-            if let Some(entry) = presence.get(&other)
+        let newcomers = self.newcomers(company).await?;
+        let few = newcomers.len() <= NEWCOMERS_MAX;
+        for other in newcomers.into_iter().filter(|other| other != user_id) {
+            let entry = presence.get(&other).or_else(|| few.then(PresenceEntry::unknown));
+            if let Some(entry) = entry
                 && !changed.iter().any(|(changed, _)| *changed == other)
             {
                 changed.push((other, entry));
