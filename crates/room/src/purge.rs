@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use ruma::{EventId, OwnedEventId, RoomId};
-use samtal_db::{Batch, Row, Sql, params, sql};
-use samtal_model::StreamPosition;
+use samtal_db::{Batch, Change, Row, Sql, params, sql};
+use samtal_model::{ChangeKind, StreamPosition};
 
 use crate::{
     Rooms,
@@ -56,6 +56,7 @@ impl Rooms {
             batch.exec(sql, params![room.nid.0]);
         }
         batch.exec(&ALIASES, params![room_id.as_str()]);
+        batch.log(Change::new(ChangeKind::Purge).room(room_id));
         store.db().commit(batch).await?;
         self.inner.queues.lock().pop(room_id);
         let gone: Result<Vec<_>, RoomError> = rows.iter().map(named).collect();
@@ -116,6 +117,9 @@ impl Rooms {
         for going in batches {
             self.purge_events(&going).await?;
         }
+        let mut batch = Batch::new();
+        batch.log(Change::new(ChangeKind::Purge).room(&room.room_id));
+        self.inner.store.db().commit(batch).await?;
         Ok(gone.len())
     }
 
