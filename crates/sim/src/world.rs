@@ -36,6 +36,8 @@ pub struct Options {
     pub version: RoomVersionId,
     /// Whether people are kicked, banned, leave and come back.
     pub wild: bool,
+    /// Whether in the end everybody must have every event, rather than only who acknowledged it.
+    pub complete: bool,
 }
 
 struct Node {
@@ -197,7 +199,7 @@ impl World {
         }
     }
 
-    /// Whether all nodes in each room have the same state, and everything that was acknowledged to those who never left.
+    /// Whether all who see each other in a room have the same state of it, and nothing that was acknowledged is gone.
     pub async fn agreement(&self) -> Result<(), String> {
         for room in &self.rooms {
             for (one, here) in self.nodes.iter().enumerate() {
@@ -219,13 +221,33 @@ impl World {
         }
         for deed in &self.deeds {
             for (number, node) in self.nodes.iter().enumerate() {
-                let must_have = number == deed.node || !self.options.wild;
+                let must_have = number == deed.node || self.options.complete;
                 if must_have && node.hs.rooms.store().graph.event(&deed.event_id).await.ok().flatten().is_none() {
-                    return Err(format!("node {number} lacks {} of node {}", deed.event_id, deed.node));
+                    let known = self.what_is_known_of(&deed.event_id).await;
+                    return Err(format!("node {number} lacks {} of node {}: {known}", deed.event_id, deed.node));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What each node has of an event and of those that build on it.
+    async fn what_is_known_of(&self, id: &OwnedEventId) -> String {
+        let mut known = String::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let graph = &node.hs.rooms.store().graph;
+            let flags = graph.event(id).await.ok().flatten().map(|event| event.flags.0);
+            let mut children = Vec::new();
+            for deed in &self.deeds {
+                if let Ok(Some(event)) = graph.event(&deed.event_id).await
+                    && event.pdu.prev_events().contains(id)
+                {
+                    children.push((deed.event_id.clone(), event.flags.0));
+                }
+            }
+            known += &format!("node {number}: flags {flags:?}, below it {children:?}; ");
+        }
+        known
     }
 
     /// How many things have been acknowledged.

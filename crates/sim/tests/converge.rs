@@ -48,27 +48,27 @@ fn run(options: Options, weather: Weather, count: usize) -> (Vec<String>, usize)
 fn options(seed: u64) -> Options {
     let version = [RoomVersionId::V6, RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
     let version = version[usize::try_from(seed % 4).unwrap()].clone();
-    Options { seed, nodes: 2 + usize::try_from(seed % 3).unwrap(), rooms: 1 + usize::try_from(seed % 2).unwrap(), version, wild: false }
+    Options { seed, nodes: 2 + usize::try_from(seed % 3).unwrap(), rooms: 1 + usize::try_from(seed % 2).unwrap(), version, wild: false, complete: false }
 }
 
 #[test]
 fn nodes_agree_after_a_quiet_day() {
-    for seed in seeds(0..4) {
-        let (_, deeds) = run(options(seed), Weather::FAIR, 30);
+    for seed in seeds(0..20) {
+        let (_, deeds) = run(Options { complete: true, ..options(seed) }, Weather::FAIR, 30);
         assert!(deeds > 10, "seed {seed}: only {deeds} deeds");
     }
 }
 
 #[test]
 fn nodes_agree_after_a_bad_day() {
-    for seed in seeds(100..120) {
+    for seed in seeds(100..200) {
         run(options(seed), Weather::FOUL, 60);
     }
 }
 
 #[test]
 fn nodes_agree_when_people_come_and_go() {
-    for seed in seeds(200..220) {
+    for seed in seeds(200..300) {
         run(Options { wild: true, ..options(seed) }, Weather::FOUL, 60);
     }
 }
