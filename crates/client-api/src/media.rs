@@ -11,6 +11,7 @@ use ruma::{
 use samtal_media::{
     About, ByteStream, Entry, MediaError, Target, Thumbnail, Wanted,
     disposition::{CONTENT_SECURITY_POLICY, content_disposition},
+    preview::PreviewError,
 };
 use samtal_ops::{
     Homeserver,
@@ -41,6 +42,16 @@ pub(crate) fn routes() -> Routes {
             upload,
         )
         .raw::<AccessToken, _, _, _>(Method::POST, &["/_matrix/media/v1/create"], create)
+        .raw::<AccessToken, _, _, _>(
+            Method::GET,
+            &[
+                "/_matrix/client/v1/media/preview_url",
+                "/_matrix/media/v3/preview_url",
+                "/_matrix/media/r0/preview_url",
+                "/_matrix/media/v1/preview_url",
+            ],
+            preview,
+        )
         .raw::<AccessToken, _, _, _>(
             Method::PUT,
             &["/_matrix/media/v3/upload/{server_name}/{media_id}"],
@@ -237,6 +248,18 @@ async fn thumbnail(args: RawArgs) -> Answer<Raw> {
     Asked::of(&args).smaller(&query).await
 }
 
+#[derive(Deserialize)]
+struct PreviewQuery {
+    url: String,
+}
+
+/// `GET /media/preview_url`
+async fn preview(args: RawArgs) -> Answer<Json<Value>> {
+    let query: PreviewQuery = args.query()?;
+    let preview = args.hs.media.preview(&query.url).await?;
+    Ok(Json(Value::Object((*preview).clone())))
+}
+
 /// The same without authentication, where the operator still allows it.
 async fn legacy_download(args: RawArgs<NoAuthentication>) -> Answer<Raw> {
     check_legacy(&args.hs)?;
@@ -322,12 +345,28 @@ impl From<MediaError> for ApiError {
             MediaError::NoPicture(why) => Self::bad_request(format!("There is no thumbnail of this file: {why}")),
             MediaError::PictureTooLarge => Self::too_large("The picture is too large to be made smaller"),
             MediaError::Broken(_) => Self::bad_request("The upload broke off"),
+            MediaError::Certificates(error) => Self::internal(error),
             MediaError::Store(error) => Self::internal(error),
             MediaError::Files(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "M_UNKNOWN", "The server's disk is full")
             }
             MediaError::Files(error) => Self::internal(error),
             MediaError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<PreviewError> for ApiError {
+    fn from(error: PreviewError) -> Self {
+        match error {
+            PreviewError::Off => Self::unrecognized("This server makes no previews"),
+            PreviewError::Url(why) => Self::invalid_param(why),
+            PreviewError::Denied => Self::forbidden("This server does not go to that address"),
+            PreviewError::Fetch(why) => {
+                tracing::info!(%why, "a page could not be fetched");
+                Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The page could not be fetched")
+            }
+            PreviewError::Media(error) => error.into(),
         }
     }
 }

@@ -14,7 +14,8 @@ const OF_USER: Sql = sql!(
     "SELECT server, media_id FROM media WHERE uploader = $1 AND created_ms >= $2 ORDER BY created_ms LIMIT $3"
 );
 const REMOTE_OLD: Sql = sql!(
-    "SELECT server, media_id FROM media WHERE server <> $1 AND accessed_ms < $2 AND quarantined = 0 LIMIT $3"
+    "SELECT server, media_id FROM media
+     WHERE (server <> $1 OR uploader IS NULL) AND accessed_ms < $2 AND quarantined = 0 LIMIT $3"
 );
 const RESERVATIONS_FORGET: Sql = sql!("DELETE FROM media WHERE sha256 IS NULL AND expires_ms < $1 AND quarantined = 0");
 const TOTAL: Sql = sql!("SELECT COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM media_file");
@@ -79,7 +80,7 @@ impl Media {
         Ok(true)
     }
 
-    /// Deletes copies of other servers' files that nobody has asked for in a long time, reservations that ran out, and what
+    /// Deletes copies of other servers' files and pictures of previews that nobody has asked for in a long time, reservations that ran out, and what
     /// a crash has left. How many files went.
     pub async fn clean(&self) -> Result<usize, MediaError> {
         let inner = self.inner();

@@ -7,11 +7,13 @@ use std::{
 
 use ruma::{OwnedServerName, ServerName};
 use samtal_db::{Db, DbError};
+use samtal_http::{Client, TlsError};
 use samtal_kit::{Clock, Random};
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast};
 
 use crate::{
     Options,
+    preview::Previews,
     store::Store,
 };
 
@@ -37,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) options: Options,
     pub(crate) pictures: Semaphore,
+    pub(crate) previews: Option<Previews>,
     fetches: Semaphore,
     fetching: Vec<Mutex<()>>,
     /// Ids whose upload has just been finished.
@@ -89,6 +92,9 @@ pub enum MediaError {
     /// The body of the upload ended early.
     #[error("the upload broke off: {0}")]
     Broken(String),
+    /// The certificates that previews trust cannot be read.
+    #[error("a trusted certificate cannot be read")]
+    Certificates(#[from] TlsError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] object_store::Error),
@@ -110,6 +116,7 @@ impl Media {
         options: Options,
     ) -> Result<Self, MediaError> {
         let store = Store::open(&options.location)?;
+        let previews = options.previews.as_ref().map(Client::new).transpose()?.map(Previews::new);
         let pictures = Semaphore::new(PICTURES_AT_ONCE);
         Ok(Self(Arc::new(Inner {
             name,
@@ -119,6 +126,7 @@ impl Media {
             store,
             options,
             pictures,
+            previews,
             fetches: Semaphore::new(FETCHES_AT_ONCE),
             fetching: (0..FETCH_LOCKS).map(|_| Mutex::new(())).collect(),
             uploaded: broadcast::channel(ANNOUNCED).0,

@@ -11,12 +11,14 @@ pub mod disposition;
 mod engine;
 mod ledger;
 mod options;
+mod page;
 mod picture;
 mod schema;
 mod store;
 
 pub mod cleaning;
 pub mod entry;
+pub mod preview;
 pub mod thumbnail;
 pub mod upload;
 

@@ -23,6 +23,8 @@ pub struct Options {
     pub remote_kept: Duration,
     /// Most pixels of a picture that is made smaller; each takes four bytes of memory meanwhile.
     pub pixels_max: u64,
+    /// How pages are fetched for previews; nothing when they are not. Its address policy says where the server does not go.
+    pub previews: Option<samtal_http::ClientOptions>,
     /// Whether the old endpoints without authentication still give files out.
     pub legacy_downloads: bool,
 }
@@ -38,6 +40,7 @@ impl Default for Options {
             reservation: Duration::from_secs(24 * 3600),
             remote_kept: Duration::from_secs(90 * 24 * 3600),
             pixels_max: 32_000_000,
+            previews: None,
             legacy_downloads: false,
         }
     }

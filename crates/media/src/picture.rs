@@ -20,6 +20,11 @@ pub(crate) struct Smaller {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// Width and height, as the file's beginning says.
+pub(crate) fn size(source: &[u8]) -> Option<(u32, u32)> {
+    ImageReader::new(Cursor::new(source)).with_guessed_format().ok()?.into_dimensions().ok()
+}
+
 /// The picture scaled into, or cropped to, this size; nothing when it is no larger than that already.
 pub(crate) fn smaller(
     source: &[u8],

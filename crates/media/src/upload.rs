@@ -5,14 +5,18 @@ use futures_util::Stream;
 use ruma::{ServerName, UserId};
 use samtal_db::{Batch, Sql, params, sql};
 
-use crate::{Media, MediaError, engine::is_media_id};
+use crate::{
+    Media, MediaError,
+    engine::{Inner, is_media_id},
+    store::Written,
+};
 
 const MEDIA_INSERT: Sql = sql!(
     "INSERT INTO media (server, media_id, sha256, content_type, file_name, uploader, created_ms, accessed_ms, expires_ms,
         quarantined) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, NULL, 0)"
 );
 /// Another request may have fetched the same file meanwhile.
-const REMOTE_INSERT: Sql = sql!(
+const OWNERLESS_INSERT: Sql = sql!(
     "INSERT INTO media (server, media_id, sha256, content_type, file_name, uploader, created_ms, accessed_ms, expires_ms,
         quarantined) VALUES ($1, $2, $3, $4, $5, NULL, $6, $6, NULL, 0)
      ON CONFLICT (server, media_id) DO NOTHING"
@@ -33,6 +37,22 @@ const USED_BYTES: Sql = sql!(
     "SELECT CAST(COALESCE(SUM(f.bytes), 0) AS BIGINT) FROM media m JOIN media_file f ON f.sha256 = m.sha256
      WHERE m.uploader = $1"
 );
+
+/// Adds a name whose file nobody here uploaded.
+pub(crate) fn insert_ownerless(
+    batch: &mut Batch,
+    inner: &Inner,
+    server: &ServerName,
+    media_id: &str,
+    written: &Written,
+    about: About<'_>,
+) {
+    let (sha256, now_ms) = (written.sha256.as_slice(), inner.clock.now_ms());
+    batch.exec(
+        &OWNERLESS_INSERT,
+        params![server.as_str(), media_id, sha256, about.content_type, about.file_name, now_ms],
+    );
+}
 
 /// What the uploader says about a file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -187,12 +207,7 @@ impl Media {
         let inner = self.inner();
         let (path, written) = self.write_new(body, inner.options.remote_bytes_max).await?;
         let mut batch = Batch::new();
-        let sha256 = written.sha256.as_slice();
-        let now_ms = inner.clock.now_ms();
-        batch.exec(
-            &REMOTE_INSERT,
-            params![server.as_str(), media_id, sha256, about.content_type, about.file_name, now_ms],
-        );
+        insert_ownerless(&mut batch, inner, server, media_id, &written, about);
         if let Err(error) = self.keep(&path, &written, batch).await {
             self.discard(&path).await;
             return Err(error);

@@ -260,14 +260,17 @@ impl Homeserver {
             sender,
             inbound: Inbound::default(),
         });
-        hs.inbound.belongs_to(&hs);
         if hs.settings.federation.enabled {
             hs.sender.start().await?;
+            hs.tasks.spawn("device lists", Arc::clone(&hs).forget_lists());
         }
         hs.follow();
         hs.tasks.spawn("push", delivery.run());
         hs.tasks.spawn("company", Arc::clone(&hs).follow_company());
+        hs.tasks.spawn("files", Arc::clone(&hs).clean_files());
+        hs.tasks.spawn("change log", Arc::clone(&hs).keep_log_short());
         hs.tasks.spawn("delayed events", Arc::clone(&hs).follow_delayed_events());
+        hs.tasks.spawn("room tasks", Arc::clone(&hs).follow_room_tasks());
         Ok(hs)
     }
 

@@ -1,6 +1,6 @@
 //! Files of this server and, through it, of others.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -17,6 +17,8 @@ use crate::Homeserver;
 
 /// How long other servers get for a file, besides what the client waits for its upload.
 const FETCH_TIME: Duration = Duration::from_secs(60);
+/// How often expired files are looked for.
+const CLEAN_EVERY: Duration = Duration::from_secs(3_600);
 /// Longest wait for a file that is not uploaded yet.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -66,6 +68,21 @@ impl Homeserver {
             other => other?,
         }
         self.media.find(server, media_id, Duration::ZERO).await?.ok_or(FileError::Media(MediaError::NotFound))
+    }
+
+    /// Deletes now and then what has expired and what a crash has left. Ends with the tenant.
+    pub(crate) async fn clean_files(self: Arc<Self>) {
+        loop {
+            match self.media.clean().await {
+                Ok(0) => {}
+                Ok(files) => tracing::info!(files, "files that nobody needs were deleted"),
+                Err(error) => tracing::warn!(%error, "files that nobody needs could not be deleted"),
+            }
+            tokio::select! {
+                () = self.tasks.stopping() => return,
+                () = tokio::time::sleep(CLEAN_EVERY) => {}
+            }
+        }
     }
 
     async fn fetch_file(&self, server: &ServerName, media_id: &str, wait: Duration) -> Result<Fetched, FileError> {

@@ -63,6 +63,7 @@ impl Installation {
             .map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
         let database = settings::database(&config.file, tenant);
         let mut settings = settings::tenant(tenant);
+        settings.media.previews = settings::previews(&config.file, tenant);
         settings.appservices = settings::appservices(&config.file, tenant)?;
         let failed = |source| ServerError::Tenant { name: tenant.name.clone(), source };
         let (clock, random) = (self.clock.clone(), self.random.clone());

@@ -68,6 +68,17 @@ pub(crate) fn appservices(file: &File, tenant: &Tenant) -> Result<samtal_appserv
     })
 }
 
+/// How pages are fetched for previews, where the operator lets them be.
+pub(crate) fn previews(file: &File, tenant: &Tenant) -> Option<ClientOptions> {
+    let outgoing = &file.outgoing;
+    let denied = outgoing.denied_networks.iter().map(|network| Network { address: network.address, prefix_bits: network.prefix_bits });
+    tenant.url_previews.enabled.then(|| ClientOptions {
+        trusted_certificates: outgoing.trusted_certificates.clone(),
+        policy: AddressPolicy::denying(denied.collect()),
+        ..ClientOptions::default()
+    })
+}
+
 /// Where a tenant's files are, and how long they may be.
 fn media(tenant: &Tenant) -> samtal_media::Options {
     let directory = match tenant.media.store.as_deref() {
