@@ -123,7 +123,16 @@ where
         let params = params.map_err(|_| ApiError::invalid_param("The path is not UTF-8"))?;
         // Some paths end in a part that old servers add and nobody needs.
         let count = T::PATH_BUILDER.all_paths().next().map_or(0, |path| path.matches('{').count());
-        let path: Vec<&str> = params.iter().map(|(_, value)| value).take(count).collect();
+        // What is no event id names no event: the body is looked at first, since what is wrong with it says more.
+        let path: Vec<String> = params
+            .iter()
+            .map(|(name, value)| match name {
+                "event_id" if !value.starts_with('$') => format!("${value}"),
+                _ => value.to_owned(),
+            })
+            .take(count)
+            .collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let json = if T::METHOD == Method::GET { Bytes::new() } else { json_object(body)? };
         let whole = with_defaults(json.clone(), defaults);
         let request = T::try_from_http_request_inner(Request::from_parts(parts, &*whole), &path).map_err(deserialization_error)?;

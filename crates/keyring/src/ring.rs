@@ -28,7 +28,9 @@ use crate::{
 
 /// How long what we publish is valid.
 const OWN_VALIDITY_MS: u64 = 24 * 3600 * 1000;
-/// A server that gave no good answer is not asked again for so long.
+/// A server is asked at most so often
+const ASKED_MAX: usize = 5;
+/// in so long.
 const ASK_AGAIN_MS: u64 = 10_000;
 /// Servers asked at the same time for one caller.
 const ASKED_AT_ONCE: usize = 16;
@@ -121,6 +123,9 @@ pub enum RequestError {
     Keyring(#[from] KeyError),
 }
 
+/// When a server was asked lately. One asks, the others wait.
+type Turn = Arc<tokio::sync::Mutex<Vec<u64>>>;
+
 /// The keyring of one tenant. Cheap to clone.
 #[derive(Clone)]
 pub struct Keyring {
@@ -135,7 +140,7 @@ struct Inner {
     notaries: Vec<OwnedServerName>,
     own: RwLock<Arc<OwnKeys>>,
     known: Mutex<LruCache<OwnedServerName, Arc<KnownKeys>>>,
-    asked: Mutex<LruCache<OwnedServerName, Arc<tokio::sync::Mutex<Option<u64>>>>>,
+    asked: Mutex<LruCache<OwnedServerName, Turn>>,
 }
 
 impl std::fmt::Debug for Keyring {
@@ -331,18 +336,16 @@ impl Keyring {
     /// Asks the server, then the notaries. One asks, the others wait for its answer.
     async fn ask(&self, server: &ServerName, source: &dyn KeySource) -> Result<Arc<KnownKeys>, KeyError> {
         let turn = self.inner.asked.lock().get_or_insert(server.to_owned(), Arc::default).clone();
-        let mut last_ms = turn.lock().await;
+        let mut lately = turn.lock().await;
         let now_ms = self.inner.clock.now_ms();
-        if last_ms.is_some_and(|last_ms| now_ms < last_ms.saturating_add(ASK_AGAIN_MS)) {
+        lately.retain(|asked_ms| now_ms < asked_ms.saturating_add(ASK_AGAIN_MS));
+        if lately.len() >= ASKED_MAX {
             return self.known(server).await;
         }
-        *last_ms = Some(now_ms);
+        lately.push(now_ms);
         if let Some(text) = source.direct(server).await {
             match KeyDocument::parse(&text, Some(server)) {
-                Ok(document) => {
-                    *last_ms = None;
-                    return self.learn(&document).await;
-                }
+                Ok(document) => return self.learn(&document).await,
                 Err(error) => tracing::info!(%server, %error, "keys refused"),
             }
         }

@@ -75,7 +75,7 @@ impl Homeserver {
         let join = self.accepted_join(&room, join, answer.event.as_deref()).await?;
         let state = self.received(&room, &answer.state, Source::History).await?;
         let chain = self.received(&room, &answer.auth_chain, Source::History).await?;
-        let create = state.iter().chain(&chain).find(|pdu| pdu.is_state_of("m.room.create", ""));
+        let create = state.iter().find(|pdu| pdu.is_state_of("m.room.create", ""));
         let create = create.ok_or_else(|| OpError::BadRemote("the room's state has no create event".into()))?;
         check_version(create, &version)?;
         let ids: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();

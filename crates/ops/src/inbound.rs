@@ -3,14 +3,14 @@
 use std::{
     collections::HashSet,
     num::NonZeroUsize,
-    sync::{Arc, OnceLock, Weak},
+    sync::Arc,
 };
 
 use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 
-use crate::{Homeserver, transaction::Outcome};
+use crate::transaction::Outcome;
 
 /// Servers whose last transaction is remembered.
 const ORIGINS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -22,8 +22,6 @@ pub(crate) type LastTransaction = Arc<tokio::sync::Mutex<Option<(String, Outcome
 
 /// What a tenant remembers, in memory only, of what other servers are doing with it.
 pub(crate) struct Inbound {
-    /// The tenant itself, for tasks that outlive a call.
-    this: OnceLock<Weak<Homeserver>>,
     transactions: Mutex<LruCache<OwnedServerName, LastTransaction>>,
     rooms: Mutex<LruCache<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
     /// Users whose device lists are being asked for.
@@ -39,7 +37,6 @@ impl std::fmt::Debug for Inbound {
 impl Default for Inbound {
     fn default() -> Self {
         Self {
-            this: OnceLock::new(),
             transactions: Mutex::new(LruCache::new(ORIGINS)),
             rooms: Mutex::new(LruCache::new(ROOMS)),
             resyncing: Mutex::default(),
@@ -48,16 +45,6 @@ impl Default for Inbound {
 }
 
 impl Inbound {
-    /// Tells it whose it is.
-    pub(crate) fn belongs_to(&self, hs: &Arc<Homeserver>) {
-        let _ = self.this.set(Arc::downgrade(hs));
-    }
-
-    /// The tenant, for a task that outlives the call.
-    pub(crate) fn homeserver(&self) -> Option<Arc<Homeserver>> {
-        self.this.get()?.upgrade()
-    }
-
     /// The last transaction of a server; while it is locked the server's next one waits.
     pub(crate) fn transaction_of(&self, origin: &ServerName) -> LastTransaction {
         self.transactions.lock().get_or_insert(origin.to_owned(), LastTransaction::default).clone()

@@ -159,6 +159,7 @@ impl Homeserver {
         if self.accounts.user(&target).await?.is_some_and(|user| user.deactivated) {
             return Err(OpError::Forbidden("the user cannot be invited".into()));
         }
+        self.check_server(invite.room_id, invite.origin, Action::Invite).await?;
         let room = self.rooms.ensure_room(invite.room_id, invite.version).await?;
         let state = self.full_state(&room, invite.state).await?;
         let has_create = state.iter().any(|pdu| pdu.is_state_of("m.room.create", ""));

@@ -4,15 +4,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use ruma::{
-    OwnedServerName, OwnedUserId, UserId,
+    OwnedServerName, OwnedUserId, RoomId, UserId,
     api::federation::{device::get_devices::v1 as get_devices, keys::{claim_keys::v1 as claim_keys, get_keys::v1 as get_keys}},
+    events::room::member::MembershipState,
 };
+use samtal_db::Change;
 use samtal_e2ee::{
     JsonObject,
     device_key::KeysFound,
     one_time_key::{Claim, Claimed},
     remote_list::{RemoteDevice, RemoteList},
 };
+use samtal_model::ChangeKind;
 use samtal_remote::Options;
 
 use crate::{Homeserver, OpError};
@@ -166,12 +169,50 @@ impl Homeserver {
 
     /// Whether a user elsewhere is in a room with any of us.
     pub(crate) async fn shares_a_room(&self, user: &UserId) -> Result<bool, OpError> {
-        for room_id in self.rooms.store().graph.rooms_of_server(user.server_name()).await? {
-            if self.rooms.store().graph.is_joined(user, &room_id).await? {
-                return Ok(true);
+        Ok(self.rooms.store().graph.shares_with_server(user, &self.name).await?)
+    }
+
+    /// Forgets the device lists of those with whom nobody of us is in a room any more: follows the log.
+    pub(crate) async fn forget_lists(self: Arc<Self>) {
+        let tasks = self.tasks.clone();
+        let mut changes = self.db.changes(self.db.position());
+        loop {
+            let page = tokio::select! {
+                () = tasks.stopping() => return,
+                page = changes.next() => page,
+            };
+            let Ok(page) = page else { return };
+            for logged in page.iter() {
+                if let Err(error) = self.forget_lists_after(&logged.change).await {
+                    tracing::warn!(%error, "a device list is kept that nobody needs");
+                }
             }
         }
-        Ok(false)
+    }
+
+    async fn forget_lists_after(&self, change: &Change) -> Result<(), OpError> {
+        let is_end = matches!(change.reference.as_deref(), Some("leave" | "ban"));
+        if ChangeKind::from_code(change.kind) != Some(ChangeKind::Membership) || !is_end {
+            return Ok(());
+        }
+        let (Some(Ok(user)), Some(Ok(room_id))) = (change.user.as_deref().map(UserId::parse), change.room.as_deref().map(RoomId::parse)) else {
+            return Ok(());
+        };
+        let mut apart = vec![user.clone()];
+        if self.is_local(&user) {
+            let Some(room) = self.rooms.store().graph.room(&room_id).await? else { return Ok(()) };
+            if self.rooms.has_server(&room, &self.name).await? {
+                return Ok(());
+            }
+            apart = self.rooms.store().graph.members(room.nid, &[MembershipState::Join]).await?.into_iter().map(|member| member.user_id).collect();
+        }
+        apart.retain(|user| !self.is_local(user));
+        for user in self.e2ee.remote_current(&apart).await? {
+            if !self.shares_a_room(&user).await? {
+                self.e2ee.remote_forget(&user).await?;
+            }
+        }
+        Ok(())
     }
 }
 

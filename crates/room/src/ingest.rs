@@ -129,6 +129,28 @@ impl Rooms {
         Ok(changed.id)
     }
 
+    /// What several states come to together: those that other servers told (all held), and those after events that are here.
+    pub async fn merge_states(
+        &self,
+        room: &Room,
+        told: &[Vec<OwnedEventId>],
+        known: &[OwnedEventId],
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let store = &self.inner.store;
+        let mut snapshots = Vec::with_capacity(told.len() + known.len());
+        for ids in told {
+            snapshots.push(self.snapshot_of(ids).await?);
+        }
+        for event in store.graph.events(known).await? {
+            snapshots.push(store.state_after(&event).await?);
+        }
+        let outcome = resolution::resolve(store, room.rules, &snapshots, &Uncommitted::default()).await?;
+        let mut batch = samtal_db::Batch::new();
+        crate::snapshot::insert_nodes(&mut batch, outcome.nodes);
+        store.db().commit(batch).await?;
+        Ok(store.state(outcome.id).await?.iter().map(|event| event.pdu.event_id().to_owned()).collect())
+    }
+
     /// Events that are named as previous ones and are not here: where history may be fetched.
     pub async fn backward_extremities(&self, room: &Room, limit: usize) -> Result<Vec<OwnedEventId>, RoomError> {
         let rows = self.inner.store.db().query(&BACKWARD, params![room.nid.0, limit]).await?;

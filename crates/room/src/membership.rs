@@ -98,6 +98,10 @@ const SHARING_WITH: Sql = sql!(
     "SELECT DISTINCT b.user_id FROM membership a JOIN membership b ON b.room = a.room AND b.membership = 'join'
      WHERE a.user_id = $1 AND a.membership = 'join' AND b.user_id IN list($2)"
 );
+const SHARES_WITH_SERVER: Sql = sql!(
+    "SELECT 1 FROM membership m JOIN room_server s ON s.room = m.room
+     WHERE m.user_id = $1 AND m.membership = 'join' AND s.server = $2 AND s.joined > 0 LIMIT 1"
+);
 const NEIGHBOR_SERVERS: Sql = sql!(
     "SELECT DISTINCT s.server FROM membership a JOIN room_server s ON s.room = a.room AND s.joined > 0
      WHERE a.user_id = $1 AND a.membership = 'join'"
@@ -253,6 +257,11 @@ impl Graph {
         let others: Vec<String> = others.iter().map(ToString::to_string).collect();
         let rows = self.db().query(&SHARING_WITH, params![user.as_str(), others]).await?;
         users(&rows)
+    }
+
+    /// Whether the user is in a room with anybody of this server.
+    pub async fn shares_with_server(&self, user: &UserId, server: &ServerName) -> Result<bool, RoomError> {
+        Ok(self.db().query_opt(&SHARES_WITH_SERVER, params![user.as_str(), server.as_str()]).await?.is_some())
     }
 
     /// The servers with users in any room that the user is joined to.

@@ -16,6 +16,7 @@ use samtal_db::{Batch, Db, params};
 use samtal_e2ee::E2ee;
 use samtal_edu::{EduChange, Edus};
 use samtal_kit::{Clock, Tasks};
+use samtal_model::ChangeKind;
 use samtal_policy::{Action, Direction, Policy, Question};
 use samtal_remote::{Options, Remote, RemoteError};
 use samtal_room::Rooms;
@@ -39,6 +40,8 @@ const AT_ONCE: usize = 128;
 const TRANSACTION_TIME: Duration = Duration::from_secs(60);
 /// How often those who did not answer are looked at.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// Presences that a newcomer's server is told.
+const PRESENCES_MAX: usize = 100;
 /// The pause after the database failed.
 const TROUBLE: Duration = Duration::from_secs(1);
 
@@ -181,6 +184,9 @@ impl Sender {
                     waiting.entry(server).or_default().push(Placed { position: change.position, item: item.clone() });
                 }
             }
+        }
+        for change in page {
+            self.pass_presence_of_joiner(&mut audience, change).await?;
         }
         // A row must be durable before an item is only in memory.
         let mut with_row = BTreeSet::new();
@@ -484,6 +490,27 @@ impl Sender {
         if user.server_name() == engines.name {
             let servers = engines.rooms.store().graph.servers_sharing_rooms(user).await?.into_iter().collect();
             self.pass(servers, |lane| lane.push_presence(user.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whoever meets sees each other: a user of ours tells the room's servers, and a newcomer's server hears of ours.
+    async fn pass_presence_of_joiner(&self, audience: &mut Audience<'_>, logged: &samtal_db::LoggedChange) -> Result<(), SenderError> {
+        let (engines, change) = (&self.inner.engines, &logged.change);
+        let is_join = change.kind == ChangeKind::Membership.code() && change.reference.as_deref() == Some("join");
+        if !is_join || !engines.edus.presence.is_enabled() {
+            return Ok(());
+        }
+        let (Some(Ok(room_id)), Some(Ok(user))) = (change.room.as_deref().map(RoomId::parse), change.user.as_deref().map(UserId::parse)) else {
+            return Ok(());
+        };
+        if user.server_name() == engines.name {
+            let servers = audience.servers(&room_id).await?.clone();
+            self.pass(servers, |lane| lane.push_presence(user.clone()));
+        } else if let Some(room) = engines.rooms.store().graph.room(&room_id).await? {
+            let mut ours = engines.rooms.store().graph.joined_of(room.nid, &engines.name).await?;
+            ours.truncate(PRESENCES_MAX);
+            self.pass(BTreeSet::from([user.server_name().to_owned()]), |lane| ours.iter().for_each(|user| lane.push_presence(user.clone())));
         }
         Ok(())
     }
