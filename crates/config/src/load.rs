@@ -50,8 +50,8 @@ impl Source {
     pub fn load(&self) -> Result<Config, ConfigError> {
         let (place, text) = match &self.file {
             Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                let text =
+                    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
                 (path.display().to_string(), text)
             }
             None => ("(no file)".to_owned(), String::new()),
@@ -86,8 +86,19 @@ struct Reading {
 
 /// Tables that a tenant's own are laid over.
 const SHARED: &[&str] = &[
-    "registration", "login", "rooms", "federation", "url_previews", "limits", "media", "presence",
-    "application_services", "mail", "turn", "contact",
+    "registration",
+    "login",
+    "rooms",
+    "federation",
+    "url_previews",
+    "limits",
+    "media",
+    "presence",
+    "search",
+    "application_services",
+    "mail",
+    "turn",
+    "contact",
 ];
 
 impl Reading {
@@ -164,7 +175,11 @@ impl Reading {
             match format!("value = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("value")) {
                 Some(value) if !list || value.is_array() => value,
                 _ if list => Value::Array(
-                    text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.to_owned())).collect(),
+                    text.split(',')
+                        .map(str::trim)
+                        .filter(|s| !s.is_empty())
+                        .map(|s| Value::String(s.to_owned()))
+                        .collect(),
                 ),
                 _ => Value::String(text.to_owned()),
             }
@@ -216,11 +231,7 @@ impl Reading {
                 _ => self.problem(&path, "expected a table".to_owned()),
             }
         }
-        if self.problems.is_empty() {
-            self.build(whole, entries)
-        } else {
-            Err(ConfigError::Wrong(self.problems))
-        }
+        if self.problems.is_empty() { self.build(whole, entries) } else { Err(ConfigError::Wrong(self.problems)) }
     }
 
     /// Takes in the tenants that `samtal tenant add` wrote: each file is the inside of one `[[tenants]]`.
@@ -232,7 +243,8 @@ impl Reading {
         files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
         files.sort();
         for path in files {
-            let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            let text =
+                std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
             let at = format!("tenants[{}]", tenants.len() + 1);
             let place = path.display().to_string();
             tenants.push(Value::Table(self.document_at(&place, &text, &at)?));
@@ -261,12 +273,20 @@ impl Reading {
         }
         let mut names: Vec<&OwnedServerName> = tenants.iter().map(|t| &t.name).collect();
         names.sort();
-        let twice: Vec<String> =
-            names.windows(2).filter(|pair| pair.first() == pair.last()).filter_map(|pair| pair.first()).map(|n| n.to_string()).collect();
+        let twice: Vec<String> = names
+            .windows(2)
+            .filter(|pair| pair.first() == pair.last())
+            .filter_map(|pair| pair.first())
+            .map(|n| n.to_string())
+            .collect();
         for name in twice {
             self.problem("tenants", format!("{name} is there twice"));
         }
-        if self.problems.is_empty() { Ok(Config { file, tenants, unbuilt: self.unbuilt }) } else { Err(ConfigError::Wrong(self.problems)) }
+        if self.problems.is_empty() {
+            Ok(Config { file, tenants, unbuilt: self.unbuilt })
+        } else {
+            Err(ConfigError::Wrong(self.problems))
+        }
     }
 
     /// Lays what the user says over the defaults, and checks it on the way.
@@ -382,6 +402,7 @@ fn main_tenant(file: &File, name: OwnedServerName) -> Tenant {
         limits: file.limits.clone(),
         media: file.media.clone(),
         presence: file.presence.clone(),
+        search: file.search.clone(),
         application_services: file.application_services.clone(),
         mail: file.mail.clone(),
         turn: file.turn.clone(),
@@ -404,6 +425,7 @@ fn tenant(entry: TenantEntry, data_dir: &Path) -> Option<Tenant> {
         limits: entry.limits,
         media: entry.media,
         presence: entry.presence,
+        search: entry.search,
         application_services: entry.application_services,
         mail: entry.mail,
         turn: entry.turn,

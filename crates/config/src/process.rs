@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use ruma::OwnedServerName;
 
-use crate::{Network, Secret};
 use crate::tenant::{
-    ApplicationServices, Contact, Federation, Limits, Login, Mail, Media, Presence, Registration, Rooms, TenantEntry, Turn,
-    UrlPreviews,
+    ApplicationServices, Contact, Federation, Limits, Login, Mail, Media, Presence, Registration, Rooms, Search,
+    TenantEntry, Turn, UrlPreviews,
 };
+use crate::{Network, Secret};
 
 section! {
     /// All that may stand in the file.
@@ -35,13 +35,15 @@ section! {
         /// With which other servers this one talks.
         federation: Federation = Federation::default() => PLAIN,
         /// Previews of web pages that are linked to in messages.
-        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN.planned(),
+        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN,
         /// How much one user, address or server may do.
         limits: Limits = Limits::default() => PLAIN,
         /// Uploaded files.
         media: Media = Media::default() => PLAIN,
         /// Whether people see who is online.
         presence: Presence = Presence::default() => PLAIN.planned(),
+        /// Finding messages and people.
+        search: Search = Search::default() => PLAIN,
         /// Bridges and bots with their own registration file.
         application_services: ApplicationServices = ApplicationServices::default() => PLAIN.live(),
         /// The mail server for verification mails. Without this table no mail is sent.
@@ -146,10 +148,30 @@ section! {
 /// ranges.
 pub(crate) fn networks_that_are_not_public() -> Vec<Network> {
     [
-        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-        "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
-        "224.0.0.0/4", "240.0.0.0/4", "::/128", "::1/128", "64:ff9b::/96", "100::/64", "2001:db8::/32", "fc00::/7",
-        "fe80::/10", "fec0::/10", "ff00::/8",
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/128",
+        "::1/128",
+        "64:ff9b::/96",
+        "100::/64",
+        "2001:db8::/32",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
     ]
     .iter()
     .filter_map(|network| network.parse().ok())
@@ -163,7 +185,7 @@ section! {
         trusted_certificates: Vec<PathBuf> = Vec::new() => PLAIN,
         /// Addresses that are never connected to, whatever a name resolves to. Application services may be anywhere: the operator
         /// names their addresses, not a user.
-        denied_networks: Vec<Network> = networks_that_are_not_public() => PLAIN.planned(),
+        denied_networks: Vec<Network> = networks_that_are_not_public() => PLAIN,
     }
 }
 

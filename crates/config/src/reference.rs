@@ -126,8 +126,12 @@ fn example_value(text: &mut String, option: &Opt, section: &Opt) {
         _ => None,
     };
     let value = match own.or_else(|| option.default.clone()) {
-        Some(Value::String(text)) if text.is_empty() && !option.meta.example.is_empty() => option.meta.example.to_owned(),
-        Some(Value::Array(items)) if items.is_empty() && !option.meta.example.is_empty() => option.meta.example.to_owned(),
+        Some(Value::String(text)) if text.is_empty() && !option.meta.example.is_empty() => {
+            option.meta.example.to_owned()
+        }
+        Some(Value::Array(items)) if items.is_empty() && !option.meta.example.is_empty() => {
+            option.meta.example.to_owned()
+        }
         Some(value) => value.to_string(),
         None => option.meta.example.to_owned(),
     };

@@ -34,6 +34,8 @@ pub struct Tenant {
     pub media: Media,
     /// `[presence]`
     pub presence: Presence,
+    /// `[search]`
+    pub search: Search,
     /// `[application_services]`
     pub application_services: ApplicationServices,
     /// `[mail]`
@@ -62,13 +64,15 @@ section! {
         /// As `[federation]`.
         federation: Federation = Federation::default() => PLAIN,
         /// As `[url_previews]`.
-        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN.planned(),
+        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN,
         /// As `[limits]`.
         limits: Limits = Limits::default() => PLAIN,
         /// As `[media]`.
         media: Media = Media::default() => PLAIN,
         /// As `[presence]`.
         presence: Presence = Presence::default() => PLAIN.planned(),
+        /// As `[search]`.
+        search: Search = Search::default() => PLAIN,
         /// As `[application_services]`.
         application_services: ApplicationServices = ApplicationServices::default() => PLAIN.live(),
         /// As `[mail]`.
@@ -218,7 +222,7 @@ section! {
     /// Previews of web pages.
     pub struct UrlPreviews {
         /// Whether the server fetches pages for them. A page's owner then sees that its address was sent.
-        enabled: bool = false => PLAIN.live(),
+        enabled: bool = false => PLAIN,
     }
 }
 
@@ -277,6 +281,51 @@ section! {
     pub struct Presence {
         /// Whether presence is kept and shown.
         enabled: bool = true => PLAIN.live(),
+    }
+}
+
+choices! {
+    /// A language whose words are known by their stems.
+    pub enum Language {
+        /// Danish.
+        Danish = "danish",
+        /// Dutch.
+        Dutch = "dutch",
+        /// English.
+        English = "english",
+        /// Finnish.
+        Finnish = "finnish",
+        /// French.
+        French = "french",
+        /// German.
+        German = "german",
+        /// Hungarian.
+        Hungarian = "hungarian",
+        /// Italian.
+        Italian = "italian",
+        /// Norwegian.
+        Norwegian = "norwegian",
+        /// Portuguese.
+        Portuguese = "portuguese",
+        /// Romanian.
+        Romanian = "romanian",
+        /// Russian.
+        Russian = "russian",
+        /// Spanish.
+        Spanish = "spanish",
+        /// Swedish.
+        Swedish = "swedish",
+    }
+}
+
+section! {
+    /// What can be found.
+    pub struct Search {
+        /// The languages that are written here, of which all forms of a word are found. Messages that are there already keep the
+        /// languages they were written under.
+        languages: Vec<Language> = vec![Language::Swedish, Language::English] => PLAIN,
+        /// Whether people find every account of this server, not only those they share a room with and those in public rooms.
+        all_users: bool = false => PLAIN,
     }
 }
 

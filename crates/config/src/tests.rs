@@ -93,10 +93,7 @@ fn variables_win_over_the_file() {
 
 #[test]
 fn a_wrong_variable_is_told_by_its_name() {
-    let source = Source {
-        environment: vec![("SAMTAL_SERVER__NANE".to_owned(), "x".to_owned())],
-        ..Source::default()
-    };
+    let source = Source { environment: vec![("SAMTAL_SERVER__NANE".to_owned(), "x".to_owned())], ..Source::default() };
     assert_eq!(
         source.load().unwrap_err().to_string(),
         "variable SAMTAL_SERVER__NANE: server.nane: there is no such option; is `name` meant?"
@@ -150,7 +147,8 @@ fn what_is_not_built_yet_is_told() {
 
 #[test]
 fn secrets_do_not_print() {
-    let config = Config::from_text("[registration]\nshared_secret = 'hush'\n[database]\nurl = 'postgres://x:hush@y/z'").unwrap();
+    let config =
+        Config::from_text("[registration]\nshared_secret = 'hush'\n[database]\nurl = 'postgres://x:hush@y/z'").unwrap();
     assert!(!format!("{config:?}").contains("hush"));
     assert_eq!(config.file.registration.shared_secret.unwrap().expose(), "hush");
 }

@@ -50,10 +50,12 @@ pub enum ChangeKind {
     /// An event that another server made here (a join, leave or knock through us) goes to the room's other servers. room; user: the
     /// sender; reference: the event id.
     Relay = 22,
+    /// Events of a room were deleted, or all of the room. room.
+    Purge = 23,
 }
 
 impl ChangeKind {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Event,
         Self::Membership,
         Self::State,
@@ -76,6 +78,7 @@ impl ChangeKind {
         Self::OutgoingEdu,
         Self::Backfill,
         Self::Relay,
+        Self::Purge,
     ];
 
     /// The stored number.

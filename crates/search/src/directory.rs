@@ -186,13 +186,4 @@ impl Search {
         Ok(content("m.room.join_rules", "join_rule").await?.as_deref() == Some("public")
             || content("m.room.history_visibility", "history_visibility").await?.as_deref() == Some("world_readable"))
     }
-
-    pub(crate) async fn forget_people(&self, room: RoomNid) -> Result<(), SearchError> {
-        let mut batch = Batch::new();
-        batch.exec(&ENTRIES_OF_ROOM_REMOVE, params![room.0]);
-        batch.exec(&WORDS_OF_ROOM_REMOVE, params![room.0]);
-        batch.exec(&ROOM_REMOVE, params![room.0]);
-        self.engines.db.commit(batch).await?;
-        Ok(())
-    }
 }

@@ -40,6 +40,7 @@ struct Work {
     events: BTreeSet<OwnedEventId>,
     redacted: BTreeSet<OwnedEventId>,
     backfilled: BTreeSet<OwnedRoomId>,
+    purged: BTreeSet<OwnedRoomId>,
     rooms: BTreeSet<OwnedRoomId>,
     members: BTreeMap<OwnedRoomId, BTreeSet<OwnedUserId>>,
     users: BTreeSet<OwnedUserId>,
@@ -57,6 +58,9 @@ impl Work {
                 (Some(ChangeKind::Redaction), ..) => work.redacted.extend(event()),
                 (Some(ChangeKind::Backfill), Some(room), _) => {
                     work.backfilled.insert(room);
+                }
+                (Some(ChangeKind::Purge), Some(room), _) => {
+                    work.purged.insert(room);
                 }
                 (Some(ChangeKind::State), Some(room), _) => {
                     work.rooms.insert(room);
@@ -77,6 +81,7 @@ impl Work {
         self.events.is_empty()
             && self.redacted.is_empty()
             && self.backfilled.is_empty()
+            && self.purged.is_empty()
             && self.rooms.is_empty()
             && self.members.is_empty()
             && self.users.is_empty()
@@ -177,6 +182,12 @@ impl Search {
                 self.index_backwards(&room).await?;
             }
         }
+        for room_id in work.purged {
+            if let Some(room) = graph.room(&room_id).await? {
+                self.sweep(&room).await?;
+                rooms.insert(room_id);
+            }
+        }
         for (room_id, users) in work.members {
             let Some(room) = graph.room(&room_id).await? else { continue };
             rooms.remove(&room_id);
@@ -255,6 +266,29 @@ impl Search {
         let graph = &self.engines.rooms.store().graph;
         let edited: Vec<Arc<StoredEvent>> = graph.events_by_nid(&edited).await?.into_values().collect();
         self.index(&edited).await
+    }
+
+    /// Takes out the texts of a room's events that are no longer there.
+    async fn sweep(&self, room: &Room) -> Result<(), SearchError> {
+        let graph = &self.engines.rooms.store().graph;
+        let mut after = i64::MIN;
+        loop {
+            let page = index::of_room(&self.engines.db, room.nid, after, BATCH_DOCUMENTS).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            let nids: Vec<EventNid> = page.iter().map(|document| document.nid).collect();
+            let there = graph.events_by_nid(&nids).await?;
+            let is_gone = |nid: &&EventNid| there.get(nid).is_none_or(|event| !event.is_visible());
+            let gone: Vec<i64> = nids.iter().filter(is_gone).map(|nid| nid.0).collect();
+            let mut batch = Batch::new();
+            index::remove(&self.engines.db, &mut batch, &gone).await?;
+            self.engines.db.commit(batch).await?;
+        }
+        // History that comes in again is indexed again.
+        let mut batch = Batch::new();
+        index::forget_oldest(&mut batch, room.nid);
+        self.engines.db.commit(batch).await?;
+        Ok(())
     }
 
     /// Puts history into the index that came in behind what was there.

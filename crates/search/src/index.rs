@@ -24,10 +24,12 @@ const TEXT_INSERT: Sql = Sql::each(
     "INSERT INTO search_text (id, words) VALUES ($1, array_to_tsvector(string_to_array($2::text, ' ')))",
 );
 const TEXT_DELETE: Sql = Sql::each("DELETE FROM search_text WHERE rowid = $1", "DELETE FROM search_text WHERE id = $1");
-const OF_ROOM: Sql = sql!("SELECT id FROM search_event WHERE room = $1 LIMIT $2");
+const OF_ROOM: Sql = sql!("SELECT id, nid, room FROM search_event WHERE room = $1 AND id > $2 ORDER BY id LIMIT $3");
+// SQLite reads the documents in the order of their numbers and stops at the limit: CROSS and + keep it from beginning with
+// the rooms.
 pub(crate) const FIND: Sql = Sql::each(
-    "SELECT e.id, e.nid, e.room FROM search_text JOIN search_event e ON e.id = search_text.rowid
-     WHERE search_text MATCH $1 AND search_text.rowid < $2 AND e.room IN list($3) AND e.key IN list($4)
+    "SELECT e.id, e.nid, e.room FROM search_text CROSS JOIN search_event e ON e.id = search_text.rowid
+     WHERE search_text MATCH $1 AND search_text.rowid < $2 AND +e.room IN list($3) AND e.key IN list($4)
      ORDER BY search_text.rowid DESC LIMIT $5",
     "SELECT e.id, e.nid, e.room FROM search_text t JOIN search_event e ON e.id = t.id
      WHERE t.words @@ ($1::text)::tsquery AND t.id < $2 AND e.room IN list($3) AND e.key IN list($4)
@@ -139,22 +141,14 @@ pub(crate) async fn remove(db: &Db, batch: &mut Batch, nids: &[i64]) -> Result<V
     edited.iter().map(|row| row.int(0).map(EventNid)).collect()
 }
 
-/// Removes what is there of a room that has been deleted.
-pub(crate) async fn forget_room(db: &Db, room: RoomNid) -> Result<(), DbError> {
-    loop {
-        let rows = db.query(&OF_ROOM, params![room.0, 500_i64]).await?;
-        let mut batch = Batch::new();
-        for row in &rows {
-            let id = row.int(0)?;
-            batch.exec(&EVENT_DELETE, params![id]);
-            batch.exec(&TEXT_DELETE, params![id]);
-        }
-        batch.exec(&ROOM_FORGET, params![room.0]);
-        db.commit(batch).await?;
-        if rows.len() < 500 {
-            return Ok(());
-        }
-    }
+/// Some documents of a room behind `after`, in order.
+pub(crate) async fn of_room(db: &Db, room: RoomNid, after: i64, limit: usize) -> Result<Vec<Candidate>, DbError> {
+    db.query(&OF_ROOM, params![room.0, after, limit]).await?.iter().map(Candidate::from_row).collect()
+}
+
+/// Adds that nothing is known of how far back a room is indexed.
+pub(crate) fn forget_oldest(batch: &mut Batch, room: RoomNid) {
+    batch.exec(&ROOM_FORGET, params![room.0]);
 }
 
 /// The oldest position of a room up to which history from before is indexed.

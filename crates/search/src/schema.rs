@@ -17,7 +17,7 @@ pub const SCHEMA: Schema = Schema::new(
                 room BIGINT NOT NULL,
                 key BIGINT NOT NULL,
                 edit BIGINT
-             );
+             ) WITHOUT ROWID;
              CREATE INDEX search_event_room ON search_event (room);
              CREATE INDEX search_event_edit ON search_event (edit) WHERE edit IS NOT NULL;
              CREATE TABLE search_room (room BIGINT PRIMARY KEY, oldest BIGINT NOT NULL);

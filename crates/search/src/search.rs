@@ -6,13 +6,10 @@ use ruma::OwnedServerName;
 use samtal_account::Accounts;
 use samtal_db::Db;
 use samtal_kit::{Clock, Tasks};
-use samtal_room::{RoomNid, Rooms};
+use samtal_room::Rooms;
 use tokio::sync::{Notify, watch};
 
-use crate::{
-    SearchError, index,
-    word::{Language, Languages},
-};
+use crate::word::{Language, Languages};
 
 /// The follower's cursor.
 pub(crate) const CURSOR: &str = "search";
@@ -80,11 +77,5 @@ impl Search {
         if settled.is_err() {
             tracing::warn!("search answers without the newest: the index is behind");
         }
-    }
-
-    /// Forgets a room that has been deleted.
-    pub async fn forget_room(&self, room: RoomNid) -> Result<(), SearchError> {
-        index::forget_room(&self.engines.db, room).await?;
-        self.forget_people(room).await
     }
 }

@@ -9,7 +9,7 @@ use samtal_config::process::File;
 use samtal_config::tenant::{EncryptedByDefault, FederationPolicy, Rate as ConfigRate};
 use samtal_http::{AddressPolicy, ClientOptions, Network};
 use samtal_kit::{Rate, Secret};
-use samtal_ops::{Federation, Settings, Turn};
+use samtal_ops::{Federation, Mail, MailTls, Settings, Turn};
 use samtal_policy::ServerRule;
 
 /// Where a tenant's database is.
@@ -45,9 +45,11 @@ pub(crate) fn tenant(tenant: &Tenant) -> Settings {
         default_room_version: tenant.rooms.default_version.clone(),
         encrypted_by_default: tenant.rooms.encrypted_by_default != EncryptedByDefault::None,
         presence: tenant.presence.enabled,
+        search: search(tenant),
         media: media(tenant),
         federation: federation(tenant),
         turn: turn(tenant),
+        mail: mail(tenant),
         ..Settings::default()
     }
 }
@@ -104,6 +106,47 @@ fn turn(tenant: &Tenant) -> Option<Turn> {
         secret: Secret::new(secret.expose().to_owned()),
         lifetime_ms: turn.lifetime_ms,
     })
+}
+
+fn mail(tenant: &Tenant) -> Option<Mail> {
+    let mail = tenant.mail.as_ref()?;
+    let password = mail.password.as_ref().map(|password| password.expose().to_owned()).unwrap_or_default();
+    Some(Mail {
+        host: mail.smtp_host.clone(),
+        port: mail.smtp_port,
+        tls: match mail.tls {
+            samtal_config::tenant::MailTls::None => MailTls::None,
+            samtal_config::tenant::MailTls::StartTls => MailTls::StartTls,
+            samtal_config::tenant::MailTls::Tls => MailTls::Tls,
+        },
+        credentials: mail.username.clone().map(|user| (user, Secret::new(password))),
+        from: mail.from.clone(),
+    })
+}
+
+fn search(tenant: &Tenant) -> samtal_search::Options {
+    use samtal_config::tenant::Language as Word;
+    use samtal_search::Language;
+    let language = |word: &Word| match word {
+        Word::Danish => Language::Danish,
+        Word::Dutch => Language::Dutch,
+        Word::English => Language::English,
+        Word::Finnish => Language::Finnish,
+        Word::French => Language::French,
+        Word::German => Language::German,
+        Word::Hungarian => Language::Hungarian,
+        Word::Italian => Language::Italian,
+        Word::Norwegian => Language::Norwegian,
+        Word::Portuguese => Language::Portuguese,
+        Word::Romanian => Language::Romanian,
+        Word::Russian => Language::Russian,
+        Word::Spanish => Language::Spanish,
+        Word::Swedish => Language::Swedish,
+    };
+    samtal_search::Options {
+        languages: tenant.search.languages.iter().map(language).collect(),
+        all_local_users: tenant.search.all_users,
+    }
 }
 
 /// With whom a tenant speaks, and how.
