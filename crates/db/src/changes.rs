@@ -1,7 +1,11 @@
 //! Reading the change log as it grows.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicI64, Ordering},
+};
 
+use parking_lot::Mutex;
 use tokio::sync::broadcast::{Receiver, Sender, error::RecvError};
 
 use crate::{Change, Db, DbError, Row};
@@ -32,19 +36,45 @@ impl LoggedChange {
     }
 }
 
+/// How far each reader in this process has come, so that nothing is deleted before it is read.
+#[derive(Clone, Default)]
+pub(crate) struct Readers(Arc<Mutex<Vec<Weak<AtomicI64>>>>);
+
+impl Readers {
+    fn add(&self, after: i64) -> Arc<AtomicI64> {
+        let place = Arc::new(AtomicI64::new(after));
+        let mut readers = self.0.lock();
+        readers.retain(|reader| reader.strong_count() > 0);
+        readers.push(Arc::downgrade(&place));
+        place
+    }
+
+    /// Where the last of them stands.
+    pub(crate) fn least(&self) -> Option<i64> {
+        self.0.lock().iter().filter_map(Weak::upgrade).map(|place| place.load(Ordering::SeqCst)).min()
+    }
+}
+
 /// A reader of the change log from some position on: gap-free and in order. Losing wake-ups only costs a read.
 #[derive(Debug)]
 pub struct Changes {
     db: Db,
     live: Receiver<Arc<[LoggedChange]>>,
     after: i64,
+    /// `after`, for those who delete.
+    place: Arc<AtomicI64>,
     behind: bool,
 }
 
 impl Changes {
-    pub(crate) fn new(db: Db, live: &Sender<Arc<[LoggedChange]>>, after: i64) -> Self {
+    pub(crate) fn new(db: Db, live: &Sender<Arc<[LoggedChange]>>, readers: &Readers, after: i64) -> Self {
         let live = live.subscribe();
-        Self { db, live, after, behind: true }
+        Self { db, live, after, place: readers.add(after), behind: true }
+    }
+
+    fn passed(&mut self, last: i64) {
+        self.after = last;
+        self.place.store(last, Ordering::SeqCst);
     }
 
     /// The position that has been read up to.
@@ -59,7 +89,7 @@ impl Changes {
                 let changes = self.db.changes_after(self.after, CATCH_UP).await?;
                 match changes.last() {
                     Some(last) => {
-                        self.after = last.position;
+                        self.passed(last.position);
                         return Ok(changes.into());
                     }
                     None => self.behind = false,
@@ -73,7 +103,7 @@ impl Changes {
                         continue;
                     }
                     if first == self.after + 1 {
-                        self.after = last;
+                        self.passed(last);
                         return Ok(changes);
                     }
                     self.behind = true;

@@ -6,7 +6,9 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    Batch, Changes, Committed, DbError, LoggedChange, Row, Schema, Sql, Value, params,
+    Batch, Changes, Committed, DbError, LoggedChange, Row, Schema, Sql, Value,
+    changes::Readers,
+    params,
     postgres::{self, Postgres},
     schema,
     sqlite::{self, Sqlite},
@@ -14,6 +16,8 @@ use crate::{
 
 /// Groups of changes that a slow reader may fall behind before it reads from the table instead.
 const LIVE_GROUPS: usize = 1_024;
+/// Changes deleted in one commit: other writers wait for it.
+const PRUNED_AT_ONCE: i64 = 5_000;
 
 /// Where the database is.
 #[derive(Clone, Debug)]
@@ -44,6 +48,7 @@ pub struct Db(Arc<Inner>);
 struct Inner {
     engine: Engine,
     announcer: Announcer,
+    readers: Readers,
     leases: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -98,7 +103,7 @@ impl Db {
                 Engine::Postgres(Postgres::open(url, schema, *connections_max, &schemas, announcer.clone()).await?)
             }
         };
-        let db = Self(Arc::new(Inner { engine, announcer, leases: Arc::default() }));
+        let db = Self(Arc::new(Inner { engine, announcer, readers: Readers::default(), leases: Arc::default() }));
         let head = db.query_opt(&schema::HEAD, vec![]).await?.map_or(Ok(0), |row| row.int(0))?;
         db.0.announcer.start_at(head);
         Ok(db)
@@ -175,7 +180,7 @@ impl Db {
 
     /// A reader of all changes after `position`.
     pub fn changes(&self, after: i64) -> Changes {
-        Changes::new(self.clone(), &self.0.announcer.live, after)
+        Changes::new(self.clone(), &self.0.announcer.live, &self.0.readers, after)
     }
 
     /// At most `limit` changes after `position`, in order.
@@ -189,13 +194,24 @@ impl Db {
         self.query_opt(&schema::CURSOR, params![name]).await?.map_or(Ok(0), |row| row.int(0))
     }
 
-    /// Deletes changes that every cursor has passed, keeping the newest `keep`.
-    pub async fn prune_log(&self, keep: i64) -> Result<(), DbError> {
+    /// Deletes old changes: those that every cursor and every reader in this process has passed, and that are neither after
+    /// `needed_after` nor among the newest `keep` (readers on other nodes must stay within these). Few at a time; says
+    /// whether there are more.
+    pub async fn prune_log(&self, keep: i64, needed_after: i64) -> Result<bool, DbError> {
         let least = self.query_opt(&schema::CURSOR_LEAST, vec![]).await?;
-        let Some(least) = least.map(|row| row.opt_int(0)).transpose()?.flatten() else { return Ok(()) };
+        let cursors = least.map(|row| row.opt_int(0)).transpose()?.flatten();
+        let first = self.query_opt(&schema::LOG_FIRST, vec![]).await?.map(|row| row.opt_int(0)).transpose()?.flatten();
+        let Some(first) = first else { return Ok(false) };
+        let newest = (self.position() - keep).min(needed_after);
+        let passed = [cursors, self.0.readers.least()].into_iter().flatten().fold(newest, i64::min);
+        if passed < first {
+            return Ok(false);
+        }
+        let until = passed.min(first + PRUNED_AT_ONCE);
         let mut batch = Batch::new();
-        batch.exec(&schema::LOG_PRUNE, params![least.min(self.position() - keep)]);
-        self.commit(batch).await.map(|_| ())
+        batch.exec(&schema::LOG_PRUNE, params![until]);
+        self.commit(batch).await?;
+        Ok(until < passed)
     }
 
     /// Work that must have one owner among all nodes: held until the lease is dropped. Nothing when another holds it.

@@ -83,4 +83,5 @@ pub(crate) const HEAD_ADVANCE: Sql = sql!("UPDATE log_head SET position = positi
 pub(crate) const HEAD_SET: Sql = sql!("UPDATE log_head SET position = $1 WHERE id = 1");
 pub(crate) const CURSOR: Sql = sql!("SELECT position FROM cursor WHERE name = $1");
 pub(crate) const LOG_PRUNE: Sql = sql!("DELETE FROM change_log WHERE position <= $1");
+pub(crate) const LOG_FIRST: Sql = sql!("SELECT MIN(position) FROM change_log");
 pub(crate) const CURSOR_LEAST: Sql = sql!("SELECT MIN(position) FROM cursor");

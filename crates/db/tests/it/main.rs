@@ -171,8 +171,17 @@ async fn the_log_is_pruned_only_behind_every_cursor() {
             db.commit(batch).await.unwrap();
             assert_eq!(db.cursor(name).await.unwrap(), position);
         }
-        db.prune_log(0).await.unwrap();
-        assert_eq!(db.changes_after(0, 100).await.unwrap()[0].position, 5);
+        let first = async || db.changes_after(0, 100).await.unwrap()[0].position;
+        db.prune_log(0, 2).await.unwrap();
+        assert_eq!(first().await, 3);
+        let mut reader = db.changes(3);
+        assert!(!db.prune_log(0, i64::MAX).await.unwrap());
+        assert_eq!(first().await, 4);
+        assert_eq!(reader.next().await.unwrap()[0].position, 4);
+        db.prune_log(7, i64::MAX).await.unwrap();
+        assert_eq!(first().await, 4);
+        db.prune_log(0, i64::MAX).await.unwrap();
+        assert_eq!(first().await, 5);
         assert_eq!(db.commit(note(10, "x")).await.unwrap().first_position, 11);
     })
     .await;

@@ -1,0 +1,46 @@
+//! Keeping the change log short: a job beside the followers, which deletes what all of them have read.
+//!
+//! Every minute, on one node at a time. When it stops, the log grows by some 150 bytes an event, and nothing else happens.
+
+use std::{sync::Arc, time::Duration};
+
+use samtal_db::DbError;
+
+use crate::Homeserver;
+
+const EVERY: Duration = Duration::from_secs(60);
+/// The newest changes are kept though everyone here has read them: readers on other nodes may be this far behind.
+const KEPT: i64 = 10_000;
+/// As [`KEPT`], where there may be other nodes.
+const KEPT_FOR_NODES: i64 = 200_000;
+/// A server that we cannot reach has the log kept for it, but not longer than this. It then learns of what is older when it
+/// asks for the events before the next it gets.
+const KEPT_FOR_SERVERS: i64 = 1_000_000;
+/// Between two deletions, so that others get to write.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl Homeserver {
+    /// Deletes old changes now and then. Ends with the tenant.
+    pub(crate) async fn keep_log_short(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.tasks.stopping() => return,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            if let Err(error) = self.shorten_log().await {
+                tracing::warn!(%error, "the change log could not be shortened");
+            }
+        }
+    }
+
+    async fn shorten_log(&self) -> Result<(), DbError> {
+        let Some(_lease) = self.db.lease("change log").await? else { return Ok(()) };
+        let kept = if self.db.is_postgres() { KEPT_FOR_NODES } else { KEPT };
+        let waiting = self.sender.waiting().into_values().min().unwrap_or(i64::MAX);
+        let needed_after = waiting.max(self.db.position() - KEPT_FOR_SERVERS);
+        while self.db.prune_log(kept, needed_after).await? && !self.tasks.is_stopping() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+}
