@@ -21,8 +21,8 @@ mod short_token;
 mod threepid;
 mod uia;
 mod user;
-mod validation;
 mod user_list;
+mod validation;
 
 pub use accounts::Accounts;
 pub use data::{AccountData, DATA_BYTES_MAX, DATA_TYPE_BYTES_MAX, PUSH_RULES};
@@ -40,5 +40,5 @@ pub use short_token::{OPENID_SECONDS, RegistrationToken};
 pub use threepid::Threepid;
 pub use uia::UiaSession;
 pub use user::{Kind, Switch, User};
-pub use validation::{Begun, Purpose, check_client_secret, mail_address};
 pub use user_list::ListedUser;
+pub use validation::{Begun, Purpose, check_client_secret, mail_address};

@@ -35,6 +35,8 @@ pub struct NewUser {
     pub display_name: Option<String>,
     /// The registration token that is used up by this.
     pub registration_token: Option<String>,
+    /// A mail address that has been shown to be theirs.
+    pub mail: Option<String>,
     /// A first session.
     pub session: Option<NewSession>,
 }
@@ -52,6 +54,7 @@ impl NewUser {
             terms: None,
             display_name,
             registration_token: None,
+            mail: None,
             session: None,
         }
     }
@@ -117,6 +120,9 @@ impl Accounts {
         );
         if let Some(name) = new.display_name.filter(|name| !name.is_empty()) {
             self.profile_write(&mut batch, &new.user_id, "displayname", &serde_json::Value::String(name));
+        }
+        if let Some(address) = &new.mail {
+            self.threepid_write(&mut batch, &new.user_id, "email", address);
         }
         if let Some(token) = &new.registration_token {
             self.registration_token_used(&mut batch, token);

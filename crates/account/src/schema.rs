@@ -9,8 +9,9 @@ use samtal_db::{Migration, Schema};
 /// [`crate::Options`].
 pub const SCHEMA: Schema = Schema::new(
     "account",
-    &[Migration::Both(
-        "CREATE TABLE account_user (
+    &[
+        Migration::Both(
+            "CREATE TABLE account_user (
         user_id TEXT PRIMARY KEY,
         kind BIGINT NOT NULL,
         password TEXT,
@@ -110,5 +111,20 @@ pub const SCHEMA: Schema = Schema::new(
         PRIMARY KEY (medium, address)
      ) WITHOUT ROWID;
      CREATE INDEX account_threepid_user ON account_threepid (user_id);",
-    )],
+        ),
+        Migration::Both(
+            "CREATE TABLE account_validation (
+        sid TEXT PRIMARY KEY,
+        address TEXT NOT NULL,
+        secret TEXT NOT NULL,
+        purpose BIGINT NOT NULL,
+        token TEXT NOT NULL,
+        attempt BIGINT NOT NULL,
+        next_link TEXT,
+        validated_ms BIGINT,
+        created_ms BIGINT NOT NULL,
+        UNIQUE (address, secret, purpose)
+     ) WITHOUT ROWID;",
+        ),
+    ],
 );

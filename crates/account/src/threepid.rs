@@ -53,13 +53,18 @@ impl Accounts {
     /// Notes an address that has been shown to be the user's.
     pub async fn add_threepid(&self, user: &UserId, medium: &str, address: &str) -> Result<(), AccountError> {
         let mut batch = Batch::new();
-        let now = self.now();
-        batch.expect(&THREEPID_SET, params![medium, address, user.as_str(), now, now], 1);
+        self.threepid_write(&mut batch, user, medium, address);
         match self.db.commit(batch).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_conflict() => Err(AccountError::ThreepidInUse),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The write by which an address becomes a user's; it conflicts when it is another's.
+    pub(crate) fn threepid_write(&self, batch: &mut Batch, user: &UserId, medium: &str, address: &str) {
+        let now = self.now();
+        batch.expect(&THREEPID_SET, params![medium, address, user.as_str(), now, now], 1);
     }
 
     /// Forgets one of the user's addresses.

@@ -1,24 +1,28 @@
-//! The account itself: who am I, password, deactivation, addresses elsewhere, OpenID.
+//! The account itself: who am I, password, deactivation, OpenID.
 
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use ruma::{
     api::{
-        auth_scheme::AccessToken,
+        auth_scheme::{AccessToken, AccessTokenOptional},
         client::account::{request_openid_token, whoami},
     },
     authentication::TokenType,
 };
+use samtal_account::Purpose;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Answer, Args, Json, RawArgs, Routes, uia};
+use crate::{
+    Answer, ApiError, Args, Json, RawArgs, Routes,
+    uia::{self, Demand},
+};
 
 pub(crate) fn routes() -> Routes {
     Routes::new()
         .route(who_am_i)
-        .raw::<AccessToken, _, _, _>(
+        .raw::<AccessTokenOptional, _, _, _>(
             Method::POST,
             &["/_matrix/client/r0/account/password", "/_matrix/client/v3/account/password"],
             set_password,
@@ -29,11 +33,6 @@ pub(crate) fn routes() -> Routes {
             end_account,
         )
         .route(openid_token)
-        .raw::<AccessToken, _, _, _>(
-            Method::GET,
-            &["/_matrix/client/r0/account/3pid", "/_matrix/client/v3/account/3pid"],
-            threepids,
-        )
 }
 
 /// `GET /account/whoami`
@@ -54,18 +53,36 @@ fn yes() -> bool {
     true
 }
 
-/// `POST /account/password`
-async fn set_password(args: RawArgs) -> Answer<Json<Value>> {
+/// `POST /account/password`. Who has no token may show instead that a mail address of the account is theirs.
+async fn set_password(args: RawArgs<AccessTokenOptional>) -> Answer<Json<Value>> {
+    if args.who.is_none() && args.hs.settings.mail.is_none() {
+        return Err(ApiError::missing_token("An access token is needed"));
+    }
     let json = args.json_bytes().await?;
     let body: NewPassword = serde_json::from_slice(&json).map_err(|error| crate::args::json_error(&error))?;
     let RawArgs { who, hs, parts, .. } = args;
     hs.accounts.check_password_strength(&body.new_password)?;
-    let proven = uia::confirm(&hs, &who, parts.uri.path(), &json, b"").await?;
-    hs.accounts.set_password(&who.user_id, &body.new_password).await?;
+    let path = parts.uri.path();
+    let (user, device, proven) = match who {
+        Some(who) => {
+            let proven = uia::confirm(&hs, &who, path, &json, b"").await?;
+            (who.user_id, who.device_id, proven)
+        }
+        None => {
+            let flows = vec![vec![uia::EMAIL]];
+            let demand = Demand { hs: &hs, path, user: None, flows, intent: b"", purpose: Purpose::Password };
+            let proven = demand.check(&json).await?;
+            let address = proven.completed.get(uia::EMAIL).and_then(Value::as_str).unwrap_or_default();
+            let user = hs.accounts.threepid_user("email", address).await?;
+            let unknown = || ApiError::new(StatusCode::NOT_FOUND, "M_NOT_FOUND", "The address is nobody's");
+            (user.ok_or_else(unknown)?, None, proven)
+        }
+    };
+    hs.accounts.set_password(&user, &body.new_password).await?;
     if body.logout_devices {
-        let devices = hs.accounts.devices(&who.user_id).await?;
-        let others = devices.iter().map(|device| &*device.device_id).filter(|id| Some(*id) != who.device_id.as_deref());
-        hs.delete_devices(&who.user_id, others).await?;
+        let devices = hs.accounts.devices(&user).await?;
+        let others = devices.iter().map(|known| &*known.device_id).filter(|id| Some(*id) != device.as_deref());
+        hs.delete_devices(&user, others).await?;
     }
     proven.finish(&hs).await?;
     Ok(Json(json!({})))
@@ -87,23 +104,6 @@ async fn end_account(args: RawArgs) -> Answer<Json<Value>> {
     proven.finish(&hs).await?;
     // No identity server is known here, so there is nothing to unbind.
     Ok(Json(json!({ "id_server_unbind_result": "success" })))
-}
-
-/// `GET /account/3pid`
-async fn threepids(args: RawArgs) -> Answer<Json<Value>> {
-    let threepids = args.hs.accounts.threepids(&args.who.user_id).await?;
-    let threepids: Vec<Value> = threepids
-        .into_iter()
-        .map(|known| {
-            json!({
-                "medium": known.medium,
-                "address": known.address,
-                "validated_at": known.validated_ms,
-                "added_at": known.added_ms,
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "threepids": threepids })))
 }
 
 /// `POST /user/{userId}/openid/request_token`

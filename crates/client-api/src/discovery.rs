@@ -23,7 +23,7 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "uk.tcpip.msc4133.stable",
     // Locking and suspending by administrators of the server.
     "uk.timedout.msc4323",
-    // Cross-signing keys are uploaded without further authentication the first time.
+    // Logging another device in with a token of this one.
     "org.matrix.msc3882",
     // Simplified sliding sync, without which Element X does not start.
     "org.matrix.simplified_msc3575",
@@ -61,7 +61,7 @@ async fn capabilities(args: RawArgs) -> Answer<Json<Value>> {
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": true },
         "m.profile_fields": { "enabled": true },
-        "m.3pid_changes": { "enabled": false },
+        "m.3pid_changes": { "enabled": args.hs.settings.mail.is_some() },
         "m.get_login_token": { "enabled": !args.who.is_guest },
         "org.matrix.msc4140.delayed_events": { "max_delay_ms": DELAY_MS_MAX, "max_scheduled": SCHEDULED_MAX },
     } })))

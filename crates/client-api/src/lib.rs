@@ -35,7 +35,10 @@ mod search;
 mod sync;
 mod to_device;
 mod room;
+mod page;
+mod threepid;
 mod uia;
+mod uia_page;
 mod user_directory;
 
 pub use args::{Args, BODY_BYTES_MAX, RawArgs};
@@ -51,6 +54,8 @@ pub fn routes() -> Routes {
         .merge(login::routes())
         .merge(register::routes())
         .merge(account::routes())
+        .merge(threepid::routes())
+        .merge(uia_page::routes())
         .merge(device::routes())
         .merge(profile::routes())
         .merge(account_data::routes())

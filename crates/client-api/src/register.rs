@@ -9,7 +9,7 @@ use ruma::{
         client::account::{check_registration_token_validity, get_username_availability},
     },
 };
-use samtal_account::{Kind, NewSession, NewUser};
+use samtal_account::{Kind, NewSession, NewUser, Purpose};
 use samtal_kit::secret::constant_time_eq;
 use samtal_ops::Homeserver;
 use serde::Deserialize;
@@ -106,7 +106,7 @@ async fn register(args: RawArgs<AppserviceTokenOptional>) -> Answer<Json<Value>>
     if let Some(password) = &registration.password {
         hs.accounts.check_password_strength(password)?;
     }
-    let demand = Demand { hs, path: args.parts.uri.path(), user: None, flows, intent: b"" };
+    let demand = Demand { hs, path: args.parts.uri.path(), user: None, flows, intent: b"", purpose: Purpose::Register };
     let proven = demand.check(&json).await?;
     let registration = Registration::parse(proven.body.clone())?;
     let Some(password) = registration.password.clone() else {
@@ -121,6 +121,12 @@ async fn register(args: RawArgs<AppserviceTokenOptional>) -> Answer<Json<Value>>
     new.terms = hs.accounts.options().terms.as_ref().map(|terms| terms.version.clone());
     new.registration_token =
         proven.completed.get(uia::REGISTRATION_TOKEN).and_then(Value::as_str).map(ToOwned::to_owned);
+    new.mail = proven.completed.get(uia::EMAIL).and_then(Value::as_str).map(ToOwned::to_owned);
+    if let Some(address) = &new.mail
+        && hs.accounts.threepid_user("email", address).await?.is_some()
+    {
+        return Err(samtal_account::AccountError::ThreepidInUse.into());
+    }
     new.session = registration.session();
     let user_id = new.user_id.clone();
     let answer = create(hs, new, &args.client).await?;
@@ -141,10 +147,11 @@ async fn flows(hs: &Homeserver) -> Result<Vec<Vec<&'static str>>, ApiError> {
     if options.terms.is_some() {
         stages.push(uia::TERMS);
     }
+    let with_mail: Vec<_> = stages.iter().copied().chain([uia::EMAIL]).collect();
     if stages.is_empty() {
         stages.push(uia::DUMMY);
     }
-    Ok(vec![stages])
+    Ok(if hs.settings.mail.is_some() { vec![stages, with_mail] } else { vec![stages] })
 }
 
 /// The id that somebody gets who wants this name, if nobody has it.

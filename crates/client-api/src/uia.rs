@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use ruma::{OwnedUserId, UserId};
-use samtal_account::UiaSession;
+use samtal_account::{Purpose, UiaSession};
 use samtal_ops::Homeserver;
 use serde_json::{Map, Value, json};
 
@@ -20,6 +20,9 @@ pub(crate) const PASSWORD: &str = "m.login.password";
 pub(crate) const REGISTRATION_TOKEN: &str = "m.login.registration_token";
 /// `m.login.terms`.
 pub(crate) const TERMS: &str = "m.login.terms";
+
+/// `m.login.email.identity`.
+pub(crate) const EMAIL: &str = "m.login.email.identity";
 
 /// Stands among the completed stages for the user that was made.
 const REGISTERED: &str = "";
@@ -36,6 +39,14 @@ pub(crate) async fn registered_user(
     Ok(user)
 }
 
+/// Completes a stage for a client that showed a web page for it. Whether there is such a session.
+pub(crate) async fn complete_by_page(hs: &Homeserver, id: &str, stage: &str, value: Value) -> Result<bool, ApiError> {
+    let Some(mut session) = hs.accounts.uia(id).await? else { return Ok(false) };
+    session.completed.insert(stage.to_owned(), value);
+    hs.accounts.uia_save(&session).await?;
+    Ok(true)
+}
+
 /// What somebody wants to do that must be proven first.
 pub(crate) struct Demand<'a> {
     pub(crate) hs: &'a Homeserver,
@@ -47,6 +58,8 @@ pub(crate) struct Demand<'a> {
     pub(crate) flows: Vec<Vec<&'static str>>,
     /// What is wanted there, as far as the path does not say it.
     pub(crate) intent: &'a [u8],
+    /// What a mail address must have been shown for.
+    pub(crate) purpose: Purpose,
 }
 
 /// A demand that has been met.
@@ -90,7 +103,9 @@ pub(crate) async fn confirm(
     if who.service.is_some() {
         return Ok(Proven { body: Map::new(), completed: BTreeMap::new(), session: None });
     }
-    Demand { hs, path, user: Some(&who.user_id), flows: vec![vec![PASSWORD]], intent }.check(json).await
+    Demand { hs, path, user: Some(&who.user_id), flows: vec![vec![PASSWORD]], intent, purpose: Purpose::Add }
+        .check(json)
+        .await
 }
 
 impl Demand<'_> {
@@ -154,6 +169,7 @@ impl Demand<'_> {
             DUMMY | TERMS => Ok(Value::Bool(true)),
             PASSWORD => self.password(auth).await?,
             REGISTRATION_TOKEN => self.registration_token(auth).await?,
+            EMAIL => self.email(auth).await?,
             _ => Err("This stage is not known"),
         };
         match result {
@@ -199,6 +215,18 @@ impl Demand<'_> {
             Ok(token.into())
         } else {
             Err("The registration token is not valid")
+        })
+    }
+
+    async fn email(&self, auth: &Map<String, Value>) -> Result<Result<Value, &'static str>, ApiError> {
+        let credentials = auth.get("threepid_creds").or_else(|| auth.get("threepidCreds"));
+        let text = |key: &str| credentials.and_then(|credentials| credentials.get(key)).and_then(Value::as_str);
+        let (Some(sid), Some(secret)) = (text("sid"), text("client_secret")) else {
+            return Err(ApiError::missing_param("threepid_creds needs sid and client_secret"));
+        };
+        Ok(match self.hs.accounts.validated_address(sid, secret, self.purpose).await? {
+            Some(address) => Ok(address.into()),
+            None => Err("The link in the mail has not been followed yet"),
         })
     }
 

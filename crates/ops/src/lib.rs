@@ -17,6 +17,7 @@ pub mod keys;
 pub mod media;
 mod leave;
 mod mail;
+mod mail;
 mod member;
 mod passing;
 mod profile;
@@ -34,6 +35,7 @@ mod upkeep;
 
 pub use create_room::{CreateRoom, InitialState};
 pub use error::OpError;
+pub use mail::{Mail, MailError, MailTls};
 pub use mail::{Mail, MailError, MailTls};
 pub use homeserver::{Homeserver, OpenError};
 pub use invite_remote::IncomingInvite;

@@ -25,6 +25,8 @@ pub struct Settings {
     pub appservices: samtal_appservice::Options,
     /// The TURN server for calls.
     pub turn: Option<Turn>,
+    /// The mail server.
+    pub mail: Option<crate::Mail>,
 }
 
 /// A TURN server for calls, which shares a secret with us.
@@ -70,6 +72,7 @@ impl Default for Settings {
             federation: Federation::default(),
             appservices: samtal_appservice::Options::default(),
             turn: None,
+            mail: None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod bad_input;
 mod device;
 mod keys;
 mod login;
+mod mail;
 mod media;
 mod profile;
 mod push_rules;
