@@ -98,7 +98,11 @@ async fn global(args: RawArgs) -> Answer<Json<Value>> {
 
 /// `GET /pushrules/global/{kind}/{ruleId}`
 async fn get(args: RawArgs) -> Answer<Json<Value>> {
-    Ok(Json(rules(&args).await?.get(argument(&args, 0), argument(&args, 1))?.clone()))
+    match rules(&args).await?.get(argument(&args, 0), argument(&args, 1)) {
+        // Clients ask for rules of newer kinds to find out whether they are there.
+        Err(PushRuleError::UnknownKind) => Err(ApiError::not_found("There is no such push rule")),
+        found => Ok(Json(found?.clone())),
+    }
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
 use samtal_model::StreamPosition;
-use samtal_room::{EventNid, Room, RoomError, RoomNid, StateDifference, Store, StoredEvent, Viewer, membership_of};
+use samtal_room::{EventNid, Flags, Room, RoomError, RoomNid, StateDifference, Store, StoredEvent, Viewer, membership_of};
 use samtal_state::{Part, SnapshotId};
 use tokio::sync::OnceCell;
 
@@ -85,16 +85,18 @@ impl Timeline {
                     Some(keep) => event.is_visible() && keep.keeps(store, event).await?,
                     None => event.is_visible(),
                 };
-                if !kept {
-                    next = position.0 - 1;
-                    continue;
-                }
-                if timeline.events.len() == limit {
+                if kept && timeline.events.len() == limit {
                     timeline.limited = true;
                     break;
                 }
-                timeline.events.push(Arc::clone(event));
+                if kept {
+                    timeline.events.push(Arc::clone(event));
+                }
                 next = position.0 - 1;
+                if event.is_visible() && is_behind_a_gap(store, event).await? {
+                    timeline.limited = true;
+                    break;
+                }
             }
             looked_at += chunk.len();
             if timeline.limited || chunk.len() < wanted {
@@ -116,6 +118,18 @@ impl Timeline {
     pub(crate) fn start(&self, end: SnapshotId) -> SnapshotId {
         self.events.first().and_then(|event| event.before).unwrap_or(end)
     }
+}
+
+/// Whether events are missing just before this one: what another server said meanwhile has not been fetched. Clients are
+/// to ask for it by `/messages`.
+async fn is_behind_a_gap(store: &Store, event: &StoredEvent) -> Result<bool, RoomError> {
+    for event_id in event.pdu.prev_events() {
+        match store.graph.event(event_id).await? {
+            Some(previous) if !previous.flags.has(Flags::OUTLIER) => {}
+            _ => return Ok(true),
+        }
+    }
+    Ok(false)
 }
 
 /// A room from one position to another.
