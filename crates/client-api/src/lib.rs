@@ -44,7 +44,7 @@ mod user_directory;
 pub use args::{Args, BODY_BYTES_MAX, RawArgs};
 pub use error::ApiError;
 pub use principal::{Access, Limited, Peer, Scheme, UserPrincipal};
-pub use reply::{Answer, Json, Raw, Reply};
+pub use reply::{Answer, Json, Raw, Reply, json as json_response};
 pub use routes::{Routes, without_names};
 
 /// All endpoints of this crate.

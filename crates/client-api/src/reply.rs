@@ -47,7 +47,7 @@ impl Reply for Raw {
 }
 
 /// A JSON response with any status.
-pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     let (status, body) = match serde_json::to_vec(body) {
         Ok(body) => (status, body),
         Err(error) => {

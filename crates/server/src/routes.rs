@@ -20,8 +20,18 @@ use crate::{Tenants, health, well_known};
 pub(crate) fn router(serve: &[Serve], tenants: &Tenants, metrics: &Metrics, body_bytes_max: usize) -> Router {
     let serve: BTreeSet<&str> = serve.iter().map(|serve| serve.word()).collect();
     let mut edges = Router::new();
-    if serve.contains(Serve::Client.word()) {
-        edges = edges.merge(well_known::for_clients()).merge(samtal_client_api::router());
+    let (client, admin) = (serve.contains(Serve::Client.word()), serve.contains(Serve::Admin.word()));
+    if client {
+        edges = edges.merge(well_known::for_clients());
+    }
+    if client || admin {
+        // The tools for administrators log in at the same address as they administrate.
+        let mut routes = if client { samtal_client_api::routes() } else { samtal_client_api::Routes::new() };
+        routes = routes.merge(samtal_admin_api::synapse_routes());
+        if admin {
+            routes = routes.merge(samtal_admin_api::own_routes());
+        }
+        edges = edges.merge(routes.into_router());
     }
     if serve.contains(Serve::Federation.word()) {
         edges = edges.merge(samtal_federation_api::router());

@@ -1,0 +1,96 @@
+//! How the endpoints are registered: none without the question whether an administrator asks.
+
+use http::Method;
+use ruma::{OwnedUserId, UserId, api::auth_scheme::AccessToken};
+use samtal_account::User;
+use samtal_client_api::{Answer, ApiError, RawArgs, Reply, Routes};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Most items of one page.
+const PAGE_MAX: usize = 1_000;
+
+/// Endpoints for administrators under way to [`Routes`].
+#[derive(Debug, Default)]
+pub(crate) struct Admin(Routes);
+
+impl Admin {
+    /// Registers a handler, which only administrators of the server reach.
+    pub(crate) fn on<F, Fut, R>(self, method: Method, paths: &[&'static str], handler: F) -> Self
+    where
+        F: Fn(RawArgs) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Answer<R>> + Send,
+        R: Reply,
+    {
+        let guarded = move |args: RawArgs| {
+            let handler = handler.clone();
+            async move {
+                args.who.require_admin()?;
+                handler(args).await
+            }
+        };
+        Self(self.0.raw::<AccessToken, _, _, _>(method, paths, guarded))
+    }
+
+    /// All of both.
+    pub(crate) fn merge(self, other: Self) -> Self {
+        Self(self.0.merge(other.0))
+    }
+
+    pub(crate) fn into_routes(self) -> Routes {
+        self.0
+    }
+}
+
+/// Which part of a list is wanted, and in which order.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    #[serde(default)]
+    pub(crate) from: usize,
+    pub(crate) limit: Option<usize>,
+    pub(crate) order_by: Option<String>,
+    pub(crate) dir: Option<String>,
+}
+
+impl Page {
+    pub(crate) fn is_descending(&self) -> Result<bool, ApiError> {
+        match self.dir.as_deref() {
+            None | Some("f") => Ok(false),
+            Some("b") => Ok(true),
+            Some(_) => Err(ApiError::invalid_param("dir is f or b")),
+        }
+    }
+
+    /// The part of `items` on this page, and where the next one begins if there is one.
+    pub(crate) fn cut<T>(&self, items: Vec<T>) -> (Vec<T>, Option<usize>) {
+        let total = items.len();
+        let limit = self.limit.unwrap_or(100).min(PAGE_MAX);
+        let part: Vec<T> = items.into_iter().skip(self.from).take(limit).collect();
+        let end = self.from + part.len();
+        (part, (end < total).then_some(end))
+    }
+}
+
+/// Puts `next_token` and the like into an answer when there is a next page. The tools want it as text.
+pub(crate) fn set_next(answer: &mut Value, name: &str, next: Option<usize>) {
+    if let Some(next) = next {
+        answer[name] = next.to_string().into();
+    }
+}
+
+/// The user of ours that the path names.
+pub(crate) async fn local_user(args: &RawArgs, index: usize) -> Result<User, ApiError> {
+    let user_id = local_user_id(args, index)?;
+    args.hs.accounts.user(&user_id).await?.ok_or_else(|| ApiError::not_found("User not found"))
+}
+
+/// The user id of ours that the path names, whether or not there is such a user.
+pub(crate) fn local_user_id(args: &RawArgs, index: usize) -> Result<OwnedUserId, ApiError> {
+    let user_id = UserId::parse(args.path.get(index).map_or("", String::as_str))
+        .map_err(|_| ApiError::invalid_param("The path holds no user id"))?;
+    if args.hs.accounts.is_local(&user_id) {
+        Ok(user_id)
+    } else {
+        Err(ApiError::bad_request("This user is another server's"))
+    }
+}

@@ -1,0 +1,43 @@
+//! The administration API: what those who look after a server ask of it.
+//!
+//! Under `/_synapse/admin` stand the endpoints that common tools know (Ketesa, Element Admin, Draupnir and others were made for
+//! them), with the answers that these tools read; under `/_samtal/admin/v1` our own. Every endpoint is for administrators of the server
+//! only: [`admin::Admin::on`] is the one place where handlers are registered, and asks first. It holds no rules beside that.
+//!
+//! Not offered: what belongs to another product's inside (its workers, background updates, experimental features), shadow bans, and
+//! server notices.
+
+mod admin;
+
+mod appservices;
+mod devices;
+mod federation;
+mod media;
+mod registration_tokens;
+mod reports;
+mod room_care;
+mod rooms;
+mod statistics;
+mod users;
+
+use samtal_client_api::Routes;
+
+/// The endpoints that common tools know.
+pub fn synapse_routes() -> Routes {
+    admin::Admin::default()
+        .merge(users::routes())
+        .merge(devices::routes())
+        .merge(rooms::routes())
+        .merge(room_care::routes())
+        .merge(registration_tokens::routes())
+        .merge(reports::routes())
+        .merge(federation::routes())
+        .merge(media::routes())
+        .merge(statistics::routes())
+        .into_routes()
+}
+
+/// Our own endpoints.
+pub fn own_routes() -> Routes {
+    appservices::routes().into_routes()
+}
