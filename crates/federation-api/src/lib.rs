@@ -16,6 +16,7 @@ mod membership;
 mod openid;
 mod routes;
 mod send;
+mod thirdparty;
 mod version;
 
 pub use args::ServerPrincipal;
@@ -44,6 +45,7 @@ fn all() -> routes::Routes {
         event::routes,
         history::routes,
         media::routes,
+        thirdparty::routes,
     ]
     .into_iter()
     .fold(routes::Routes::default(), |routes, area| area(routes))

@@ -76,7 +76,7 @@ impl Routes {
         R: Reply,
     {
         let paths: Vec<&'static str> = T::PATH_BUILDER.all_paths().collect();
-        self.add(&paths, defaults, handler)
+        self.add(&<T as Metadata>::METHOD, &paths, defaults, handler)
     }
 
     /// As [`Self::route`], at these paths.
@@ -88,10 +88,34 @@ impl Routes {
         Fut: Future<Output = Answer<R>> + Send,
         R: Reply,
     {
-        self.add(paths, &[], handler)
+        self.add(&<T as Metadata>::METHOD, paths, &[], handler)
     }
 
-    fn add<T, F, Fut, R>(mut self, paths: &[&'static str], defaults: &'static [(&'static str, &'static str)], handler: F) -> Self
+    /// As [`Self::lenient`], for a method that callers used before the specification had another.
+    pub(crate) fn with_method<T, F, Fut, R>(
+        self,
+        method: &Method,
+        defaults: &'static [(&'static str, &'static str)],
+        handler: F,
+    ) -> Self
+    where
+        T: IncomingRequest + Send + 'static,
+        T::Authentication: Scheme,
+        F: Fn(Args<T>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Answer<R>> + Send,
+        R: Reply,
+    {
+        let paths: Vec<&'static str> = T::PATH_BUILDER.all_paths().collect();
+        self.add(method, &paths, defaults, handler)
+    }
+
+    fn add<T, F, Fut, R>(
+        mut self,
+        method: &Method,
+        paths: &[&'static str],
+        defaults: &'static [(&'static str, &'static str)],
+        handler: F,
+    ) -> Self
     where
         T: IncomingRequest + Send + 'static,
         T::Authentication: Scheme,
@@ -111,12 +135,12 @@ impl Routes {
                     Err(error) => error.into_response(),
                 }
             };
-            let filter = MethodFilter::try_from(<T as Metadata>::METHOD.clone()).unwrap_or(MethodFilter::TRACE);
+            let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
             // Paths that differ in their parameters' names only are one path.
             let key = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect::<Vec<_>>().join("/");
             let known = self.paths.entry(key).or_insert_with(|| (path, MethodRouter::new()));
             known.1 = std::mem::take(&mut known.1).merge(on(filter, serve));
-            self.list.push((<T as Metadata>::METHOD, path));
+            self.list.push((method.clone(), path));
         }
         self
     }

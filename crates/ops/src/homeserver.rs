@@ -63,6 +63,8 @@ pub struct Homeserver {
     pub keyring: Keyring,
     /// Speaking to other servers.
     pub remote: Remote,
+    /// HTTP to others than federation peers, as users name them: identity servers.
+    pub web: samtal_http::Client,
     /// Rooms: the event graph and what may be read of it.
     pub rooms: Rooms,
     /// Receipts, typing, presence.
@@ -177,6 +179,7 @@ impl Homeserver {
             random: random.clone(),
             tasks: tasks.clone(),
         };
+        let web = samtal_http::Client::new(&settings.federation.client)?;
         let rooms = Rooms::open(db.clone(), options).await?;
         rooms.store().erasures.add(accounts.erased().await?);
         let edus = Arc::new(Edus::new(db.clone(), &clock, settings.presence));
@@ -247,6 +250,7 @@ impl Homeserver {
             policy,
             keyring,
             remote,
+            web,
             rooms,
             edus,
             e2ee,

@@ -15,6 +15,9 @@ use serde::Deserialize;
 
 use crate::{Answer, ApiError, RawArgs, Routes};
 
+/// Most addresses that are invited while a room is made.
+const ADDRESSES_MAX: usize = 20;
+
 pub(super) fn routes() -> Routes {
     Routes::new().raw::<AccessToken, _, _, _>(
         Method::POST,
@@ -57,13 +60,6 @@ async fn create(mut args: RawArgs) -> Answer<v3::Response> {
     }
     let request = http::Request::from_parts(args.parts, &*json);
     let body = v3::Request::try_from_http_request_inner(request, &[]).map_err(crate::args::deserialization_error)?;
-    if !body.invite_3pid.is_empty() {
-        return Err(ApiError::new(
-            http::StatusCode::FORBIDDEN,
-            "M_THREEPID_DENIED",
-            "This server invites nobody by address: it knows no identity server",
-        ));
-    }
     let mut wish = CreateRoom::new(args.who.user_id.clone());
     wish.version = body.room_version;
     wish.preset = body.preset;
@@ -81,7 +77,12 @@ async fn create(mut args: RawArgs) -> Answer<v3::Response> {
             serde_json::from_str(asked.json().get()).map_err(|error| ApiError::bad_json(error.to_string()))?;
         wish.initial_state.push(InitialState { event_type, state_key, content });
     }
-    Ok(v3::Response::new(args.hs.create_room(wish).await?))
+    let room_id = args.hs.create_room(wish).await?;
+    for invited in body.invite_3pid.into_iter().take(ADDRESSES_MAX) {
+        let address = super::membership::address(invited);
+        args.hs.invite_address(&args.who.user_id, &room_id, &address).await?;
+    }
+    Ok(v3::Response::new(room_id))
 }
 
 /// An optional JSON object.

@@ -1,17 +1,18 @@
 //! Being in rooms: join, leave, invite, kick, ban, unban, knock, forget.
 
 use ruma::{
-    OwnedUserId, UserId,
+    OwnedUserId, RoomId, UserId,
     api::client::{
         knock::knock_room,
         membership::{
-            ban_user, forget_room, invite_user, invite_user::v3::InvitationRecipient, join_room_by_id,
-            join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
+            Invite3pid, ThirdPartySigned, ban_user, forget_room, invite_user, invite_user::v3::InvitationRecipient,
+            join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
         },
     },
     events::room::member::MembershipState,
 };
-use samtal_ops::{Content, Homeserver};
+use samtal_ops::{Address, BoundInvite, Content, Homeserver};
+use serde_json::json;
 
 use crate::{Answer, ApiError, Args, Routes};
 
@@ -46,6 +47,7 @@ fn join_content(json: &[u8]) -> Content {
 async fn join(args: Args<join_room_by_id::v3::Request>) -> Answer<join_room_by_id::v3::Response> {
     super::limit(&args.hs, &args.who, "joins", |rates| rates.joins)?;
     let room_id = args.body.room_id;
+    take_up(&args.hs, &args.who.user_id, &room_id, args.body.third_party_signed.as_ref()).await?;
     args.hs.join(&args.who.user_id, &room_id, &[], join_content(&args.json)).await?;
     Ok(join_room_by_id::v3::Response::new(room_id))
 }
@@ -56,6 +58,7 @@ async fn join_by_alias(
 ) -> Answer<join_room_by_id_or_alias::v3::Response> {
     super::limit(&args.hs, &args.who, "joins", |rates| rates.joins)?;
     let (room_id, via) = super::resolve(&args.hs, &args.body.room_id_or_alias, args.body.via).await?;
+    take_up(&args.hs, &args.who.user_id, &room_id, args.body.third_party_signed.as_ref()).await?;
     args.hs.join(&args.who.user_id, &room_id, &via, join_content(&args.json)).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
@@ -77,16 +80,46 @@ async fn leave(args: Args<leave_room::v3::Request>) -> Answer<leave_room::v3::Re
 /// `POST /rooms/{roomId}/invite`
 async fn invite(args: Args<invite_user::v3::Request>) -> Answer<invite_user::v3::Response> {
     super::limit(&args.hs, &args.who, "invites", |rates| rates.invites)?;
-    let InvitationRecipient::UserId(invited) = args.body.recipient else {
-        return Err(ApiError::new(
-            http::StatusCode::FORBIDDEN,
-            "M_THREEPID_DENIED",
-            "This server invites nobody by address: it knows no identity server",
-        ));
+    let invited = match args.body.recipient {
+        InvitationRecipient::UserId(invited) => invited,
+        InvitationRecipient::ThirdPartyId(invited) => {
+            args.hs.invite_address(&args.who.user_id, &args.body.room_id, &address(invited)).await?;
+            return Ok(invite_user::v3::Response::new());
+        }
+        _ => return Err(ApiError::bad_json("Name whom to invite")),
     };
     check_id(&args.hs, &invited.user_id)?;
     args.hs.invite(&args.who.user_id, &invited.user_id, &args.body.room_id, reason(invited.reason)).await?;
     Ok(invite_user::v3::Response::new())
+}
+
+/// An address to invite, as clients name it.
+pub(super) fn address(invited: Invite3pid) -> Address {
+    Address {
+        id_server: invited.id_server,
+        id_access_token: invited.id_access_token,
+        medium: invited.medium.to_string(),
+        address: invited.address,
+    }
+}
+
+/// Takes up an invite that was made to an address of the user.
+async fn take_up(
+    hs: &Homeserver,
+    user: &UserId,
+    room_id: &RoomId,
+    signed: Option<&ThirdPartySigned>,
+) -> Result<(), ApiError> {
+    let Some(signed) = signed else { return Ok(()) };
+    if signed.mxid != user {
+        return Err(ApiError::forbidden("The invite is somebody else's"));
+    }
+    let bound = BoundInvite {
+        sender: signed.sender.clone(),
+        target: user.to_owned(),
+        signed: json!({ "mxid": signed.mxid, "token": signed.token, "signatures": signed.signatures }),
+    };
+    Ok(hs.invite_bound(room_id, bound).await?)
 }
 
 /// Refuses ids that no server makes any more, for users of ours.
