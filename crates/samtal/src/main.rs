@@ -12,6 +12,10 @@ use std::process::ExitCode;
 use args::{Args, Verb};
 use clap::Parser as _;
 
+/// Gives memory back that was used for a moment, and is quicker with many small pieces.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a command ends with: nothing, or a message for the operator.
 type Outcome = Result<(), String>;
 
