@@ -39,13 +39,73 @@ struct ListenerState {
     generation: u64,
     /// The last change of one-time keys.
     keys: i64,
+    /// Changes up to here were there before we began to look.
+    born: i64,
+    /// The last change that names the user, but for events in rooms.
+    own: i64,
+    /// What was read for the user, with the position at which it held.
+    ignored: Option<(i64, Arc<HashSet<OwnedUserId>>)>,
+    /// For each device, as `ignored`.
+    key_counts: HashMap<OwnedDeviceId, (i64, KeyCounts)>,
+    /// For each device, up to where its messages have been acknowledged.
+    acknowledged: HashMap<OwnedDeviceId, i64>,
     /// Devices whose token was revoked lately; all devices: `None`.
     ended: Vec<(i64, Option<OwnedDeviceId>)>,
 }
 
+/// What every answer says about the keys of a device.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyCounts {
+    /// One-time keys that are left, by algorithm.
+    pub(crate) one_time: Arc<[(String, u64)]>,
+    /// Algorithms of which there is a fallback key that nobody was given yet.
+    pub(crate) unused_fallback: Arc<[String]>,
+}
+
 impl Listener {
-    fn new(user_id: OwnedUserId) -> Self {
-        Self { user_id, tick: watch::channel(0).0, used_ms: AtomicU64::new(0), state: Mutex::default() }
+    fn new(user_id: OwnedUserId, born: i64) -> Self {
+        let state = Mutex::new(ListenerState { born, own: born, keys: born, ..ListenerState::default() });
+        Self { user_id, tick: watch::channel(0).0, used_ms: AtomicU64::new(0), state }
+    }
+
+    /// Whether nothing that names the user has changed after `position`, but for events in rooms: account data, receipts of
+    /// theirs, devices, keys and messages to them need not be asked for then.
+    pub(crate) fn is_quiet_since(&self, position: i64) -> bool {
+        let state = self.state.lock();
+        position >= state.born && state.own <= position
+    }
+
+    /// What was kept of the users that this one ignores, if it still holds.
+    pub(crate) fn ignored(&self) -> Option<Arc<HashSet<OwnedUserId>>> {
+        let state = self.state.lock();
+        state.ignored.as_ref().filter(|(at, _)| state.own <= *at).map(|(_, ignored)| Arc::clone(ignored))
+    }
+
+    /// Keeps whom the user ignores, read when the log stood at `at` or later.
+    pub(crate) fn keep_ignored(&self, at: i64, ignored: &Arc<HashSet<OwnedUserId>>) {
+        self.state.lock().ignored = Some((at, Arc::clone(ignored)));
+    }
+
+    /// What was kept of a device's keys, if it still holds.
+    pub(crate) fn key_counts(&self, device: &OwnedDeviceId) -> Option<KeyCounts> {
+        let state = self.state.lock();
+        state.key_counts.get(device).filter(|(at, _)| state.keys <= *at).map(|(_, counts)| counts.clone())
+    }
+
+    /// Keeps what is there of a device's keys, read when the log stood at `at` or later.
+    pub(crate) fn keep_key_counts(&self, device: &OwnedDeviceId, at: i64, counts: &KeyCounts) {
+        self.state.lock().key_counts.insert(device.clone(), (at, counts.clone()));
+    }
+
+    /// Whether a device may have messages up to `position` that are still to be deleted.
+    pub(crate) fn must_acknowledge(&self, device: &OwnedDeviceId, position: i64) -> bool {
+        let state = self.state.lock();
+        state.acknowledged.get(device).is_none_or(|upto| state.own > *upto && position > *upto)
+    }
+
+    /// Notes that the device's messages up to `position` have been deleted.
+    pub(crate) fn acknowledged(&self, device: &OwnedDeviceId, position: i64) {
+        self.state.lock().acknowledged.insert(device.clone(), position);
     }
 
     /// Hears of everything that may concern the user from now on.
@@ -121,6 +181,10 @@ struct State {
     users: HashMap<OwnedUserId, Arc<Listener>>,
     rooms: HashMap<OwnedRoomId, HashMap<OwnedUserId, Arc<Listener>>>,
     marks: HashMap<OwnedRoomId, Marks>,
+    /// Up to where changes have been taken in.
+    applied: i64,
+    /// The last change of anybody's devices or keys.
+    device_list: i64,
 }
 
 /// All who listen, and what happened last in each room.
@@ -135,7 +199,8 @@ pub(crate) struct Active {
 impl Active {
     /// Knows nothing of what happened up to `floor`.
     pub(crate) fn new(floor: i64) -> Self {
-        Self { state: Mutex::default(), floor, done: watch::channel(floor).0 }
+        let state = State { applied: floor, device_list: floor, ..State::default() };
+        Self { state: Mutex::new(state), floor, done: watch::channel(floor).0 }
     }
 
     /// The position up to which changes have been taken in.
@@ -156,7 +221,7 @@ impl Active {
         let listener = match state.users.get(user_id) {
             Some(listener) => Arc::clone(listener),
             None => {
-                let listener = Arc::new(Listener::new(user_id.to_owned()));
+                let listener = Arc::new(Listener::new(user_id.to_owned(), state.applied));
                 state.users.insert(user_id.to_owned(), Arc::clone(&listener));
                 listener
             }
@@ -219,6 +284,7 @@ impl Active {
             for logged in changes {
                 apply_one(state, logged, &mut woken, &mut device_lists);
             }
+            state.applied = last.position.max(state.applied);
         }
         self.done.send_modify(|done| *done = last.position.max(*done));
         for listener in woken.into_values() {
@@ -255,6 +321,11 @@ impl Active {
             })
         };
         rooms.into_iter().map(changed).collect()
+    }
+
+    /// Whether nobody's devices and keys have changed after `since`.
+    pub(crate) fn device_lists_quiet(&self, since: i64) -> bool {
+        since >= self.floor && self.state.lock().device_list <= since
     }
 
     /// Wakes everyone.
@@ -318,6 +389,11 @@ fn apply_one(
             wake(listener);
         }
     };
+    if !matches!(kind, ChangeKind::Event | ChangeKind::Membership)
+        && let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id))
+    {
+        listener.state.lock().own = logged.position;
+    }
     match kind {
         ChangeKind::Event | ChangeKind::State => {
             if let Some(room_id) = room_id {
@@ -346,6 +422,7 @@ fn apply_one(
             wake_room(state);
         }
         ChangeKind::DeviceList => {
+            state.device_list = logged.position;
             if let Some(user_id) = user_id {
                 if let Some(listener) = state.users.get(user_id) {
                     wake(listener);

@@ -236,12 +236,25 @@ impl DeviceLists {
 pub(crate) struct Company {
     /// Users who joined rooms that the user is in.
     pub(crate) joined: HashSet<OwnedUserId>,
+    /// Users who were invited to rooms that the user is in: what is sent from now on is encrypted for them too.
+    pub(crate) invited: HashSet<OwnedUserId>,
     /// Users who left rooms that the user is in.
     pub(crate) left: HashSet<OwnedUserId>,
     /// Rooms that the user has joined.
     pub(crate) new_rooms: Vec<OwnedRoomId>,
     /// Rooms that the user has left.
     pub(crate) left_rooms: Vec<(OwnedRoomId, StreamPosition)>,
+}
+
+impl Company {
+    /// Whether nobody came or went.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.joined.is_empty()
+            && self.invited.is_empty()
+            && self.left.is_empty()
+            && self.new_rooms.is_empty()
+            && self.left_rooms.is_empty()
+    }
 }
 
 impl Sync {
@@ -262,6 +275,7 @@ impl Sync {
         for (other, membership) in graph.company_changed(user_id, StreamPosition(since)).await? {
             match membership {
                 MembershipState::Join => company.joined.insert(other),
+                MembershipState::Invite => company.invited.insert(other),
                 MembershipState::Leave | MembershipState::Ban => company.left.insert(other),
                 _ => false,
             };
@@ -278,7 +292,7 @@ impl Sync {
         company: Company,
     ) -> Result<DeviceLists, SyncError> {
         let graph = &self.store().graph;
-        let Company { mut joined, mut left, new_rooms, left_rooms } = company;
+        let Company { mut joined, invited, mut left, new_rooms, left_rooms } = company;
         for room_id in new_rooms {
             if let Some(room) = graph.room(&room_id).await? {
                 let members = graph.members(room.nid, &[MembershipState::Join]).await?;
@@ -309,6 +323,7 @@ impl Sync {
         };
         lists.changed = joined.into_iter().filter(|other| sharing.contains(other)).collect();
         lists.left = left.into_iter().filter(|other| !sharing.contains(other)).collect();
+        lists.changed.extend(invited);
         if own {
             lists.changed.insert(user_id.to_owned());
         }

@@ -32,7 +32,7 @@ pub(crate) struct Round<'a> {
     /// The token of the request; none for an answer from the beginning.
     pub(crate) since: Option<SyncToken>,
     pub(crate) until: i64,
-    pub(crate) ignored: HashSet<OwnedUserId>,
+    pub(crate) ignored: Arc<HashSet<OwnedUserId>>,
     /// Account data of rooms that changed.
     pub(crate) account_data: Vec<AccountData>,
     /// Rooms in which the user's own receipts moved.
@@ -389,6 +389,12 @@ impl Sync {
         let user_id = &round.request.user_id;
         let mut needed: BTreeSet<OwnedUserId> =
             draft.timeline.events.iter().map(|event| event.pdu.sender().to_owned()).collect();
+        let to_the_end = round.request.state_after != StateAfter::No;
+        if to_the_end {
+            // The reader takes no state from the timeline: whose membership changes there is told as well.
+            let members = draft.timeline.events.iter().filter(|event| event.pdu.type_str() == "m.room.member");
+            needed.extend(members.filter_map(|event| UserId::parse(event.pdu.state_key()?).ok().map(Into::into)));
+        }
         if everything {
             needed.insert(user_id.clone());
         }
@@ -404,7 +410,11 @@ impl Sync {
             .collect();
         needed.retain(|needed| !here.contains(needed.as_str()));
         let device = round.device();
-        let told: HashSet<_> = draft.timeline.events.iter().map(|event| event.nid).collect();
+        // A reader who takes state from the timeline needs nothing twice; another must be told all of it here.
+        let told: HashSet<_> = match draft.gap.to_the_end {
+            true => HashSet::new(),
+            false => draft.timeline.events.iter().map(|event| event.nid).collect(),
+        };
         for (member, event) in draft.gap.members(self.store(), &needed).await? {
             let event_id = event.pdu.event_id().to_owned();
             let known = round.filter().members == Members::Lazy
@@ -412,7 +422,9 @@ impl Sync {
                 && device
                     .as_ref()
                     .is_some_and(|device| self.lazy.has(device, round.after(), &room.room_id, &member, &event_id));
-            if !known && !told.contains(&event.nid) {
+            let is_told = !to_the_end && told.contains(&event.nid);
+            let has_changed = to_the_end && told.contains(&event.nid);
+            if has_changed || (!known && !is_told) {
                 events.push(event);
             }
         }

@@ -203,6 +203,7 @@ impl Sync {
                     let differences = store.snapshots.diff(from, end).await?;
                     let members = crate::span::MemberChanges::read(store, &differences).await?;
                     company.joined.extend(members.joined);
+                    company.invited.extend(members.invited);
                     company.left.extend(members.left);
                 }
                 Leave | Ban if is_new && self.was_joined(user_id, room_id, after).await? => {

@@ -151,6 +151,8 @@ pub(crate) struct Span {
 pub(crate) struct MemberChanges {
     /// Joined at the end, but not at the beginning.
     pub(crate) joined: Vec<OwnedUserId>,
+    /// Invited at the end, but neither invited nor joined at the beginning.
+    pub(crate) invited: Vec<OwnedUserId>,
     /// Joined at the beginning, but not at the end.
     pub(crate) left: Vec<OwnedUserId>,
     /// Whether any membership or profile changed.
@@ -169,6 +171,7 @@ impl MemberChanges {
             match (before == Some(MembershipState::Join), after == Some(MembershipState::Join)) {
                 (false, true) => changes.joined.push(user_id),
                 (true, false) => changes.left.push(user_id),
+                (false, false) if after == Some(MembershipState::Invite) && before != after => changes.invited.push(user_id),
                 _ => {}
             }
         }

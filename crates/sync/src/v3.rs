@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     Sync, SyncError,
-    active::{Changed, Listener},
+    active::{Changed, KeyCounts, Listener},
     core::Company,
     filter::Filter,
     json::{self, Object},
@@ -88,7 +88,7 @@ impl Sync {
         let online = Online::new(&self.engines.edus, request);
         let listener = self.listener(&request.user_id).await?;
         let began = self.active.position();
-        self.acknowledge(request).await?;
+        self.acknowledge(request, &listener).await?;
         let mut heard = listener.listen();
         let wait = tokio::time::sleep(request.timeout.min(WAIT_MAX));
         tokio::pin!(wait);
@@ -111,11 +111,13 @@ impl Sync {
     }
 
     /// What the token shows to have arrived is deleted, before anything else is done.
-    async fn acknowledge(&self, request: &SyncRequest) -> Result<(), SyncError> {
+    async fn acknowledge(&self, request: &SyncRequest, listener: &Listener) -> Result<(), SyncError> {
         match (&request.device_id, request.since) {
-            (Some(device_id), Some(since)) => {
+            (Some(device_id), Some(since)) if listener.must_acknowledge(device_id, told_upto(since)) => {
                 self.engines.e2ee.to_device_acknowledge(&request.user_id, device_id, told_upto(since)).await?;
+                listener.acknowledged(device_id, told_upto(since));
             }
+            (Some(_), Some(_)) => {}
             (Some(device_id), None) => self.lazy.forget(&(request.user_id.clone(), device_id.clone())),
             (None, _) => {}
         }
@@ -130,7 +132,11 @@ impl Sync {
             SyncToken { typing: edus.typing.serial(), presence: edus.presence.serial(), ..SyncToken::at(until.into()) };
         let after = request.since.map_or(0, |since| since.position.0);
         let accounts = &self.engines.accounts;
-        let reads = edus.receipts.of_user(user_id, if request.since.is_some() { after } else { until }, until).await?;
+        let quiet = request.since.is_some() && listener.is_quiet_since(after);
+        let reads = match request.since {
+            Some(_) if !quiet => edus.receipts.of_user(user_id, after, until).await?,
+            _ => Vec::new(),
+        };
         let round = Round {
             request,
             reader: Reader {
@@ -140,10 +146,10 @@ impl Sync {
             },
             since: request.since,
             until,
-            ignored: accounts.ignored(user_id).await?,
+            ignored: self.ignored(listener, until).await?,
             account_data: match request.since {
-                Some(_) => accounts.room_account_data_changed(user_id, after, until).await?,
-                None => Vec::new(),
+                Some(_) if !quiet => accounts.room_account_data_changed(user_id, after, until).await?,
+                _ => Vec::new(),
             },
             read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
         };
@@ -154,26 +160,30 @@ impl Sync {
         if !rooms.is_empty() {
             object.raw("rooms", &rooms);
         }
-        let account_data = self.account_data(&round).await?;
+        let account_data = if quiet { Vec::new() } else { self.account_data(&round).await? };
         is_empty &= account_data.is_empty();
         object.events("account_data", &account_data);
         let presence = self.presence(&round, &memberships, next.presence, &company).await?;
         is_empty &= presence.is_empty();
         object.events("presence", &presence);
         if let Some(device_id) = &request.device_id {
-            let to_device = self.to_device(&round, device_id, &mut next).await?;
+            let nothing_came = request.since.is_some_and(|since| listener.is_quiet_since(told_upto(since)));
+            let to_device = if nothing_came { Vec::new() } else { self.to_device(&round, device_id, &mut next).await? };
             is_empty &= to_device.is_empty();
             object.events("to_device", &to_device);
-            self.write_keys(&mut object, &round, device_id).await?;
+            self.write_keys(&mut object, &round, listener, device_id).await?;
             is_empty &= !listener.keys_changed(after);
         }
-        if request.since.is_some() {
+        if request.since.is_some() && !(company.is_empty() && self.active.device_lists_quiet(after)) {
             let lists = self.device_lists(user_id, after, until, company).await?;
             is_empty &= lists.is_empty();
             if !lists.is_empty() {
                 object.object("device_lists", |inner| {
-                    json::texts(inner.key("changed"), &lists.changed);
-                    json::texts(inner.key("left"), &lists.left);
+                    for (key, users) in [("changed", &lists.changed), ("left", &lists.left)] {
+                        if !users.is_empty() {
+                            json::texts(inner.key(key), users);
+                        }
+                    }
                 });
             }
         }
@@ -240,6 +250,7 @@ impl Sync {
                     self.joined_room(round, membership, known, changed.events || is_new, changed.receipts).await?;
                 if !initial {
                     company.joined.extend(joined.members.joined);
+                    company.invited.extend(joined.members.invited);
                     company.left.extend(joined.members.left);
                     if !known {
                         company.new_rooms.push(room_id.clone());
@@ -387,22 +398,41 @@ impl Sync {
         Ok(messages.iter().map(|message| message.event.get().to_owned()).collect())
     }
 
+    /// Whom the user ignores.
+    async fn ignored(&self, listener: &Listener, until: i64) -> Result<Arc<HashSet<OwnedUserId>>, SyncError> {
+        if let Some(ignored) = listener.ignored() {
+            return Ok(ignored);
+        }
+        let ignored = Arc::new(self.engines.accounts.ignored(&listener.user_id).await?);
+        listener.keep_ignored(until, &ignored);
+        Ok(ignored)
+    }
+
     async fn write_keys(
         &self,
         object: &mut Object<'_>,
         round: &Round<'_>,
+        listener: &Listener,
         device_id: &OwnedDeviceId,
     ) -> Result<(), SyncError> {
-        let e2ee = &self.engines.e2ee;
-        let counts = e2ee.one_time_key_counts(&round.request.user_id, device_id).await?;
+        let counts = match listener.key_counts(device_id) {
+            Some(counts) => counts,
+            None => {
+                let (e2ee, user_id) = (&self.engines.e2ee, &round.request.user_id);
+                let one_time = e2ee.one_time_key_counts(user_id, device_id).await?.into_iter().collect();
+                let unused_fallback = e2ee.unused_fallback_types(user_id, device_id).await?.into();
+                let counts = KeyCounts { one_time, unused_fallback };
+                listener.keep_key_counts(device_id, round.until, &counts);
+                counts
+            }
+        };
         let mut inner = Object::new(object.key("device_one_time_keys_count"));
-        for (algorithm, count) in &counts {
+        for (algorithm, count) in counts.one_time.iter() {
             inner.number(algorithm, *count);
         }
         inner.end();
-        let unused = e2ee.unused_fallback_types(&round.request.user_id, device_id).await?;
         for name in ["device_unused_fallback_key_types", "org.matrix.msc2732.device_unused_fallback_key_types"] {
-            json::texts(object.key(name), &unused);
+            json::texts(object.key(name), counts.unused_fallback.iter());
         }
         Ok(())
     }

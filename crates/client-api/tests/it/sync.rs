@@ -357,6 +357,29 @@ async fn lazy_loading_tells_each_member_once_and_never_hides_a_change() {
 }
 
 #[tokio::test]
+async fn with_state_after_a_lazy_reader_gets_their_own_join_although_the_timeline_has_it() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let filter = json!({ "room": { "state": { "lazy_load_members": true } } });
+        let client = |who| {
+            Client::new(&node, who)
+                .with("filter", &filter)
+                .with("org.matrix.msc4222.use_state_after", &json!(true))
+        };
+        let (mut creator, mut joiner) = (client(&alice), client(&bob));
+        creator.sync().await;
+        joiner.sync().await;
+        let room_id = room(&node, &alice, &[&bob]).await;
+        for (client, who) in [(&mut creator, &alice), (&mut joiner, &bob)] {
+            let body = client.sync().await;
+            let state = joined(&body, &room_id)["org.matrix.msc4222.state_after"]["events"].as_array().unwrap();
+            assert!(state.iter().any(|event| event["state_key"] == who.user_id), "{body}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn typing_and_receipts_are_told_without_a_room_id() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
