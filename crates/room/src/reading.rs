@@ -224,6 +224,10 @@ impl Rooms {
             client_form(&because.pdu, Some(pdu.room_id()).filter(|_| form.with_room_id), &Unsigned::default())
         });
         unsigned.redacted_because_json = because.as_ref().map(|json| json.get());
+        // Older clients look for the id alone.
+        let by = event.redacted_by.as_ref().map(|id| serde_json::Value::from(id.as_str()).to_string());
+        let extra = by.as_deref().map(|by| [("redacted_by", by)]);
+        unsigned.extra = extra.as_ref().map_or(&[], |extra| extra.as_slice());
         let replaced = match (pdu.state_key(), event.before) {
             (Some(state_key), Some(before)) => store.state_event(before, pdu.type_str(), state_key).await?,
             _ => None,

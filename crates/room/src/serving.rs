@@ -197,7 +197,8 @@ impl Rooms {
             };
             let own = event.pdu.sender().server_name() == server;
             served.push(if visible || own || event.pdu.is_state() {
-                event.pdu.clone()
+                // Servers are told without the words of those who asked to be forgotten, whoever was there.
+                self.inner.store.erasures.shown(&event, room, None).into_owned()
             } else {
                 redact(&event.pdu, room.rules)?
             });
