@@ -6,6 +6,7 @@ mod harness;
 
 mod account;
 mod account_data;
+mod appservice;
 mod bad_input;
 mod device;
 mod keys;
