@@ -50,7 +50,6 @@ pub(crate) fn tenant(tenant: &Tenant) -> Settings {
         federation: federation(tenant),
         turn: turn(tenant),
         mail: mail(tenant),
-        mail: mail(tenant),
         ..Settings::default()
     }
 }
@@ -148,22 +147,6 @@ fn search(tenant: &Tenant) -> samtal_search::Options {
         languages: tenant.search.languages.iter().map(language).collect(),
         all_local_users: tenant.search.all_users,
     }
-}
-
-fn mail(tenant: &Tenant) -> Option<Mail> {
-    let mail = tenant.mail.as_ref()?;
-    let password = mail.password.as_ref().map(|password| password.expose().to_owned()).unwrap_or_default();
-    Some(Mail {
-        host: mail.smtp_host.clone(),
-        port: mail.smtp_port,
-        tls: match mail.tls {
-            samtal_config::tenant::MailTls::None => MailTls::None,
-            samtal_config::tenant::MailTls::StartTls => MailTls::StartTls,
-            samtal_config::tenant::MailTls::Tls => MailTls::Tls,
-        },
-        credentials: mail.username.clone().map(|user| (user, Secret::new(password))),
-        from: mail.from.clone(),
-    })
 }
 
 /// With whom a tenant speaks, and how.
