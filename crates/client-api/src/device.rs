@@ -63,6 +63,7 @@ async fn update(args: RawArgs) -> Answer<Raw> {
             return Err(ApiError::not_found("There is no such device"));
         }
         args.hs.accounts.create_device(user, &device_id, body.display_name.as_deref()).await?;
+        args.hs.device_appeared(user, &device_id).await?;
         status = StatusCode::CREATED;
     } else if let Some(name) = &body.display_name {
         args.hs.rename_device(user, &device_id, Some(name)).await?;

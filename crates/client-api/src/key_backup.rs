@@ -52,19 +52,9 @@ struct VersionBody {
     version: Option<String>,
 }
 
-impl VersionBody {
-    fn check(&self) -> Result<(), ApiError> {
-        if !self.auth_data.get().starts_with('{') {
-            return Err(ApiError::bad_json("auth_data must be an object"));
-        }
-        Ok(())
-    }
-}
-
 /// `POST /room_keys/version`
 async fn version_create(args: RawArgs) -> Answer<Json<Value>> {
     let body: VersionBody = args.json().await?;
-    body.check()?;
     let version = args.hs.e2ee.backup_create(&args.who.user_id, &body.algorithm, &body.auth_data).await?;
     Ok(Json(json!({ "version": version.to_string() })))
 }
@@ -86,7 +76,6 @@ async fn version(args: RawArgs) -> Answer<Json<Value>> {
 /// `PUT /room_keys/version/{version}`
 async fn version_update(args: RawArgs) -> Answer<Json<Value>> {
     let body: VersionBody = args.json().await?;
-    body.check()?;
     let named = args.path.first().map_or("", String::as_str);
     if body.version.as_deref().is_some_and(|version| version != named) {
         return Err(ApiError::invalid_param("The version in the body is not the one in the path"));
@@ -126,24 +115,19 @@ struct AllBody {
     rooms: BTreeMap<String, RoomBody>,
 }
 
-impl TryFrom<KeyBody> for Session {
-    type Error = ApiError;
-
-    fn try_from(body: KeyBody) -> Result<Self, ApiError> {
-        if !body.session_data.get().starts_with('{') {
-            return Err(ApiError::bad_json("session_data must be an object"));
-        }
-        Ok(Self {
+impl From<KeyBody> for Session {
+    fn from(body: KeyBody) -> Self {
+        Self {
             first_message_index: body.first_message_index.into(),
             forwarded_count: body.forwarded_count.into(),
             is_verified: body.is_verified,
             session_data: body.session_data,
-        })
+        }
     }
 }
 
-fn room(body: RoomBody) -> Result<BTreeMap<String, Session>, ApiError> {
-    body.sessions.into_iter().map(|(id, key)| Ok((id, key.try_into()?))).collect()
+fn room(body: RoomBody) -> BTreeMap<String, Session> {
+    body.sessions.into_iter().map(|(id, key)| (id, key.into())).collect()
 }
 
 /// `PUT /room_keys/keys`, with a room and a session or without
@@ -152,12 +136,12 @@ async fn keys_put(args: RawArgs) -> Answer<Json<Value>> {
     let keys: Sessions = match which(&args.path) {
         Which::All => {
             let body: AllBody = args.json().await?;
-            body.rooms.into_iter().map(|(id, body)| Ok((id, room(body)?))).collect::<Result<_, ApiError>>()?
+            body.rooms.into_iter().map(|(id, body)| (id, room(body))).collect()
         }
-        Which::Room(id) => Sessions::from([(id.to_owned(), room(args.json().await?)?)]),
+        Which::Room(id) => Sessions::from([(id.to_owned(), room(args.json().await?))]),
         Which::Session(id, session) => {
             let key: KeyBody = args.json().await?;
-            Sessions::from([(id.to_owned(), BTreeMap::from([(session.to_owned(), key.try_into()?)]))])
+            Sessions::from([(id.to_owned(), BTreeMap::from([(session.to_owned(), key.into())]))])
         }
     };
     Ok(stored(args.hs.e2ee.backup_put(&args.who.user_id, version, &keys).await?))

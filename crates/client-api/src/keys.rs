@@ -269,6 +269,7 @@ impl From<E2eeError> for ApiError {
     fn from(error: E2eeError) -> Self {
         match error {
             E2eeError::Invalid(why) => Self::invalid_param(why),
+            E2eeError::Malformed(why) => Self::bad_json(why),
             E2eeError::TooLarge(why) => Self::too_large(why),
             E2eeError::Signature(why) => Self::new(StatusCode::BAD_REQUEST, "M_INVALID_SIGNATURE", why),
             E2eeError::NotFound(why) => Self::not_found(why),

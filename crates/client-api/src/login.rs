@@ -89,7 +89,14 @@ async fn login(args: RawArgs<AppserviceTokenOptional>) -> Answer<Json<Value>> {
         refresh: body.refresh_token,
         valid_for_ms: None,
     };
+    let is_new = match &session.device_id {
+        Some(device) => hs.accounts.device(&user_id, device).await?.is_none(),
+        None => true,
+    };
     let issued = hs.accounts.log_in(&user_id, session, &args.client).await?;
+    if is_new {
+        hs.device_appeared(&user_id, &issued.device_id).await?;
+    }
     Ok(Json(issued_json(hs, &issued)))
 }
 

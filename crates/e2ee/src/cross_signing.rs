@@ -5,7 +5,7 @@ use samtal_db::{Batch, Sql, Value, params, sql};
 
 use crate::{
     E2ee, E2eeError, JsonObject,
-    device_list::{log_change, user_id},
+    device_list::{log_change, log_view_change, user_id},
     engine::{printed, stored_object},
     signature,
     signed::{covers, signatures_by},
@@ -139,7 +139,11 @@ impl E2ee {
             if changed.is_empty() {
                 return Ok(((), batch));
             }
-            let position = log_change(&mut batch, user, None);
+            // Nobody else sees the user-signing key.
+            let position = match changed.iter().all(|(usage, _)| *usage == Usage::UserSigning) {
+                true => log_view_change(&mut batch, user, user),
+                false => log_change(&mut batch, user, None),
+            };
             for (usage, key) in changed {
                 put(&mut batch, user, usage, key, position.clone());
                 let old = stored.get(usage).and_then(public_key);

@@ -64,10 +64,11 @@ pub fn log_change(batch: &mut Batch, user: &UserId, device: Option<&DeviceId>) -
 }
 
 /// As [`log_change`], for a change that only `viewer` sees: a signature of theirs on `user`'s master key.
-pub(crate) fn log_view_change(batch: &mut Batch, user: &UserId, viewer: &UserId) {
+pub(crate) fn log_view_change(batch: &mut Batch, user: &UserId, viewer: &UserId) -> Value {
     let position = batch.log(Change::new(ChangeKind::DeviceList).user(viewer));
     batch.exec(&CHANGE_FORGET_VIEW, params![user.as_str(), viewer.as_str()]);
-    batch.exec(&CHANGE_INSERT, vec![position, user.as_str().into(), Value::Null, viewer.as_str().into()]);
+    batch.exec(&CHANGE_INSERT, vec![position.clone(), user.as_str().into(), Value::Null, viewer.as_str().into()]);
+    position
 }
 
 impl E2ee {

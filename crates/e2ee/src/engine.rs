@@ -35,6 +35,9 @@ pub enum E2eeError {
     /// The request contradicts itself or what is stored.
     #[error("{0}")]
     Invalid(String),
+    /// Something in the request has not the form that it must have.
+    #[error("{0}")]
+    Malformed(String),
     /// Something larger, or more, than is kept.
     #[error("{0}")]
     TooLarge(String),

@@ -99,8 +99,9 @@ impl KeyUpload {
             if says("user_id") != Some(user.as_str()) || says("device_id") != Some(device.as_str()) {
                 return Err(E2eeError::Invalid("device_keys name another user or device".to_owned()));
             }
-            if !keys.get("keys").is_some_and(serde_json::Value::is_object) {
-                return Err(E2eeError::Invalid("device_keys have no keys".to_owned()));
+            let is_object = |field: &str| keys.get(field).is_some_and(serde_json::Value::is_object);
+            if !is_object("keys") || !is_object("signatures") || !keys.get("algorithms").is_some_and(serde_json::Value::is_array) {
+                return Err(E2eeError::Malformed("device_keys need algorithms, keys and signatures".to_owned()));
             }
         }
         for (name, key) in self.one_time_keys.iter().chain(&self.fallback_keys) {

@@ -2,6 +2,8 @@
 //!
 //! A list is either current up to a stream id, or stale: then whoever needs it asks that server for the whole.
 
+use std::collections::BTreeMap;
+
 use ruma::{DeviceId, OwnedUserId, UserId};
 use samtal_db::{Batch, Sql, Value, params, sql};
 
@@ -101,8 +103,8 @@ impl E2ee {
                 let device = <&DeviceId>::from(update.device.device_id.as_str());
                 // An empty list means "ask for all" too: Synapse relies on it.
                 if update.prev_id.is_empty() || stream_id.is_none() || !update.prev_id.iter().all(|id| Some(*id) <= stream_id) {
+                    // Clients hear of it when the list is here, or cannot be had: else they would ask twice.
                     batch.exec(&LIST_STALE, params![user.as_str()]);
-                    log_change(&mut batch, user, Some(device));
                     return Ok((UpdateOutcome::Resync, batch));
                 }
                 batch.require(&LIST_IS, params![user.as_str(), stream_id.unwrap_or(-1)]);
@@ -119,13 +121,23 @@ impl E2ee {
         Ok(outcome)
     }
 
-    /// Replaces what is held of a user elsewhere by what their server answered; from now on the list is followed.
+    /// Replaces what is held of a user elsewhere by what their server answered; from now on the list is followed. It counts
+    /// as a change when it differs from what was held before.
     pub async fn remote_list_set(&self, user: &UserId, list: &RemoteList) -> Result<(), E2eeError> {
         if list.devices.len() > DEVICES_MAX {
             return Err(E2eeError::TooLarge(format!("{} devices of one user", list.devices.len())));
         }
+        if let Some((Some(held), false)) = self.remote_list_state(user).await?
+            && held > list.stream_id
+        {
+            // An update has overtaken the answer.
+            return Ok(());
+        }
         let mut batch = Batch::new();
-        let position = log_change(&mut batch, user, None);
+        let position = match self.remote_differs(user, list).await? {
+            true => log_change(&mut batch, user, None),
+            false => self.db.position().into(),
+        };
         batch.exec(&DEVICES_DELETE, params![user.as_str()]);
         for device in &list.devices {
             device_put(&mut batch, user, device, position.clone());
@@ -138,6 +150,28 @@ impl E2ee {
         batch.exec(&LIST_SET, params![user.as_str(), list.stream_id]);
         self.db.commit(batch).await?;
         Ok(())
+    }
+
+    /// Whether a list that is held differs from this one.
+    async fn remote_differs(&self, user: &UserId, list: &RemoteList) -> Result<bool, E2eeError> {
+        if self.remote_list_state(user).await?.is_none() {
+            return Ok(false);
+        }
+        let mut held = self.keys_query(&BTreeMap::from([(user.to_owned(), Vec::new())]), None).await?;
+        let mut devices = BTreeMap::new();
+        for device in &list.devices {
+            if let Some(keys) = fitting(user, device) {
+                let mut keys = keys.clone();
+                keys.remove("unsigned");
+                if let Some(name) = &device.display_name {
+                    keys.insert("unsigned".to_owned(), serde_json::json!({ "device_display_name": name }));
+                }
+                devices.insert(device.device_id.clone(), keys);
+            }
+        }
+        Ok(held.device_keys.remove(user).unwrap_or_default() != devices
+            || held.master_keys.remove(user).as_ref() != list.master_key.as_ref().filter(|key| owned_by(key, user))
+            || held.self_signing_keys.remove(user).as_ref() != list.self_signing_key.as_ref().filter(|key| owned_by(key, user)))
     }
 
     /// Takes an `m.signing_key_update` for a user of the server that sent it.
@@ -209,8 +243,7 @@ fn device_put(batch: &mut Batch, user: &UserId, device: &RemoteDevice, position:
     let says = |keys: &JsonObject, field: &str, expected: &str| {
         keys.get(field).is_none_or(|value| value.as_str() == Some(expected))
     };
-    let fits = |keys: &&JsonObject| says(keys, "user_id", user.as_str()) && says(keys, "device_id", id);
-    let Some(keys) = device.keys.as_ref().filter(fits) else {
+    let Some(keys) = fitting(user, device) else {
         batch.exec(&DEVICE_KEY_DELETE, params![user.as_str(), id]);
         return;
     };
@@ -222,6 +255,13 @@ fn device_put(batch: &mut Batch, user: &UserId, device: &RemoteDevice, position:
         row.push(position);
         batch.exec(&DEVICE_KEY_SET, row);
     }
+}
+
+/// The device's keys, if they name it and its owner.
+fn fitting<'a>(user: &UserId, device: &'a RemoteDevice) -> Option<&'a JsonObject> {
+    let names_it =
+        |keys: &&JsonObject| keys.get("device_id").and_then(|value| value.as_str()) == Some(device.device_id.as_str());
+    device.keys.as_ref().filter(|keys| owned_by(keys, user)).filter(names_it)
 }
 
 fn owned_by(key: &JsonObject, user: &UserId) -> bool {

@@ -181,6 +181,7 @@ impl From<E2eeError> for ApiError {
             E2eeError::NotFound(message) => Self::not_found(message),
             E2eeError::TooLarge(message) => Self::too_large(message),
             E2eeError::Invalid(message) | E2eeError::Signature(message) => Self::invalid_param(message),
+            E2eeError::Malformed(message) => Self::bad_json(message),
             E2eeError::WrongVersion { .. } => Self::invalid_param(error.to_string()),
         }
     }

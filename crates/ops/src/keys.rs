@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ruma::{OwnedServerName, OwnedUserId, UserId, events::room::member::MembershipState};
+use ruma::{DeviceId, OwnedServerName, OwnedUserId, UserId, events::room::member::MembershipState};
 use samtal_account::AccountError;
-use samtal_db::DbError;
+use samtal_db::{Batch, DbError};
 use samtal_e2ee::{
     E2eeError,
     device_key::KeysFound,
+    device_list::log_change,
     one_time_key::{Claim, Claimed},
 };
 use samtal_model::ChangeKind;
@@ -43,6 +44,14 @@ pub enum KeysError {
 pub type WantedKeys = BTreeMap<OwnedUserId, Vec<String>>;
 
 impl Homeserver {
+    /// Tells those who share rooms with a user of ours that a device of theirs is new, before it has keys.
+    pub async fn device_appeared(&self, user: &UserId, device: &DeviceId) -> Result<(), KeysError> {
+        let mut batch = Batch::new();
+        log_change(&mut batch, user, Some(device));
+        self.db.commit(batch).await?;
+        Ok(())
+    }
+
     /// The keys of these users, ours and others', as `viewer` may see them. Others' servers get `time` to answer; those that
     /// do not are named.
     pub async fn query_keys(
@@ -56,12 +65,14 @@ impl Homeserver {
         let mut found = self.e2ee.keys_query(&here, Some(viewer)).await?;
         self.name_devices(&mut found).await?;
         if elsewhere.is_empty() {
+            with_unsigned(&mut found);
             return Ok((found, Vec::new()));
         }
         let (more, failed) = self.remote_keys(&elsewhere, Some(viewer), time.min(ANSWER_TIME_MAX)).await?;
         found.device_keys.extend(more.device_keys);
         found.master_keys.extend(more.master_keys);
         found.self_signing_keys.extend(more.self_signing_keys);
+        with_unsigned(&mut found);
         Ok((found, failed))
     }
 
@@ -134,5 +145,12 @@ impl Homeserver {
             self.e2ee.remote_forget(user).await?;
         }
         Ok(())
+    }
+}
+
+/// Clients expect the field on every device.
+fn with_unsigned(found: &mut KeysFound) {
+    for keys in found.device_keys.values_mut().flat_map(BTreeMap::values_mut) {
+        keys.entry("unsigned").or_insert_with(|| json!({}));
     }
 }

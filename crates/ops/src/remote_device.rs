@@ -35,6 +35,9 @@ impl Homeserver {
         self.tasks.spawn("device list", async move {
             if let Err(error) = hs.resync(&user, Options::background()).await {
                 tracing::info!(%user, %error, "a device list was not given");
+                if let Err(error) = hs.e2ee.remote_mark_stale(&user).await {
+                    tracing::warn!(%error, "a device list could not be marked");
+                }
             }
             hs.inbound.resyncing.lock().remove(&user);
         });
