@@ -36,6 +36,11 @@ const PARTICIPATED: Sql = sql!(
     "SELECT 1 FROM relation WHERE room = $1 AND target = $2 AND rel_type = 'm.thread' AND sender = $3 LIMIT 1"
 );
 
+const ANNOTATED: Sql = sql!(
+    "SELECT 1 FROM relation WHERE room = $1 AND target = $2 AND rel_type = 'm.annotation' AND sender = $3
+        AND aggregation_key = $4 LIMIT 1"
+);
+
 /// Events one may hang below another by relations of relations.
 const RECURSION_MAX: usize = 3;
 
@@ -104,7 +109,8 @@ impl Rooms {
     ) -> Result<Option<String>, RoomError> {
         let mut parts = Vec::new();
         if let Some(edit) = self.newest_edit(viewer, event, children).await? {
-            let json = client_form(&edit.pdu, Some(edit.pdu.room_id()), &Unsigned::default());
+            let unsigned = Unsigned { transaction_id: viewer.transaction_id(&edit), ..Unsigned::default() };
+            let json = client_form(&edit.pdu, Some(edit.pdu.room_id()), &unsigned);
             parts.push(format!("\"m.replace\":{}", json.get()));
         }
         if let Some(thread) = self.thread_summary(viewer, event, children).await? {
@@ -191,7 +197,8 @@ impl Rooms {
                 continue;
             }
             let bundles = self.bundles(viewer, std::slice::from_ref(&latest)).await?;
-            let unsigned = Unsigned { relations_json: bundles.of(&latest), ..Unsigned::default() };
+            let transaction_id = viewer.transaction_id(&latest);
+            let unsigned = Unsigned { relations_json: bundles.of(&latest), transaction_id, ..Unsigned::default() };
             let json = client_form(&latest.pdu, Some(latest.pdu.room_id()), &unsigned);
             return Ok(Some(format!(
                 "{{\"count\":{},\"current_user_participated\":{participated},\"latest_event\":{}}}",
@@ -200,6 +207,12 @@ impl Rooms {
             )));
         }
         Ok(None)
+    }
+
+    /// Whether the user has annotated the event with this key already (CS API, "Avoiding duplicate annotations").
+    pub async fn has_annotated(&self, room: &Room, user: &UserId, target: &str, key: &str) -> Result<bool, RoomError> {
+        let row = self.inner.store.db().query_opt(&ANNOTATED, params![room.nid.0, target, user.as_str(), key]).await?;
+        Ok(row.is_some())
     }
 
     /// The events that relate to `target`, that the reader may see.

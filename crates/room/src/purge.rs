@@ -1,6 +1,6 @@
 //! Deleting: a whole room, or its old history.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use ruma::{EventId, OwnedEventId, RoomId};
 use samtal_db::{Batch, Change, Row, Sql, params, sql};
@@ -65,9 +65,9 @@ impl Rooms {
         Ok(())
     }
 
-    /// Deletes a room's messages before `before`; what the room's state was built from is kept, outside of the timeline. Unless
-    /// `own_too`, events of this server stay: nobody else may have them. Deleted history can be fetched again from other servers.
-    /// How many events went.
+    /// Takes a room's events before `before` out of its timeline and deletes them. What the room's state was built from is kept,
+    /// where nobody sees it; so are, unless `own_too`, events of this server, for nobody else may have them. History that other
+    /// servers have can be fetched again from them. How many events went.
     pub async fn purge_history(
         &self,
         room: &Room,
@@ -77,7 +77,7 @@ impl Rooms {
         let head = self.head(room).await?;
         let graph = &self.inner.store.graph;
         let (mut gone, mut kept_references) = (HashSet::new(), Vec::new());
-        let mut batches: Vec<Vec<std::sync::Arc<StoredEvent>>> = Vec::new();
+        let mut batches: Vec<Vec<Arc<StoredEvent>>> = Vec::new();
         let mut at = StreamPosition(i64::MIN);
         loop {
             let page = graph.timeline_forward(room.nid, at, StreamPosition(before.0 - 1), STEP).await?;
@@ -86,8 +86,7 @@ impl Rooms {
             let mut going = Vec::new();
             for event in page {
                 let id: OwnedEventId = event.pdu.event_id().to_owned();
-                let is_own = event.pdu.sender().server_name() == self.server_name();
-                if head.extremities.contains(&id) || (is_own && !own_too) {
+                if head.extremities.contains(&id) {
                     kept_references.extend(event.pdu.prev_events().iter().cloned());
                 } else {
                     gone.insert(id);
@@ -115,7 +114,7 @@ impl Rooms {
         batch.exec(&STATE_LOG_TRIM, params![room.nid.0, before.0]);
         self.inner.store.db().commit(batch).await?;
         for going in batches {
-            self.purge_events(&going).await?;
+            self.purge_events(&going, own_too).await?;
         }
         let mut batch = Batch::new();
         batch.log(Change::new(ChangeKind::Purge).room(&room.room_id));
@@ -123,14 +122,18 @@ impl Rooms {
         Ok(gone.len())
     }
 
-    async fn purge_events(&self, going: &[std::sync::Arc<StoredEvent>]) -> Result<(), RoomError> {
+    async fn purge_events(&self, going: &[Arc<StoredEvent>], own_too: bool) -> Result<(), RoomError> {
         let mut batch = Batch::new();
-        let (state, messages): (Vec<_>, Vec<_>) = going.iter().partition(|event| event.pdu.state_key().is_some());
+        let is_kept = |event: &&Arc<StoredEvent>| {
+            let is_own = event.pdu.sender().server_name() == self.server_name();
+            event.pdu.state_key().is_some() || (is_own && !own_too)
+        };
+        let (kept, messages): (Vec<_>, Vec<_>) = going.iter().partition(is_kept);
         let nids: Vec<i64> = messages.iter().map(|event| event.nid.0).collect();
         let all: Vec<i64> = going.iter().map(|event| event.nid.0).collect();
         batch.exec(&RELATION_DELETE, params![all]);
         batch.exec(&EVENT_DELETE, params![nids]);
-        for event in state {
+        for event in kept {
             batch.exec(&EVENT_UNPLACE, params![event.flags.with(Flags::OUTLIER).0, event.nid.0]);
         }
         self.inner.store.db().commit(batch).await?;

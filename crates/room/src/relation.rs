@@ -33,10 +33,15 @@ pub struct Relation {
 impl Relation {
     /// The relation in the content, if there is one with a type and a target.
     pub fn of(pdu: &Pdu) -> Option<Self> {
-        if !pdu.content_str().contains("\"m.relates_to\"") {
+        Self::of_content(pdu.content_str())
+    }
+
+    /// The relation in a content, as JSON.
+    pub fn of_content(content: &str) -> Option<Self> {
+        if !content.contains("\"m.relates_to\"") {
             return None;
         }
-        let relation = pdu.content_as::<Content>().ok()?.relates_to?;
+        let relation = serde_json::from_str::<Content>(content).ok()?.relates_to?;
         let sane = relation.rel_type.len() <= 255 && EventId::parse(&relation.event_id).is_ok();
         sane.then_some(relation)
     }

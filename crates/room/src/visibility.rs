@@ -21,6 +21,8 @@ pub struct Viewer {
     rooms: Rooms,
     room: Arc<Room>,
     user: OwnedUserId,
+    /// The device that they look from, which sees its own transaction ids.
+    device_id: Option<String>,
     /// Up to where the user was joined at some later point: what `shared` asks for.
     joined_until: Option<StreamPosition>,
     known: HashMap<SnapshotId, (HistoryVisibility, MembershipState)>,
@@ -34,6 +36,7 @@ impl Rooms {
             rooms: self.clone(),
             room: Arc::clone(room),
             user: user.to_owned(),
+            device_id: None,
             joined_until,
             known: HashMap::new(),
         })
@@ -62,6 +65,19 @@ impl Rooms {
 }
 
 impl Viewer {
+    /// The same from this device, which sees its own transaction ids.
+    #[must_use]
+    pub fn on_device(mut self, device_id: Option<&str>) -> Self {
+        self.device_id = device_id.map(ToOwned::to_owned);
+        self
+    }
+
+    /// The transaction id of an event, if the device made it.
+    pub fn transaction_id<'a>(&self, event: &'a StoredEvent) -> Option<&'a str> {
+        let device_id = self.device_id.as_deref()?;
+        if event.pdu.sender() == self.user { event.transaction_id_for(device_id) } else { None }
+    }
+
     /// Whose eyes these are.
     pub fn user(&self) -> &UserId {
         &self.user

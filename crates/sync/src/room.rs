@@ -230,7 +230,7 @@ impl Sync {
             let span = self.spans.get(self.store(), room, from, to, limit).await?;
             return self.draft_of_span(round, room, &span, known).await;
         }
-        let mut viewer = self.engines.rooms.viewer(&round.request.user_id, room).await?;
+        let mut viewer = self.engines.rooms.viewer(&round.request.user_id, room).await?.on_device(round.request.device_id.as_ref().map(|id| id.as_str()));
         let filtered = !filter.timeline.passes_all() || !round.ignored.is_empty() || !all_the_time;
         let end_state = self.store().state_at(room.nid, StreamPosition(end)).await?;
         let is_joined = membership.membership == MembershipState::Join;
@@ -274,7 +274,7 @@ impl Sync {
         let from = (!round.request.full_state).then_some(span.from);
         let gap = self.gap(round, from, &timeline, span.end);
         let events = if timeline.limited || !round.filter().plain_events() {
-            let mut viewer = self.engines.rooms.viewer(&round.request.user_id, room).await?;
+            let mut viewer = self.engines.rooms.viewer(&round.request.user_id, room).await?.on_device(round.request.device_id.as_ref().map(|id| id.as_str()));
             self.write_events(round, &mut viewer, &timeline, true, Some(span), known).await?
         } else {
             let mut events = Vec::with_capacity(timeline.events.len());

@@ -144,12 +144,17 @@ async fn peek(
     let mut changes = hs.db.changes(hs.db.position());
     let mut passing = hs.edus.subscribe();
     let presence = &hs.edus.presence;
-    let from = from.unwrap_or_else(|| SyncToken { presence: presence.serial(), ..SyncToken::at(hs.rooms.now()) });
+    let now = || SyncToken {
+        typing: hs.edus.typing.serial(),
+        presence: presence.serial(),
+        ..SyncToken::at(hs.rooms.now())
+    };
+    let from = from.unwrap_or_else(now);
     let waiting = tokio::time::sleep(wait);
     tokio::pin!(waiting);
     loop {
-        let mut viewer = hs.rooms.viewer(&who.user_id, room).await?;
-        let (until, presence_until) = (hs.rooms.now(), presence.serial());
+        let mut viewer = hs.rooms.viewer(&who.user_id, room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
+        let (until, typing_until, presence_until) = (hs.rooms.now(), hs.edus.typing.serial(), presence.serial());
         let chunk = hs.rooms.timeline(&mut viewer, from.position, Some(until), Direction::Forward, EVENTS_MAX).await?;
         let mut events: Vec<Value> = Vec::new();
         for event in hs.rooms.client_events(&mut viewer, &chunk.events, super::form(who)).await? {
@@ -164,9 +169,17 @@ async fn peek(
                 events.push(with_sender_in_content(&event));
             }
         }
+        let read = hs.edus.receipts.changed(&room.room_id, from.position.0, until.0).await?;
+        if let Some(content) = samtal_edu::receipt::content(&read, &who.user_id) {
+            events.push(json!({ "type": "m.receipt", "room_id": room.room_id, "content": content }));
+        }
+        if let Some(users) = hs.edus.typing.changed(&room.room_id, from.typing) {
+            let content = json!({ "user_ids": users });
+            events.push(json!({ "type": "m.typing", "room_id": room.room_id, "content": content }));
+        }
         if !events.is_empty() || waiting.is_elapsed() {
             let end: StreamPosition = chunk.next.unwrap_or(until);
-            let end = SyncToken { presence: presence_until, ..SyncToken::at(end) };
+            let end = SyncToken { typing: typing_until, presence: presence_until, ..SyncToken::at(end) };
             return Ok(Json(json!({ "start": from.to_string(), "end": end.to_string(), "chunk": events })));
         }
         tokio::select! {

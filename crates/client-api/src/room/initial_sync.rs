@@ -53,7 +53,12 @@ async fn of_room(args: RawArgs) -> Answer<Json<Value>> {
     let room_id = args.path::<OwnedRoomId>(0)?;
     let mut room = at_a_glance(hs, who, &room_id, query.limit()).await?;
     let known = hs.rooms.room(&room_id).await?;
-    let members = hs.rooms.store().graph.members(known.nid, &[MembershipState::Join]).await?;
+    let (_, is_current) = hs.rooms.readable_snapshot(&who.user_id, &known).await?;
+    // Who has left learns no more about those who stayed.
+    let members = match is_current {
+        true => hs.rooms.store().graph.members(known.nid, &[MembershipState::Join]).await?,
+        false => Vec::new(),
+    };
     let presence = presence(hs, members.into_iter().map(|member| member.user_id).take(PRESENCE_MAX));
     room.insert("presence".into(), presence.into());
     room.insert("receipts".into(), receipts(hs, &who.user_id, &room_id).await?.into());
@@ -122,7 +127,7 @@ async fn at_a_glance(
 ) -> Result<Map<String, Value>, ApiError> {
     let room = hs.rooms.room(room_id).await?;
     let (snapshot, is_current) = hs.rooms.readable_snapshot(&who.user_id, &room).await?;
-    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?;
+    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
     let now = hs.rooms.now();
     let until = hs.rooms.joined_until(&who.user_id, &room).await?;
     let until = until.filter(|_| !is_current).map_or(now, |until| until.min(now));

@@ -1,12 +1,14 @@
 //! Sending messages.
 
+use http::StatusCode;
 use ruma::{api::client::message::send_message_event::v3, events::TimelineEventType};
 use samtal_event::Draft;
-use samtal_room::{LocalDraft, Txn};
+use samtal_ops::Homeserver;
+use samtal_room::{LocalDraft, Relation, Room, Txn};
 use serde_json::json;
 
 use super::delayed;
-use crate::{Answer, Args, Json, Reply, Routes};
+use crate::{Answer, ApiError, Args, Json, Reply, Routes, UserPrincipal};
 
 pub(super) fn routes() -> Routes {
     Routes::new().route(send)
@@ -37,6 +39,26 @@ async fn send(args: Args<v3::Request>) -> Answer<impl Reply> {
     let mut draft = LocalDraft::new(who.user_id.clone(), draft);
     draft.ts_ms = body.timestamp.filter(|_| who.service.is_some()).map(|ts| ts.get().into());
     let what = format!("send {event_type}");
-    draft.txn = Some(Txn::name(&who.user_id, super::device(who), &room, &what, body.txn_id.as_str()));
+    let txn = Txn::name(&who.user_id, super::device(who), &room, &what, body.txn_id.as_str());
+    if hs.rooms.store().graph.event_of_txn(&txn).await?.is_none() {
+        refuse_second_annotation(&args.hs, who, &room, &draft.draft).await?;
+    }
+    draft.txn = Some(txn);
     Ok(Json(json!({ "event_id": hs.rooms.send_one(&body.room_id, draft).await? })))
+}
+
+/// Nobody annotates an event twice with the same key (CS API, "Avoiding duplicate annotations").
+async fn refuse_second_annotation(
+    hs: &Homeserver,
+    who: &UserPrincipal,
+    room: &Room,
+    draft: &Draft,
+) -> Result<(), ApiError> {
+    let Some(relation) = Relation::of_content(draft.content()) else { return Ok(()) };
+    let Some(key) = relation.key.filter(|_| relation.rel_type == "m.annotation") else { return Ok(()) };
+    if hs.rooms.has_annotated(room, &who.user_id, &relation.event_id, &key).await? {
+        let text = "You have annotated this event with this key already";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "M_DUPLICATE_ANNOTATION", text));
+    }
+    Ok(())
 }

@@ -228,7 +228,7 @@ impl Sync {
             let Timeline { events, limited, prev } = &span.timeline;
             return Ok(Timeline { events: events.clone(), limited: *limited, prev: *prev });
         }
-        let mut viewer = self.engines.rooms.viewer(&turn.request.user_id, room).await?;
+        let mut viewer = self.engines.rooms.viewer(&turn.request.user_id, room).await?.on_device(turn.request.device_id.as_ref().map(|id| id.as_str()));
         let any = EventFilter::default();
         let keep = Keep {
             filter: &any,
@@ -420,7 +420,7 @@ impl Sync {
     ) -> Result<(), SyncError> {
         let live_after = stretch.since.or(turn.from.map(|from| from.position.0)).unwrap_or(i64::MAX);
         let live = timeline.events.iter().filter(|event| event.position.is_some_and(|at| at.0 > live_after)).count();
-        let mut viewer = self.engines.rooms.viewer(&turn.request.user_id, room).await?;
+        let mut viewer = self.engines.rooms.viewer(&turn.request.user_id, room).await?.on_device(turn.request.device_id.as_ref().map(|id| id.as_str()));
         let bundles = match timeline.limited || stretch.since.is_none() || expanded {
             true => Some(self.engines.rooms.bundles(&mut viewer, &timeline.events).await?),
             false => None,
