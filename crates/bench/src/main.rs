@@ -6,6 +6,7 @@
 mod client;
 mod measure;
 mod scenario;
+mod start;
 
 use clap::{Parser, ValueEnum};
 
@@ -23,6 +24,9 @@ struct Arguments {
     /// The directory whose size is reported per event.
     #[arg(long)]
     data_dir: Option<std::path::PathBuf>,
+    /// What starts the server, for the scenario `start`: a command that does not fork. No server may run then.
+    #[arg(long)]
+    command: Option<String>,
     /// How much work: 1 is what the documented figures use.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
@@ -46,6 +50,10 @@ enum Scenario {
     StateChange,
     /// Registering and logging in.
     Accounts,
+    /// 100,000 messages to a device that never syncs, and then its first sync.
+    ToDevice,
+    /// From the start of the process to its first answer; memory when idle.
+    Start,
 }
 
 #[tokio::main]
@@ -67,6 +75,10 @@ async fn main() -> Result<(), client::Failure> {
             Scenario::StateChange => {
                 scenario::state_change(&server, &process, 10).await?;
                 scenario::state_change(&server, &process, scale(100.0)).await?;
+            }
+            Scenario::ToDevice => scenario::to_device(&server, &process, scale(100_000.0)).await?,
+            Scenario::Start => {
+                start::start(&server, arguments.command.as_deref().ok_or("say --command")?).await?;
             }
             Scenario::Accounts => scenario::accounts(&server, &process, scale(50.0)).await?,
         }

@@ -69,7 +69,7 @@ impl Process {
     }
 
     /// Resident memory in MiB.
-    fn resident_mib(&self) -> Option<f64> {
+    pub(crate) fn resident_mib(&self) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid?)).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kib| kib / 1024.0)

@@ -167,6 +167,49 @@ pub(crate) async fn state_change(server: &Server, process: &Process, members: us
     Ok(())
 }
 
+/// `count` messages to one device that does not sync, of 64 senders; then what its first sync brings.
+pub(crate) async fn to_device(server: &Server, process: &Process, count: usize) -> Result<(), Failure> {
+    let senders = server.register_all("flood", 64).await?;
+    let target = server.register("sleeper", 0).await?;
+    let who = target.call(Method::GET, "/_matrix/client/v3/account/whoami", None).await?;
+    let text = |key: &str| who.get(key).and_then(serde_json::Value::as_str).map(str::to_owned).ok_or("no such key");
+    let (user, device) = (text("user_id")?, text("device_id")?);
+    let (cpu, disk) = (process.cpu(), process.disk_bytes());
+    let watch = Stopwatch::start();
+    let each = count / senders.len();
+    try_join_all(senders.iter().map(|sender| {
+        let body = json!({ "messages": { (&*user): { (&*device): { "body": TEXT } } } });
+        async move {
+            for message in 0..each {
+                let path = format!("/_matrix/client/v3/sendToDevice/org.example.flood/f{message}");
+                sender.server.raw(Method::PUT, &path, Some(&sender.token), Some(&body)).await?;
+            }
+            Ok::<_, Failure>(())
+        }
+    }))
+    .await?;
+    let (elapsed, sent) = (watch.elapsed(), each * senders.len());
+    let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / sent as f64;
+    println!(
+        "{sent} messages to one sleeping device: {:.0}/s; {cpu:.3} ms of CPU each; {} bytes on disk in all",
+        sent as f64 / elapsed.as_secs_f64(),
+        process.disk_bytes().saturating_sub(disk),
+    );
+    let (watch, mut since, mut received) = (Stopwatch::start(), None, 0);
+    loop {
+        let (bytes, next) = target.sync(since.as_deref(), 0).await?;
+        let answer: serde_json::Value = serde_json::from_slice(&bytes)?;
+        let events = answer.pointer("/to_device/events").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
+        if events == 0 {
+            break;
+        }
+        received += events;
+        since = Some(next);
+    }
+    println!("  then it syncs: {received} messages in {:.2} s", watch.elapsed().as_secs_f64());
+    Ok(())
+}
+
 /// Registration of new users.
 pub(crate) async fn accounts(server: &Server, process: &Process, count: usize) -> Result<(), Failure> {
     let cpu = process.cpu();
