@@ -68,12 +68,7 @@ impl Rooms {
     /// Takes a room's events before `before` out of its timeline and deletes them. What the room's state was built from is kept,
     /// where nobody sees it; so are, unless `own_too`, events of this server, for nobody else may have them. History that other
     /// servers have can be fetched again from them. How many events went.
-    pub async fn purge_history(
-        &self,
-        room: &Room,
-        before: StreamPosition,
-        own_too: bool,
-    ) -> Result<usize, RoomError> {
+    pub async fn purge_history(&self, room: &Room, before: StreamPosition, own_too: bool) -> Result<usize, RoomError> {
         let head = self.head(room).await?;
         let graph = &self.inner.store.graph;
         let (mut gone, mut kept_references) = (HashSet::new(), Vec::new());
