@@ -43,11 +43,8 @@ async fn list(args: RawArgs) -> Answer<Json<Value>> {
             && token.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms)
     };
     let tokens = args.hs.accounts.registration_tokens().await?;
-    let tokens: Vec<Value> = tokens
-        .iter()
-        .filter(|token| filter.valid.is_none_or(|valid| is_valid(token) == valid))
-        .map(written)
-        .collect();
+    let tokens: Vec<Value> =
+        tokens.iter().filter(|token| filter.valid.is_none_or(|valid| is_valid(token) == valid)).map(written).collect();
     Ok(Json(json!({ "registration_tokens": tokens })))
 }
 

@@ -66,9 +66,7 @@ async fn list(args: RawArgs) -> Answer<Json<Value>> {
     };
     let mut cases = args.hs.rooms.cases(i64::MAX, CASES_MAX).await?;
     cases.retain(|case| {
-        !case.closed
-            && holds(Some(&case.reporter), &filter.user_id)
-            && holds(case.room_id.as_deref(), &filter.room_id)
+        !case.closed && holds(Some(&case.reporter), &filter.user_id) && holds(case.room_id.as_deref(), &filter.room_id)
     });
     if page.dir.as_deref() == Some("f") {
         cases.reverse();

@@ -5,7 +5,10 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use samtal_client_api::{Answer, ApiError, Json, RawArgs};
 use samtal_jobs::State;
 use samtal_model::StreamPosition;
-use samtal_ops::{Homeserver, room_care::{Refuge, RoomTask, ShutDown, TaskStatus}};
+use samtal_ops::{
+    Homeserver,
+    room_care::{Refuge, RoomTask, ShutDown, TaskStatus},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -176,8 +179,7 @@ async fn purge_history(args: RawArgs) -> Answer<Json<Value>> {
 async fn first_since(hs: &Homeserver, room: &samtal_room::Room, ts: i64) -> Result<i64, ApiError> {
     let mut at = StreamPosition(i64::MIN);
     loop {
-        let page =
-            hs.rooms.store().graph.timeline_forward(room.nid, at, StreamPosition(i64::MAX), STEP).await?;
+        let page = hs.rooms.store().graph.timeline_forward(room.nid, at, StreamPosition(i64::MAX), STEP).await?;
         let Some(last) = page.last().and_then(|event| event.position) else {
             return Err(ApiError::not_found("There is no event after this time"));
         };

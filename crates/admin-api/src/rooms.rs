@@ -88,7 +88,8 @@ fn sort(rooms: &mut [Known], page: &Page) -> Result<(), ApiError> {
     // What is counted is sorted from the most down, as the tools expect.
     match field {
         "name" | "alphabetical" => rooms.sort_by(|one, other| text("name", one, other)),
-        "canonical_alias" | "creator" | "encryption" | "join_rules" | "guest_access" | "history_visibility" | "version" => {
+        "canonical_alias" | "creator" | "encryption" | "join_rules" | "guest_access" | "history_visibility"
+        | "version" => {
             rooms.sort_by(|one, other| text(field, one, other));
         }
         "joined_members" | "size" => rooms.sort_by_key(|known| std::cmp::Reverse(known.room.joined)),
@@ -302,9 +303,7 @@ async fn make_room_admin(args: RawArgs) -> Answer<Json<Value>> {
     let levels = hs.power_levels(&room).await?;
     let ours = hs.rooms.store().graph.joined_of(room.nid, &hs.name).await?;
     let giver = ours.iter().max_by(|one, other| levels.user_level(one).cmp(&levels.user_level(other)));
-    let can = |user: &&OwnedUserId| {
-        levels.can_send(user, &ruma::events::TimelineEventType::RoomPowerLevels, true)
-    };
+    let can = |user: &&OwnedUserId| levels.can_send(user, &ruma::events::TimelineEventType::RoomPowerLevels, true);
     let giver = giver.filter(can).ok_or_else(|| ApiError::bad_request("No local admin user in room"))?;
     let mut content = hs.state_content(&room.room_id, "m.room.power_levels").await?.unwrap_or_default();
     let level = content.get("users").and_then(|users| users.get(giver.as_str())).cloned().unwrap_or_else(|| 100.into());

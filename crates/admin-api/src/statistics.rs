@@ -40,7 +40,9 @@ async fn media_by_user(args: RawArgs) -> Answer<Json<Value>> {
     let (users, next) = page.cut(users);
     let users: Vec<Value> = users
         .iter()
-        .map(|(user, bytes)| json!({ "user_id": user.user_id, "displayname": user.display_name, "media_length": bytes }))
+        .map(
+            |(user, bytes)| json!({ "user_id": user.user_id, "displayname": user.display_name, "media_length": bytes }),
+        )
         .collect();
     let mut answer = json!({ "users": users, "total": total });
     set_next(&mut answer, "next_token", next);

@@ -129,12 +129,18 @@ async fn details(args: RawArgs) -> Answer<Json<Value>> {
 
 async fn detailed(hs: &Homeserver, user: &User) -> Result<Value, ApiError> {
     let profile = hs.accounts.profile(&user.user_id).await?;
-    let threepids: Vec<Value> = hs.accounts.threepids(&user.user_id).await?.iter().map(|known| {
-        json!({
-            "medium": known.medium, "address": known.address,
-            "added_at": known.added_ms, "validated_at": known.validated_ms,
+    let threepids: Vec<Value> = hs
+        .accounts
+        .threepids(&user.user_id)
+        .await?
+        .iter()
+        .map(|known| {
+            json!({
+                "medium": known.medium, "address": known.address,
+                "added_at": known.added_ms, "validated_at": known.validated_ms,
+            })
         })
-    }).collect();
+        .collect();
     let devices = hs.accounts.devices(&user.user_id).await?;
     Ok(json!({
         "name": user.user_id,
@@ -385,7 +391,8 @@ async fn account_data(args: RawArgs) -> Answer<Json<Value>> {
         global[data.data_type] = serde_json::to_value(&data.content).unwrap_or_default();
     }
     for data in accounts.room_account_data_changed(&user.user_id, 0, i64::MAX).await? {
-        rooms[data.room_id.unwrap_or_default()][data.data_type] = serde_json::to_value(&data.content).unwrap_or_default();
+        rooms[data.room_id.unwrap_or_default()][data.data_type] =
+            serde_json::to_value(&data.content).unwrap_or_default();
     }
     Ok(Json(json!({ "account_data": { "global": global, "rooms": rooms } })))
 }
@@ -466,9 +473,14 @@ async fn by_threepid(args: RawArgs) -> Answer<Json<Value>> {
 /// `GET /_synapse/admin/v1/whois/{userId}`
 async fn whois(args: RawArgs) -> Answer<Json<Value>> {
     let user = local_user(&args, 0).await?;
-    let connections: Vec<Value> = args.hs.accounts.devices(&user.user_id).await?.into_iter().map(|device| {
-        json!({ "ip": device.seen_ip, "last_seen": device.seen_ms, "user_agent": device.seen_agent })
-    }).collect();
+    let connections: Vec<Value> = args
+        .hs
+        .accounts
+        .devices(&user.user_id)
+        .await?
+        .into_iter()
+        .map(|device| json!({ "ip": device.seen_ip, "last_seen": device.seen_ms, "user_agent": device.seen_agent }))
+        .collect();
     let sessions = json!({ "sessions": [{ "connections": connections }] });
     Ok(Json(json!({ "user_id": user.user_id, "devices": { "": sessions } })))
 }

@@ -147,7 +147,11 @@ impl Appservices {
         }
         let gone: Vec<String> = {
             let services = self.inner.services.read();
-            services.iter().filter(|(id, known)| known.configured && !seen.contains(*id)).map(|(id, _)| id.clone()).collect()
+            services
+                .iter()
+                .filter(|(id, known)| known.configured && !seen.contains(*id))
+                .map(|(id, _)| id.clone())
+                .collect()
         };
         for id in gone {
             self.forget(&id).await?;

@@ -65,7 +65,11 @@ impl Line {
         }
         if call.path.starts_with("transactions/") {
             let mut legacy = self.legacy.lock();
-            if is_legacy { legacy.remove(service.id()) } else { legacy.insert(service.id().to_owned()) };
+            if is_legacy {
+                legacy.remove(service.id())
+            } else {
+                legacy.insert(service.id().to_owned())
+            };
         }
         Ok(other)
     }
@@ -161,7 +165,9 @@ impl Appservices {
     pub async fn query_user(&self, user: &str) -> bool {
         let path = format!("users/{}", encoded(user));
         for service in self.services() {
-            if service.account.users.iter().any(|names| names.regex.is_match(user)) && self.says_yes(&service, &path).await {
+            if service.account.users.iter().any(|names| names.regex.is_match(user))
+                && self.says_yes(&service, &path).await
+            {
                 return true;
             }
         }
@@ -265,7 +271,12 @@ impl Appservices {
                 }
             }
         }
-        self.known_protocols().lock().push((service.id().to_owned(), protocol.to_owned(), now_ms + PROTOCOL_MS, said.clone()));
+        self.known_protocols().lock().push((
+            service.id().to_owned(),
+            protocol.to_owned(),
+            now_ms + PROTOCOL_MS,
+            said.clone(),
+        ));
         Some(said)
     }
 

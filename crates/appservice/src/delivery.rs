@@ -125,7 +125,11 @@ impl Lane {
     }
 
     async fn trouble(&self, error: &DeliveryError) {
-        tracing::error!(service = self.service.id(), error = error as &dyn std::error::Error, "events for an application service wait");
+        tracing::error!(
+            service = self.service.id(),
+            error = error as &dyn std::error::Error,
+            "events for an application service wait"
+        );
         tokio::time::sleep(TROUBLE).await;
     }
 
@@ -157,8 +161,7 @@ impl Lane {
     /// Reads on until there is something to tell and no more at hand. What fails is read again.
     async fn collect(&self, place: &mut Place, draft: &mut Draft) -> Result<(), DeliveryError> {
         loop {
-            let mut reader =
-                Reader { engines: &self.engines, service: &self.service, interest: &mut place.interest };
+            let mut reader = Reader { engines: &self.engines, service: &self.service, interest: &mut place.interest };
             while let Some(change) = place.page.get(place.read) {
                 if draft.is_full() {
                     return Ok(());
@@ -240,14 +243,19 @@ impl Lane {
     /// Sends until the service says that it has it.
     async fn send(&self, txn_id: i64, body: String) {
         let path = format!("transactions/{txn_id}");
-        let call = Call { method: Method::PUT, path: &path, query: "", body: Some(body.into()), time: TRANSACTION_TIME };
+        let call =
+            Call { method: Method::PUT, path: &path, query: "", body: Some(body.into()), time: TRANSACTION_TIME };
         let mut pause = self.backoff.first;
         let mut failed = false;
         loop {
             match self.line.call(&self.service, &call).await {
                 Ok((StatusCode::OK, _)) => break,
-                Ok((status, _)) => tracing::warn!(service = self.service.id(), %status, "an application service refused a transaction"),
-                Err(error) => tracing::warn!(service = self.service.id(), %error, "an application service cannot be reached"),
+                Ok((status, _)) => {
+                    tracing::warn!(service = self.service.id(), %status, "an application service refused a transaction")
+                }
+                Err(error) => {
+                    tracing::warn!(service = self.service.id(), %error, "an application service cannot be reached")
+                }
             }
             failed = true;
             tokio::select! {

@@ -181,7 +181,8 @@ mod tests {
             let jobs = Jobs::new(db, Clock::manual(0), Random::seeded(1));
             let waiting = jobs.wait("k");
             tokio::pin!(waiting);
-            let is_pending = tokio::select! { biased; _ = &mut waiting => false, () = tokio::task::yield_now() => true };
+            let is_pending =
+                tokio::select! { biased; _ = &mut waiting => false, () = tokio::task::yield_now() => true };
             assert!(is_pending);
             jobs.schedule(job(None, 0)).await.unwrap();
             waiting.await.unwrap();
