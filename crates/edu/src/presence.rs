@@ -141,7 +141,8 @@ impl Presence {
             entry.seen_ms = now_ms;
             let online = *state == PresenceState::Online;
             let news = entry.state != *state
-                || online && (!entry.currently_active || now_ms.saturating_sub(entry.last_active_ms) > ACTIVITY_STEP_MS);
+                || online
+                    && (!entry.currently_active || now_ms.saturating_sub(entry.last_active_ms) > ACTIVITY_STEP_MS);
             if news {
                 entry.state = state.clone();
                 entry.currently_active = online;
@@ -184,7 +185,8 @@ impl Presence {
         self.apply(user_id, false, |entry| {
             entry.seen_ms = now_ms;
             entry.last_active_ms = now_ms.saturating_sub(last_active_ago_ms);
-            let news = entry.state != state || entry.status_msg != status_msg || entry.currently_active != currently_active;
+            let news =
+                entry.state != state || entry.status_msg != status_msg || entry.currently_active != currently_active;
             entry.state = state;
             entry.status_msg = status_msg;
             entry.currently_active = currently_active;
@@ -224,9 +226,12 @@ impl Presence {
         let mut guard = self.users.lock();
         let users = &mut *guard;
         let gone = |entry: &PresenceEntry| {
-            entry.syncing == 0 && entry.state != PresenceState::Offline && now_ms.saturating_sub(entry.seen_ms) > OFFLINE_MS
+            entry.syncing == 0
+                && entry.state != PresenceState::Offline
+                && now_ms.saturating_sub(entry.seen_ms) > OFFLINE_MS
         };
-        let idle = |entry: &PresenceEntry| entry.currently_active && now_ms.saturating_sub(entry.last_active_ms) > ACTIVE_MS;
+        let idle =
+            |entry: &PresenceEntry| entry.currently_active && now_ms.saturating_sub(entry.last_active_ms) > ACTIVE_MS;
         let due: Vec<_> = users
             .users
             .iter()

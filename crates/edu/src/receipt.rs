@@ -140,7 +140,8 @@ impl Receipts {
 
     /// All receipts of one user in a room.
     pub async fn of_user_in_room(&self, user_id: &UserId, room_id: &RoomId) -> Result<Vec<Receipt>, DbError> {
-        let rows = self.db.query(&schema::RECEIPTS_OF_USER_IN_ROOM, params![room_id.as_str(), user_id.as_str()]).await?;
+        let rows =
+            self.db.query(&schema::RECEIPTS_OF_USER_IN_ROOM, params![room_id.as_str(), user_id.as_str()]).await?;
         rows.iter().filter_map(|row| Receipt::from_row(row).transpose()).collect()
     }
 
@@ -231,7 +232,10 @@ mod tests {
                 .await
                 .unwrap();
             let all = receipts.of_user_in_room(user_id!("@u:a"), room_id!("!r:a")).await.unwrap();
-            assert_eq!(content(&all, user_id!("@v:a")).unwrap(), json!({ "$1": { "m.read": { "@u:a": { "ts": 5 } } } }));
+            assert_eq!(
+                content(&all, user_id!("@v:a")).unwrap(),
+                json!({ "$1": { "m.read": { "@u:a": { "ts": 5 } } } })
+            );
             assert!(content(&all, user_id!("@u:a")).unwrap()["$1"].get("m.read.private").is_some());
         })
         .await;

@@ -174,12 +174,7 @@ impl Push {
     }
 
     /// What is to be done, by the user's rules, about an event of someone else.
-    pub async fn actions(
-        &self,
-        user_id: &UserId,
-        room: &Room,
-        event: &StoredEvent,
-    ) -> Result<Vec<Action>, PushError> {
+    pub async fn actions(&self, user_id: &UserId, room: &Room, event: &StoredEvent) -> Result<Vec<Action>, PushError> {
         let store = self.rooms.store();
         let state = match event.position {
             Some(position) => store.state_at(room.nid, position).await?,

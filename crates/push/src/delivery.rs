@@ -261,10 +261,7 @@ impl Delivery {
             }
         }
         for key in &keys {
-            batch.exec(
-                &schema::PENDING_TRIM,
-                params![key.user_id.as_str(), &key.app_id, &key.pushkey, PENDING_MAX],
-            );
+            batch.exec(&schema::PENDING_TRIM, params![key.user_id.as_str(), &key.app_id, &key.pushkey, PENDING_MAX]);
         }
         batch.cursor(CURSOR, position);
         self.engines.pushers.db.commit(batch).await?;

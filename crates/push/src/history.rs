@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::{
-    OwnedRoomId, UserId,
-    events::room::member::MembershipState,
-    push::Action,
-};
+use ruma::{OwnedRoomId, UserId, events::room::member::MembershipState, push::Action};
 use samtal_model::StreamPosition;
 use samtal_room::StoredEvent;
 

@@ -54,8 +54,7 @@ pub(crate) const PUSHER_SET: Sql = sql!(
         profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data, created_ms = excluded.created_ms"
 );
 pub(crate) const PUSHER_USERS: Sql = sql!("SELECT user_id FROM pusher WHERE app_id = $1 AND pushkey = $2");
-pub(crate) const PUSHER_DELETE: Sql =
-    sql!("DELETE FROM pusher WHERE user_id = $1 AND app_id = $2 AND pushkey = $3");
+pub(crate) const PUSHER_DELETE: Sql = sql!("DELETE FROM pusher WHERE user_id = $1 AND app_id = $2 AND pushkey = $3");
 pub(crate) const PENDING_INSERT: Sql = sql!(
     "INSERT INTO push_pending (user_id, app_id, pushkey, position, room, event_id) VALUES ($1, $2, $3, $4, $5, $6)
      ON CONFLICT (user_id, app_id, pushkey, position) DO NOTHING"

@@ -432,7 +432,8 @@ fn apply_one(
         }
         ChangeKind::Logout | ChangeKind::Account => {
             if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)) {
-                let device = (kind == ChangeKind::Logout).then(|| change.reference.as_deref().map(Into::into)).flatten();
+                let device =
+                    (kind == ChangeKind::Logout).then(|| change.reference.as_deref().map(Into::into)).flatten();
                 let mut own = listener.state.lock();
                 if own.ended.len() >= 64 {
                     own.ended.remove(0);
@@ -538,7 +539,8 @@ mod tests {
         assert_eq!(active.same_span(room, 19, 20), (12, 20));
         assert_eq!(active.same_span(room, 11, 13), (10, 12));
         assert_eq!(active.same_span(room, 5, 30), (5, 20), "what happened before the start is not known");
-        let events = |since| active.changed([room, room_id!("!other:a")], since).iter().map(|it| it.events).collect::<Vec<_>>();
+        let events =
+            |since| active.changed([room, room_id!("!other:a")], since).iter().map(|it| it.events).collect::<Vec<_>>();
         assert_eq!((events(13), events(20), events(5)), (vec![true, false], vec![false, false], vec![true, true]));
         for position in 30..50 {
             active.apply(&[event(position)]);

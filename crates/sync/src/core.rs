@@ -312,7 +312,8 @@ impl Sync {
         }
         let mut lists = DeviceLists::default();
         let users = self.engines.e2ee.users_changed(user_id, since, until).await?;
-        let own = users.iter().any(|changed| changed == user_id);
+        // Who has come into a room is told of themself, too, for the sake of their other devices.
+        let own = users.iter().any(|changed| changed == user_id) || joined.contains(user_id);
         joined.extend(users);
         joined.remove(user_id);
         left.remove(user_id);

@@ -207,7 +207,10 @@ impl Filter {
             include_leave: room.include_leave,
             unread_threads: room.timeline.unread_thread_notifications,
             federation_format: definition.event_format == EventFormat::Federation,
-            event_fields: definition.event_fields.as_ref().map(|fields| fields.iter().map(|field| path(field)).collect()),
+            event_fields: definition
+                .event_fields
+                .as_ref()
+                .map(|fields| fields.iter().map(|field| path(field)).collect()),
             rooms: EventFilter {
                 rooms: room.rooms.as_deref().map(Names::new),
                 not_rooms: Names::new(&room.not_rooms),
@@ -349,6 +352,9 @@ mod tests {
     fn chosen_fields_keep_their_place_and_escaped_dots_are_part_of_a_name() {
         let event = json!({ "type": "t", "content": { "body": "b", "m.relates_to": { "x": 1 } }, "sender": "s" });
         let fields = ["type", "content.body", r"content.m\.relates_to.x", "absent.y"].map(path);
-        assert_eq!(select(&event, &fields), json!({ "type": "t", "content": { "body": "b", "m.relates_to": { "x": 1 } } }));
+        assert_eq!(
+            select(&event, &fields),
+            json!({ "type": "t", "content": { "body": "b", "m.relates_to": { "x": 1 } } })
+        );
     }
 }

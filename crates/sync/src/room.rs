@@ -100,11 +100,8 @@ impl Sync {
         {
             return Ok(Joined { json: None, members });
         }
-        let counts = self
-            .engines
-            .push
-            .counts(&round.request.user_id, &room, membership, StreamPosition(round.until))
-            .await?;
+        let counts =
+            self.engines.push.counts(&round.request.user_id, &room, membership, StreamPosition(round.until)).await?;
         let summary = match &draft {
             Some(draft) if everything || draft.members.any => {
                 Some(Summary::read(self.store(), &room, draft.gap.end, &round.request.user_id).await?)
@@ -230,7 +227,12 @@ impl Sync {
             let span = self.spans.get(self.store(), room, from, to, limit).await?;
             return self.draft_of_span(round, room, &span, known).await;
         }
-        let mut viewer = self.engines.rooms.viewer(&round.request.user_id, room).await?.on_device(round.request.device_id.as_ref().map(|id| id.as_str()));
+        let mut viewer = self
+            .engines
+            .rooms
+            .viewer(&round.request.user_id, room)
+            .await?
+            .on_device(round.request.device_id.as_ref().map(|id| id.as_str()));
         let filtered = !filter.timeline.passes_all() || !round.ignored.is_empty() || !all_the_time;
         let end_state = self.store().state_at(room.nid, StreamPosition(end)).await?;
         let is_joined = membership.membership == MembershipState::Join;
@@ -250,9 +252,7 @@ impl Sync {
         let end = end_state;
         let gap = self.gap(round, from, &timeline, end);
         let members = match from {
-            Some(from) => {
-                MemberChanges::read(self.store(), &self.store().snapshots.diff(from, end).await?).await?
-            }
+            Some(from) => MemberChanges::read(self.store(), &self.store().snapshots.diff(from, end).await?).await?,
             None => MemberChanges { any: true, ..MemberChanges::default() },
         };
         let events = self.write_events(round, &mut viewer, &timeline, all_the_time, None, known).await?;
@@ -266,15 +266,17 @@ impl Sync {
         span: &Span,
         known: bool,
     ) -> Result<Draft, SyncError> {
-        let timeline = Timeline {
-            events: span.timeline.events.clone(),
-            limited: span.timeline.limited,
-            prev: span.timeline.prev,
-        };
+        let timeline =
+            Timeline { events: span.timeline.events.clone(), limited: span.timeline.limited, prev: span.timeline.prev };
         let from = (!round.request.full_state).then_some(span.from);
         let gap = self.gap(round, from, &timeline, span.end);
         let events = if timeline.limited || !round.filter().plain_events() {
-            let mut viewer = self.engines.rooms.viewer(&round.request.user_id, room).await?.on_device(round.request.device_id.as_ref().map(|id| id.as_str()));
+            let mut viewer = self
+                .engines
+                .rooms
+                .viewer(&round.request.user_id, room)
+                .await?
+                .on_device(round.request.device_id.as_ref().map(|id| id.as_str()));
             self.write_events(round, &mut viewer, &timeline, true, Some(span), known).await?
         } else {
             let mut events = Vec::with_capacity(timeline.events.len());
@@ -311,17 +313,15 @@ impl Sync {
         let mut written = Vec::with_capacity(timeline.events.len());
         for (index, event) in timeline.events.iter().enumerate() {
             let relations = bundles.as_ref().and_then(|bundles| bundles.of(event));
-            let plain = relations.is_none()
-                && round.reader.transaction_id(event).is_none()
-                && round.filter().plain_events();
+            let plain =
+                relations.is_none() && round.reader.transaction_id(event).is_none() && round.filter().plain_events();
             if let Some(span) = span
                 && plain
             {
                 written.push(span.rendered(self.store(), index, round.reader.now_ms).await?);
                 continue;
             }
-            let membership =
-                if all_the_time { MembershipState::Join } else { viewer.membership_at(event).await? };
+            let membership = if all_the_time { MembershipState::Join } else { viewer.membership_at(event).await? };
             written.push(self.write_event(round, event, Some(&membership), relations).await?.into());
         }
         Ok(written)

@@ -23,13 +23,7 @@ use self::{
     connection::{Kind, Memory},
     list::{InView, Personal},
 };
-use crate::{
-    Sync, SyncError,
-    active::Listener,
-    core::Company,
-    json::Object,
-    view::Reader,
-};
+use crate::{Sync, SyncError, active::Listener, core::Company, json::Object, view::Reader};
 
 /// Longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -113,11 +107,7 @@ impl Sync {
         let reads = edus.receipts.of_user(user_id, after, until).await?;
         let turn = Turn {
             request,
-            reader: Reader {
-                user_id,
-                device_id: request.device_id.as_deref(),
-                now_ms: self.engines.clock.now_ms(),
-            },
+            reader: Reader { user_id, device_id: request.device_id.as_deref(), now_ms: self.engines.clock.now_ms() },
             from,
             until,
             ignored: self.engines.accounts.ignored(user_id).await?,

@@ -10,7 +10,9 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
 use samtal_model::StreamPosition;
-use samtal_room::{EventNid, Flags, Room, RoomError, RoomNid, StateDifference, Store, StoredEvent, Viewer, membership_of};
+use samtal_room::{
+    EventNid, Flags, Room, RoomError, RoomNid, StateDifference, Store, StoredEvent, Viewer, membership_of,
+};
 use samtal_state::{Part, SnapshotId};
 use tokio::sync::OnceCell;
 
@@ -171,7 +173,9 @@ impl MemberChanges {
             match (before == Some(MembershipState::Join), after == Some(MembershipState::Join)) {
                 (false, true) => changes.joined.push(user_id),
                 (true, false) => changes.left.push(user_id),
-                (false, false) if after == Some(MembershipState::Invite) && before != after => changes.invited.push(user_id),
+                (false, false) if after == Some(MembershipState::Invite) && before != after => {
+                    changes.invited.push(user_id)
+                }
                 _ => {}
             }
         }

@@ -139,11 +139,7 @@ impl Sync {
         };
         let round = Round {
             request,
-            reader: Reader {
-                user_id,
-                device_id: request.device_id.as_deref(),
-                now_ms: self.engines.clock.now_ms(),
-            },
+            reader: Reader { user_id, device_id: request.device_id.as_deref(), now_ms: self.engines.clock.now_ms() },
             since: request.since,
             until,
             ignored: self.ignored(listener, until).await?,
@@ -168,7 +164,8 @@ impl Sync {
         object.events("presence", &presence);
         if let Some(device_id) = &request.device_id {
             let nothing_came = request.since.is_some_and(|since| listener.is_quiet_since(told_upto(since)));
-            let to_device = if nothing_came { Vec::new() } else { self.to_device(&round, device_id, &mut next).await? };
+            let to_device =
+                if nothing_came { Vec::new() } else { self.to_device(&round, device_id, &mut next).await? };
             is_empty &= to_device.is_empty();
             object.events("to_device", &to_device);
             self.write_keys(&mut object, &round, listener, device_id).await?;
@@ -193,11 +190,7 @@ impl Sync {
     }
 
     /// The `rooms` object, empty when there is nothing to tell; and who came and went.
-    async fn rooms(
-        &self,
-        round: &Round<'_>,
-        memberships: &[RoomMembership],
-    ) -> Result<(String, Company), SyncError> {
+    async fn rooms(&self, round: &Round<'_>, memberships: &[RoomMembership]) -> Result<(String, Company), SyncError> {
         let filter = &round.request.filter;
         let wanted: Vec<&RoomMembership> = memberships
             .iter()
@@ -237,7 +230,8 @@ impl Sync {
         match &membership.membership {
             MembershipState::Join => {
                 let known = !initial && (!is_new || self.was_joined(user_id, room_id, round.after()).await?);
-                let has_data = || round.account_data.iter().any(|data| data.room_id.as_deref() == Some(room_id.as_str()));
+                let has_data =
+                    || round.account_data.iter().any(|data| data.room_id.as_deref() == Some(room_id.as_str()));
                 let quiet = known
                     && !round.request.full_state
                     && !(changed.events || changed.receipts || typing)
@@ -454,12 +448,12 @@ struct Sections {
 
 impl Sections {
     fn finish(self) -> String {
-        let sections =
-            [("invite", self.invite), ("join", self.join), ("knock", self.knock), ("leave", self.leave)];
+        let sections = [("invite", self.invite), ("join", self.join), ("knock", self.knock), ("leave", self.leave)];
         if sections.iter().all(|(_, rooms)| rooms.is_empty()) {
             return String::new();
         }
-        let bytes: usize = sections.iter().flat_map(|(_, rooms)| rooms).map(|(id, json)| id.len() + json.len() + 4).sum();
+        let bytes: usize =
+            sections.iter().flat_map(|(_, rooms)| rooms).map(|(id, json)| id.len() + json.len() + 4).sum();
         let mut out = String::with_capacity(bytes + 64);
         let mut object = Object::new(&mut out);
         for (name, rooms) in sections {

@@ -296,7 +296,7 @@ async fn a_newly_joined_room_comes_whole() {
         let state =
             joined(&body, &room_id)["state"]["events"].to_string() + &joined(&body, &room_id)["timeline"].to_string();
         assert!(state.contains("m.room.create") && state.contains("m.room.power_levels"), "{body}");
-        assert_eq!(body["device_lists"]["changed"], json!([alice.user_id]));
+        assert_eq!(body["device_lists"]["changed"], json!([alice.user_id, bob.user_id]));
         node.hs.leave(&id(&bob), &room_id, Map::new()).await.unwrap();
         let body = client.sync().await;
         assert_eq!(body["device_lists"]["left"], json!([alice.user_id]));
@@ -362,9 +362,7 @@ async fn with_state_after_a_lazy_reader_gets_their_own_join_although_the_timelin
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let filter = json!({ "room": { "state": { "lazy_load_members": true } } });
         let client = |who| {
-            Client::new(&node, who)
-                .with("filter", &filter)
-                .with("org.matrix.msc4222.use_state_after", &json!(true))
+            Client::new(&node, who).with("filter", &filter).with("org.matrix.msc4222.use_state_after", &json!(true))
         };
         let (mut creator, mut joiner) = (client(&alice), client(&bob));
         creator.sync().await;

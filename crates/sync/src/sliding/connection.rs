@@ -151,13 +151,8 @@ mod tests {
     use super::*;
 
     fn told(upto: i64) -> HashMap<OwnedRoomId, Told> {
-        let told = Told {
-            upto,
-            kind: Kind::Joined,
-            timeline_limit: 1,
-            required: Arc::default(),
-            members: Arc::default(),
-        };
+        let told =
+            Told { upto, kind: Kind::Joined, timeline_limit: 1, required: Arc::default(), members: Arc::default() };
         HashMap::from([(owned_room_id!("!r:a"), told)])
     }
 

@@ -212,13 +212,7 @@ impl Sync {
         Ok(is_news)
     }
 
-    fn typing_extension(
-        &self,
-        turn: &Turn<'_>,
-        object: &mut Object<'_>,
-        view: &View<'_>,
-        memory: &Memory,
-    ) -> bool {
+    fn typing_extension(&self, turn: &Turn<'_>, object: &mut Object<'_>, view: &View<'_>, memory: &Memory) -> bool {
         let typing = &self.engines.edus.typing;
         let mut rooms: Vec<(&RoomId, String)> = Vec::new();
         for room in view.values().filter(|room| turn.request.extensions.typing.covers(room)) {

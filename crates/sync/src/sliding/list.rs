@@ -303,7 +303,10 @@ impl Sync {
 fn stripped_facts(stripped: &str) -> Facts {
     let events: Vec<serde_json::Value> = serde_json::from_str(stripped).unwrap_or_default();
     let content = |event_type: &str| {
-        events.iter().find(|event| event["type"] == event_type && event["state_key"] == "").map(|event| &event["content"])
+        events
+            .iter()
+            .find(|event| event["type"] == event_type && event["state_key"] == "")
+            .map(|event| &event["content"])
     };
     let text = |event_type: &str, field: &str| Some(content(event_type)?.get(field)?.as_str()?.to_owned());
     Facts {

@@ -33,7 +33,11 @@ impl Wish {
     }
 
     /// As the accepted proposal has it; a missing type or key stands for any.
-    pub(crate) fn of_sets(include: &[super::request::Pattern], exclude: &[super::request::Pattern], lazy: bool) -> Self {
+    pub(crate) fn of_sets(
+        include: &[super::request::Pattern],
+        exclude: &[super::request::Pattern],
+        lazy: bool,
+    ) -> Self {
         let pair = |pattern: &super::request::Pattern| {
             let part = |part: &Option<String>| part.clone().unwrap_or_else(|| ANY.to_owned());
             (part(&pattern.event_type), part(&pattern.state_key))
@@ -50,9 +54,8 @@ impl Wish {
     }
 
     fn wants(&self, event_type: &str, state_key: &str) -> bool {
-        let excludes = |event_type: &str, state_key: &str| {
-            self.excluded.contains(&(event_type.to_owned(), state_key.to_owned()))
-        };
+        let excludes =
+            |event_type: &str, state_key: &str| self.excluded.contains(&(event_type.to_owned(), state_key.to_owned()));
         if !self.excluded.is_empty()
             && (excludes(event_type, state_key) || excludes(event_type, ANY) || excludes(ANY, state_key))
         {
@@ -94,7 +97,10 @@ impl Required {
     /// Pairs without `*`: each can be looked up by itself.
     pub(crate) fn exact(&self) -> BTreeSet<(&str, &str)> {
         let pairs = self.wishes.iter().flat_map(|wish| &wish.pairs);
-        pairs.filter(|(event_type, key)| event_type != ANY && key != ANY).map(|(event_type, key)| (&**event_type, &**key)).collect()
+        pairs
+            .filter(|(event_type, key)| event_type != ANY && key != ANY)
+            .map(|(event_type, key)| (&**event_type, &**key))
+            .collect()
     }
 
     /// Whether state other than members must be gone through.
@@ -129,10 +135,17 @@ mod tests {
 
     #[test]
     fn stars_stand_for_any_type_or_key() {
-        let some = required(&[("m.room.name", ""), ("m.space.child", "*"), ("m.room.member", "$ME"), ("m.room.member", "$LAZY")]);
+        let some = required(&[
+            ("m.room.name", ""),
+            ("m.space.child", "*"),
+            ("m.room.member", "$ME"),
+            ("m.room.member", "$LAZY"),
+        ]);
         assert!(some.wants("m.room.name", "") && !some.wants("m.room.name", "x"));
         assert!(some.wants("m.space.child", "!any:a"));
-        assert!(some.wants_member(&user_id!("@me:a").to_owned()) && !some.wants_member(&user_id!("@other:a").to_owned()));
+        assert!(
+            some.wants_member(&user_id!("@me:a").to_owned()) && !some.wants_member(&user_id!("@other:a").to_owned())
+        );
         assert!(some.is_lazy() && some.has_patterns() && !some.wants_all_members());
         assert!(!required(&[("m.room.name", "")]).has_patterns());
     }

@@ -104,7 +104,8 @@ impl Sync {
         let (mut name, mut avatar) = (None, None);
         for event in &stripped {
             let event: serde_json::Value = serde_json::from_str(event.get()).unwrap_or_default();
-            let text = |field: &str| event["content"][field].as_str().filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+            let text =
+                |field: &str| event["content"][field].as_str().filter(|text| !text.is_empty()).map(ToOwned::to_owned);
             match event["type"].as_str() {
                 Some("m.room.name") => name = text("name"),
                 Some("m.room.avatar") => avatar = text("url"),
@@ -228,7 +229,12 @@ impl Sync {
             let Timeline { events, limited, prev } = &span.timeline;
             return Ok(Timeline { events: events.clone(), limited: *limited, prev: *prev });
         }
-        let mut viewer = self.engines.rooms.viewer(&turn.request.user_id, room).await?.on_device(turn.request.device_id.as_ref().map(|id| id.as_str()));
+        let mut viewer = self
+            .engines
+            .rooms
+            .viewer(&turn.request.user_id, room)
+            .await?
+            .on_device(turn.request.device_id.as_ref().map(|id| id.as_str()));
         let any = EventFilter::default();
         let keep = Keep {
             filter: &any,
@@ -309,18 +315,15 @@ impl Sync {
         Ok(chosen)
     }
 
-    async fn all_required(
-        &self,
-        required: &Required,
-        state: SnapshotId,
-    ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
+    async fn all_required(&self, required: &Required, state: SnapshotId) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
         let store = self.store();
         let mut events = Vec::new();
         if required.has_patterns() {
             let all = store.state_part(state, Part::Other).await?;
-            events.extend(all.into_iter().filter(|event| {
-                required.wants(event.pdu.type_str(), event.pdu.state_key().unwrap_or_default())
-            }));
+            events.extend(
+                all.into_iter()
+                    .filter(|event| required.wants(event.pdu.type_str(), event.pdu.state_key().unwrap_or_default())),
+            );
         } else {
             for (event_type, key) in required.exact() {
                 if event_type != MEMBER && required.wants(event_type, key) {
@@ -420,7 +423,12 @@ impl Sync {
     ) -> Result<(), SyncError> {
         let live_after = stretch.since.or(turn.from.map(|from| from.position.0)).unwrap_or(i64::MAX);
         let live = timeline.events.iter().filter(|event| event.position.is_some_and(|at| at.0 > live_after)).count();
-        let mut viewer = self.engines.rooms.viewer(&turn.request.user_id, room).await?.on_device(turn.request.device_id.as_ref().map(|id| id.as_str()));
+        let mut viewer = self
+            .engines
+            .rooms
+            .viewer(&turn.request.user_id, room)
+            .await?
+            .on_device(turn.request.device_id.as_ref().map(|id| id.as_str()));
         let bundles = match timeline.limited || stretch.since.is_none() || expanded {
             true => Some(self.engines.rooms.bundles(&mut viewer, &timeline.events).await?),
             false => None,
@@ -431,9 +439,8 @@ impl Sync {
             let relations = bundles.as_ref().and_then(|bundles| bundles.of(event));
             let transaction_id = turn.reader.transaction_id(event);
             let now_ms = turn.reader.now_ms;
-            written.push(
-                view::render(self.store(), event, now_ms, Some(&membership), transaction_id, relations).await?,
-            );
+            written
+                .push(view::render(self.store(), event, now_ms, Some(&membership), transaction_id, relations).await?);
         }
         json::array(object.key("timeline"), &written);
         object.flag("limited", timeline.limited);
