@@ -56,10 +56,15 @@ async fn run(messages: usize, people: usize) {
         tasks: tasks.clone(),
     };
     let rooms = Rooms::open(db.clone(), rooms).await.unwrap();
-    let accounts =
-        Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), AccountOptions::default());
-    let engines =
-        Engines { name, db: db.clone(), rooms: rooms.clone(), accounts: Arc::new(accounts), clock, tasks: tasks.clone() };
+    let accounts = Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), AccountOptions::default());
+    let engines = Engines {
+        name,
+        db: db.clone(),
+        rooms: rooms.clone(),
+        accounts: Arc::new(accounts),
+        clock,
+        tasks: tasks.clone(),
+    };
     let search = Arc::new(Search::new(engines, samtal_search::Options::default()));
     let following = Arc::clone(&search);
     tasks.spawn("search", async move { following.run().await });

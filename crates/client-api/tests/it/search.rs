@@ -1,3 +1,5 @@
+//! Finding messages, on both engines.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

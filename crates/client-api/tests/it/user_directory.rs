@@ -1,3 +1,5 @@
+//! Finding people, on both engines.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
