@@ -52,13 +52,15 @@ async fn on_bound(hs: &samtal_ops::Homeserver, json: &[u8]) -> Result<(), ApiErr
     if !hs.is_local(&mxid) {
         return Err(ApiError::forbidden("The user is not of this server"));
     }
+    let mut outcome = Ok(());
     for invite in invites.into_iter().take(INVITES_MAX) {
         let bound = BoundInvite { sender: invite.sender, target: mxid.clone(), signed: invite.signed };
         if let Err(error) = hs.invite_bound(&invite.room_id, bound).await {
             tracing::info!(room = %invite.room_id, %error, "an invite to an address did not become one to its owner");
+            outcome = outcome.and(Err(error));
         }
     }
-    Ok(())
+    Ok(outcome?)
 }
 
 /// `PUT /_matrix/federation/v1/exchange_third_party_invite/{roomId}`

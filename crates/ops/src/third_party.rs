@@ -12,7 +12,7 @@ use ruma::{
     events::{StateEventType, room::member::MembershipState},
     serde::Raw,
 };
-use samtal_event::Draft;
+use samtal_event::{Draft, Pdu};
 use samtal_http::FetchLimits;
 use samtal_room::{LocalDraft, RoomError};
 use serde_json::{Value, json};
@@ -131,6 +131,27 @@ impl Homeserver {
         serde_json::from_slice(response.body()).map_err(|error| failed(error.to_string()))
     }
 
+    /// Refuses an invite whose keys the identity server has taken back, or cannot be asked about.
+    async fn check_keys(&self, invite: &Pdu) -> Result<(), OpError> {
+        const KEYS_MAX: usize = 10;
+        let key = |of: &Value| {
+            let text = |name: &str| of.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+            Some((text("key_validity_url")?, text("public_key")?))
+        };
+        let content: Value = invite.content_as().unwrap_or_default();
+        let listed = content.get("public_keys").and_then(Value::as_array).into_iter().flatten().filter_map(key);
+        for (url, public_key) in listed.chain(key(&content)).take(KEYS_MAX) {
+            let query = serde_html_form::to_string([("public_key", public_key)]).unwrap_or_default();
+            let Ok(request) = Request::builder().uri(format!("{url}?{query}")).body(Bytes::new()) else { continue };
+            let Ok(response) = self.web.fetch(request, LIMITS).await else { continue };
+            let answer: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+            if response.status().is_success() && answer.get("valid") == Some(&Value::Bool(true)) {
+                return Ok(());
+            }
+        }
+        Err(OpError::Forbidden("the identity server does not stand by the invite's keys".into()))
+    }
+
     /// Turns an invite to an address into one to the user who owns it: here, where the inviter is ours, or at the inviter's
     /// server.
     pub async fn invite_bound(&self, room_id: &RoomId, bound: BoundInvite) -> Result<(), OpError> {
@@ -142,6 +163,7 @@ impl Homeserver {
             && let Some(invite) = self.rooms.current_state(room_id, "m.room.third_party_invite", token).await?
             && let Some(fields) = third_party.as_object_mut()
         {
+            self.check_keys(&invite.pdu).await?;
             let name = invite.pdu.content_field::<Value>("display_name").unwrap_or_default();
             fields.insert("display_name".into(), name);
         }

@@ -144,16 +144,14 @@ async fn peek(
     let mut changes = hs.db.changes(hs.db.position());
     let mut passing = hs.edus.subscribe();
     let presence = &hs.edus.presence;
-    let now = || SyncToken {
-        typing: hs.edus.typing.serial(),
-        presence: presence.serial(),
-        ..SyncToken::at(hs.rooms.now())
-    };
+    let now =
+        || SyncToken { typing: hs.edus.typing.serial(), presence: presence.serial(), ..SyncToken::at(hs.rooms.now()) };
     let from = from.unwrap_or_else(now);
     let waiting = tokio::time::sleep(wait);
     tokio::pin!(waiting);
     loop {
-        let mut viewer = hs.rooms.viewer(&who.user_id, room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
+        let mut viewer =
+            hs.rooms.viewer(&who.user_id, room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
         let (until, typing_until, presence_until) = (hs.rooms.now(), hs.edus.typing.serial(), presence.serial());
         let chunk = hs.rooms.timeline(&mut viewer, from.position, Some(until), Direction::Forward, EVENTS_MAX).await?;
         let mut events: Vec<Value> = Vec::new();

@@ -127,7 +127,8 @@ async fn at_a_glance(
 ) -> Result<Map<String, Value>, ApiError> {
     let room = hs.rooms.room(room_id).await?;
     let (snapshot, is_current) = hs.rooms.readable_snapshot(&who.user_id, &room).await?;
-    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
+    let mut viewer =
+        hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
     let now = hs.rooms.now();
     let until = hs.rooms.joined_until(&who.user_id, &room).await?;
     let until = until.filter(|_| !is_current).map_or(now, |until| until.min(now));

@@ -12,7 +12,6 @@ use ruma::{
     events::room::member::MembershipState,
 };
 use samtal_ops::{Address, BoundInvite, Content, Homeserver};
-use serde_json::json;
 
 use crate::{Answer, ApiError, Args, Routes};
 
@@ -47,7 +46,7 @@ fn join_content(json: &[u8]) -> Content {
 async fn join(args: Args<join_room_by_id::v3::Request>) -> Answer<join_room_by_id::v3::Response> {
     super::limit(&args.hs, &args.who, "joins", |rates| rates.joins)?;
     let room_id = args.body.room_id;
-    take_up(&args.hs, &args.who.user_id, &room_id, args.body.third_party_signed.as_ref()).await?;
+    take_up(&args.hs, &args.who.user_id, &room_id, args.body.third_party_signed.as_ref(), &args.json).await?;
     args.hs.join(&args.who.user_id, &room_id, &[], join_content(&args.json)).await?;
     Ok(join_room_by_id::v3::Response::new(room_id))
 }
@@ -58,7 +57,7 @@ async fn join_by_alias(
 ) -> Answer<join_room_by_id_or_alias::v3::Response> {
     super::limit(&args.hs, &args.who, "joins", |rates| rates.joins)?;
     let (room_id, via) = super::resolve(&args.hs, &args.body.room_id_or_alias, args.body.via).await?;
-    take_up(&args.hs, &args.who.user_id, &room_id, args.body.third_party_signed.as_ref()).await?;
+    take_up(&args.hs, &args.who.user_id, &room_id, args.body.third_party_signed.as_ref(), &args.json).await?;
     args.hs.join(&args.who.user_id, &room_id, &via, join_content(&args.json)).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
@@ -103,12 +102,19 @@ pub(super) fn address(invited: Invite3pid) -> Address {
     }
 }
 
+/// What the identity server signed, as it came: any change would break the signature.
+fn third_party_signed(json: &[u8]) -> serde_json::Value {
+    let body: Content = serde_json::from_slice(json).unwrap_or_default();
+    body.get("third_party_signed").cloned().unwrap_or_default()
+}
+
 /// Takes up an invite that was made to an address of the user.
 async fn take_up(
     hs: &Homeserver,
     user: &UserId,
     room_id: &RoomId,
     signed: Option<&ThirdPartySigned>,
+    json: &[u8],
 ) -> Result<(), ApiError> {
     let Some(signed) = signed else { return Ok(()) };
     if signed.mxid != user {
@@ -117,7 +123,7 @@ async fn take_up(
     let bound = BoundInvite {
         sender: signed.sender.clone(),
         target: user.to_owned(),
-        signed: json!({ "mxid": signed.mxid, "token": signed.token, "signatures": signed.signatures }),
+        signed: third_party_signed(json),
     };
     Ok(hs.invite_bound(room_id, bound).await?)
 }
