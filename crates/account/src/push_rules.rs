@@ -165,7 +165,8 @@ impl PushRules {
         }
         let rules = self.of_kind_mut(kind)?;
         let mut left: Vec<&Value> = rules.iter().filter(|rule| !has_id(rule, &new.id)).collect();
-        let find = |neighbor: &str| left.iter().position(|rule| has_id(rule, neighbor)).ok_or(PushRuleError::UnknownNeighbor);
+        let find =
+            |neighbor: &str| left.iter().position(|rule| has_id(rule, neighbor)).ok_or(PushRuleError::UnknownNeighbor);
         let at = match (new.before.as_deref(), new.after.as_deref(), known) {
             (Some(before), _, _) => find(before)?,
             (None, Some(after), _) => find(after)? + 1,

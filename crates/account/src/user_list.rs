@@ -1,7 +1,7 @@
 //! Lists of users, for those who look after the server.
 
-use samtal_db::{Batch, Change, Row, Sql, params, sql};
 use ruma::{OwnedUserId, UserId};
+use samtal_db::{Batch, Change, Row, Sql, params, sql};
 use samtal_model::ChangeKind;
 
 use crate::{
@@ -23,9 +23,8 @@ const REACTIVATE: Sql = sql!(
     "UPDATE account_user SET deactivated = 0, erased = 0, password = $1, position = $2
      WHERE user_id = $3 AND deactivated = 1"
 );
-const REGISTRATION_UPDATE: Sql = sql!(
-    "UPDATE account_registration_token SET uses_allowed = $1, expires_ms = $2 WHERE token = $3"
-);
+const REGISTRATION_UPDATE: Sql =
+    sql!("UPDATE account_registration_token SET uses_allowed = $1, expires_ms = $2 WHERE token = $3");
 
 /// A user in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,10 +25,7 @@ pub(crate) fn routes() -> Routes {
         )
         .raw::<AccessToken, _, _, _>(
             Method::GET,
-            &[
-                "/_matrix/client/r0/thirdparty/protocol/{protocol}",
-                "/_matrix/client/v3/thirdparty/protocol/{protocol}",
-            ],
+            &["/_matrix/client/r0/thirdparty/protocol/{protocol}", "/_matrix/client/v3/thirdparty/protocol/{protocol}"],
             protocol,
         )
         .raw::<AccessToken, _, _, _>(

@@ -77,7 +77,9 @@ async fn events(args: RawArgs) -> Answer<Json<Value>> {
     let body: After = args.json().await?;
     let after: i64 = match body.next_batch.as_deref() {
         None => 0,
-        Some(text) => text.parse().map_err(|_| ApiError::invalid_param("next_batch is not a token of this endpoint"))?,
+        Some(text) => {
+            text.parse().map_err(|_| ApiError::invalid_param("next_batch is not a token of this endpoint"))?
+        }
     };
     let (user, e2ee) = (&args.who.user_id, &args.hs.e2ee);
     let device = e2ee.dehydrated(user).await?.ok_or_else(none)?;

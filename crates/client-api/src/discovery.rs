@@ -10,10 +10,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{Answer, Json, Raw, RawArgs, Routes};
 
-/// The versions of the specification that are true of this server, as clients search for them.
+/// The versions of the specification that are true of this server, as clients search for them. 1.18 is not: policy servers
+/// are not asked.
 const VERSIONS: &[&str] = &[
     "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
-    "v1.13",
+    "v1.13", "v1.14", "v1.15", "v1.16", "v1.17",
 ];
 
 /// Unstable features that work, each with the reason to say so.
@@ -25,6 +26,12 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "uk.timedout.msc4323",
     // Logging another device in with a token of this one.
     "org.matrix.msc3882",
+    // Users may refuse invites.
+    "org.matrix.msc4380",
+    "org.matrix.msc4380.stable",
+    // Rooms that two users share.
+    "uk.half-shot.msc2666.query_mutual_rooms",
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
     // Simplified sliding sync, without which Element X does not start.
     "org.matrix.simplified_msc3575",
     // Delayed events, by which calls notice that a device is gone.

@@ -59,7 +59,11 @@ pub(crate) fn routes() -> Routes {
         )
         .raw::<AccessToken, _, _, _>(
             Method::GET,
-            &["/_matrix/client/v3/keys/changes", "/_matrix/client/r0/keys/changes", "/_matrix/client/unstable/keys/changes"],
+            &[
+                "/_matrix/client/v3/keys/changes",
+                "/_matrix/client/r0/keys/changes",
+                "/_matrix/client/unstable/keys/changes",
+            ],
             changes,
         )
 }
@@ -260,7 +264,9 @@ fn signature_failure(failure: SignatureFailure) -> Value {
     let (status, errcode, error) = match failure {
         SignatureFailure::UnknownKey => (404, "M_NOT_FOUND", "There is no such device or cross-signing key"),
         SignatureFailure::OtherObject => (400, "M_INVALID_PARAM", "The signed object is not the one that is stored"),
-        SignatureFailure::BadSignature => (400, "M_INVALID_SIGNATURE", "There is no valid signature by a key that may sign it"),
+        SignatureFailure::BadSignature => {
+            (400, "M_INVALID_SIGNATURE", "There is no valid signature by a key that may sign it")
+        }
     };
     json!({ "status": status, "errcode": errcode, "error": error })
 }

@@ -33,7 +33,12 @@ pub(crate) fn routes() -> Routes {
     Routes::new()
         .raw::<AccessToken, _, _, _>(
             Method::GET,
-            &["/_matrix/client/v1/media/config", "/_matrix/media/v3/config", "/_matrix/media/r0/config", "/_matrix/media/v1/config"],
+            &[
+                "/_matrix/client/v1/media/config",
+                "/_matrix/media/v3/config",
+                "/_matrix/media/r0/config",
+                "/_matrix/media/v1/config",
+            ],
             config,
         )
         .raw::<AccessToken, _, _, _>(

@@ -100,7 +100,12 @@ async fn put(
 }
 
 /// Moves the marker of what has been read in full, never backwards.
-async fn fully_read(hs: &Homeserver, who: &UserPrincipal, room_id: &RoomId, event_id: &EventId) -> Result<(), ApiError> {
+async fn fully_read(
+    hs: &Homeserver,
+    who: &UserPrincipal,
+    room_id: &RoomId,
+    event_id: &EventId,
+) -> Result<(), ApiError> {
     let before = hs.accounts.account_data(&who.user_id, Some(room_id), "m.fully_read").await?;
     let before = before.and_then(|content| serde_json::from_str::<serde_json::Value>(content.get()).ok());
     let before = before.and_then(|content| EventId::parse(content.get("event_id")?.as_str()?).ok());

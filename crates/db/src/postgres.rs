@@ -1,10 +1,6 @@
 //! PostgreSQL: the same grouped commits by one task per node, reads through a pool, wake-ups by LISTEN/NOTIFY.
 
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -420,11 +416,7 @@ fn row(row: &tokio_postgres::Row) -> Result<Row, DbError> {
 }
 
 impl ToSql for Value {
-    fn to_sql(
-        &self,
-        ty: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         match self {
             Self::Null => Ok(IsNull::Yes),
             Self::Int(int) if *ty == Type::INT4 => i32::try_from(*int)?.to_sql(ty, out),

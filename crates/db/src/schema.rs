@@ -54,8 +54,10 @@ impl Migration {
 
 /// What `db` itself owns. `log_head` has one row; on PostgreSQL its row lock orders the commits of many nodes, so that
 /// positions are given in commit order and a reader that sees one has seen all below it.
-pub(crate) const OWN: Schema = Schema::new("db", &[Migration::Both(
-    "CREATE TABLE change_log (
+pub(crate) const OWN: Schema = Schema::new(
+    "db",
+    &[Migration::Both(
+        "CREATE TABLE change_log (
         position BIGINT PRIMARY KEY,
         kind BIGINT NOT NULL,
         room TEXT,
@@ -65,7 +67,8 @@ pub(crate) const OWN: Schema = Schema::new("db", &[Migration::Both(
      CREATE TABLE log_head (id BIGINT PRIMARY KEY, position BIGINT NOT NULL);
      INSERT INTO log_head (id, position) VALUES (1, 0);
      CREATE TABLE cursor (name TEXT PRIMARY KEY, position BIGINT NOT NULL) WITHOUT ROWID;",
-)]);
+    )],
+);
 
 pub(crate) const MIGRATION_TABLE: &str =
     "CREATE TABLE IF NOT EXISTS migration (owner TEXT NOT NULL, number BIGINT NOT NULL, PRIMARY KEY (owner, number))";
@@ -75,11 +78,11 @@ pub(crate) const MIGRATION_DONE: Sql = sql!("INSERT INTO migration (owner, numbe
 
 pub(crate) const CHANGE_INSERT: Sql =
     sql!("INSERT INTO change_log (position, kind, room, who, reference) VALUES ($1, $2, $3, $4, $5)");
-pub(crate) const CHANGES_AFTER: Sql = sql!(
-    "SELECT position, kind, room, who, reference FROM change_log WHERE position > $1 ORDER BY position LIMIT $2"
-);
+pub(crate) const CHANGES_AFTER: Sql =
+    sql!("SELECT position, kind, room, who, reference FROM change_log WHERE position > $1 ORDER BY position LIMIT $2");
 pub(crate) const HEAD: Sql = sql!("SELECT position FROM log_head WHERE id = 1");
-pub(crate) const HEAD_ADVANCE: Sql = sql!("UPDATE log_head SET position = position + $1 WHERE id = 1 RETURNING position");
+pub(crate) const HEAD_ADVANCE: Sql =
+    sql!("UPDATE log_head SET position = position + $1 WHERE id = 1 RETURNING position");
 pub(crate) const HEAD_SET: Sql = sql!("UPDATE log_head SET position = $1 WHERE id = 1");
 pub(crate) const CURSOR: Sql = sql!("SELECT position FROM cursor WHERE name = $1");
 pub(crate) const LOG_PRUNE: Sql = sql!("DELETE FROM change_log WHERE position <= $1");

@@ -28,12 +28,10 @@ const VERSION_INSERT: Sql = sql!(
      VALUES ($1, (SELECT COALESCE(MAX(version), 0) + 1 FROM key_backup WHERE user_id = $1), $2, $3, 0, 0, 0)
      RETURNING version"
 );
-const VERSION_UPDATE: Sql = sql!(
-    "UPDATE key_backup SET auth_data = $1 WHERE user_id = $2 AND version = $3 AND deleted = 0"
-);
-const VERSION_DELETE: Sql = sql!(
-    "UPDATE key_backup SET deleted = 1, auth_data = '', sessions = 0 WHERE user_id = $1 AND version = $2"
-);
+const VERSION_UPDATE: Sql =
+    sql!("UPDATE key_backup SET auth_data = $1 WHERE user_id = $2 AND version = $3 AND deleted = 0");
+const VERSION_DELETE: Sql =
+    sql!("UPDATE key_backup SET deleted = 1, auth_data = '', sessions = 0 WHERE user_id = $1 AND version = $2");
 const DELETED_FORGET: Sql = sql!(
     "DELETE FROM key_backup WHERE user_id = $1 AND deleted = 1
         AND version < (SELECT MAX(version) FROM key_backup WHERE user_id = $1)"
@@ -75,9 +73,8 @@ const SESSIONS_COUNT_ONE: Sql = sql!(
 const SESSIONS_DELETE: Sql = sql!("DELETE FROM key_backup_session WHERE user_id = $1 AND version = $2");
 const SESSIONS_DELETE_OF_ROOM: Sql =
     sql!("DELETE FROM key_backup_session WHERE user_id = $1 AND version = $2 AND room_id = $3");
-const SESSION_DELETE: Sql = sql!(
-    "DELETE FROM key_backup_session WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id = $4"
-);
+const SESSION_DELETE: Sql =
+    sql!("DELETE FROM key_backup_session WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id = $4");
 const ALL_DELETE: Sql = sql!("DELETE FROM key_backup_session WHERE user_id = $1");
 const VERSIONS_ALL_DELETE: Sql = sql!("DELETE FROM key_backup WHERE user_id = $1");
 

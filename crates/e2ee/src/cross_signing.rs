@@ -113,14 +113,18 @@ pub(crate) fn public_key(object: &JsonObject) -> Option<(&str, &str)> {
 
 impl E2ee {
     /// What the upload would do.
-    pub async fn cross_signing_effect(&self, user: &UserId, upload: &CrossSigningUpload) -> Result<CrossSigningEffect, E2eeError> {
+    pub async fn cross_signing_effect(
+        &self,
+        user: &UserId,
+        upload: &CrossSigningUpload,
+    ) -> Result<CrossSigningEffect, E2eeError> {
         let stored = self.cross_signing_keys(user).await?;
         if stored.master.is_none() {
             return Ok(CrossSigningEffect::First);
         }
-        let same = upload.parts().all(|(usage, key)| {
-            stored.get(usage).is_some_and(|stored| public_key(stored) == public_key(key))
-        });
+        let same = upload
+            .parts()
+            .all(|(usage, key)| stored.get(usage).is_some_and(|stored| public_key(stored) == public_key(key)));
         Ok(if same { CrossSigningEffect::Nothing } else { CrossSigningEffect::Replace })
     }
 

@@ -116,7 +116,10 @@ impl E2ee {
         found.device_keys = users.keys().map(|user| (user.clone(), BTreeMap::new())).collect();
         for row in self.db.query(&DEVICE_KEYS_OF_USERS, params![ids.clone()]).await? {
             let (Some(owner), device) = (user_id(&row, 0), row.text(1)?) else { continue };
-            if !users.get(&owner).is_some_and(|wanted| wanted.is_empty() || wanted.iter().any(|wanted| wanted == device)) {
+            if !users
+                .get(&owner)
+                .is_some_and(|wanted| wanted.is_empty() || wanted.iter().any(|wanted| wanted == device))
+            {
                 continue;
             }
             let mut keys = device_object(&row)?;
@@ -137,7 +140,12 @@ impl E2ee {
 
     /// Adds to the batch that these devices are gone, with their keys, messages and signatures. The account engine's
     /// deletion belongs in the same batch.
-    pub fn devices_delete<'a>(&self, batch: &mut Batch, user: &UserId, devices: impl IntoIterator<Item = &'a DeviceId>) {
+    pub fn devices_delete<'a>(
+        &self,
+        batch: &mut Batch,
+        user: &UserId,
+        devices: impl IntoIterator<Item = &'a DeviceId>,
+    ) {
         for device in devices {
             batch.exec(&DEVICE_KEY_DELETE, params![user.as_str(), device.as_str()]);
             one_time_key::delete_all(batch, user, device);

@@ -21,15 +21,13 @@ const USERS_CHANGED: Sql = sql!(
     "SELECT DISTINCT user_id FROM device_list_change
      WHERE position > $1 AND position <= $2 AND (viewer IS NULL OR viewer = $3)"
 );
-const CHANGE_AT: Sql =
-    sql!("SELECT user_id, device_id FROM device_list_change WHERE position = $1 AND viewer IS NULL");
+const CHANGE_AT: Sql = sql!("SELECT user_id, device_id FROM device_list_change WHERE position = $1 AND viewer IS NULL");
 /// Other servers know no number of changes of cross-signing keys.
 const CHANGE_BEFORE: Sql = sql!(
     "SELECT MAX(position) FROM device_list_change
      WHERE user_id = $1 AND position < $2 AND viewer IS NULL AND device_id IS NOT NULL"
 );
-const CHANGE_LAST: Sql =
-    sql!("SELECT MAX(position) FROM device_list_change WHERE user_id = $1 AND viewer IS NULL");
+const CHANGE_LAST: Sql = sql!("SELECT MAX(position) FROM device_list_change WHERE user_id = $1 AND viewer IS NULL");
 const DEVICE_KEY: Sql = sql!("SELECT keys_json FROM device_key WHERE user_id = $1 AND device_id = $2");
 
 /// A change of a user's devices, as `m.device_list_update` and `m.signing_key_update` say it to other servers.

@@ -28,9 +28,8 @@ const KEY_INSERT: Sql = sql!(
      VALUES ($1, $2, $3, $4, $5, $6, $7, 0)"
 );
 const KEYS_DELETE: Sql = sql!("DELETE FROM one_time_key WHERE user_id = $1 AND device_id = $2");
-const CLAIMED_FORGET: Sql = sql!(
-    "DELETE FROM one_time_key WHERE user_id = $1 AND device_id = $2 AND claimed_ms > 0 AND claimed_ms < $3"
-);
+const CLAIMED_FORGET: Sql =
+    sql!("DELETE FROM one_time_key WHERE user_id = $1 AND device_id = $2 AND claimed_ms > 0 AND claimed_ms < $3");
 const KEYS_COUNT: Sql = sql!(
     "SELECT algorithm, COUNT(*) FROM one_time_key WHERE user_id = $1 AND device_id = $2 AND claimed_ms = 0
      GROUP BY algorithm"
@@ -100,7 +99,10 @@ impl KeyUpload {
                 return Err(E2eeError::Invalid("device_keys name another user or device".to_owned()));
             }
             let is_object = |field: &str| keys.get(field).is_some_and(serde_json::Value::is_object);
-            if !is_object("keys") || !is_object("signatures") || !keys.get("algorithms").is_some_and(serde_json::Value::is_array) {
+            if !is_object("keys")
+                || !is_object("signatures")
+                || !keys.get("algorithms").is_some_and(serde_json::Value::is_array)
+            {
                 return Err(E2eeError::Malformed("device_keys need algorithms, keys and signatures".to_owned()));
             }
         }
@@ -144,7 +146,8 @@ impl E2ee {
         upload: &KeyUpload,
         replaced: bool,
     ) -> Result<(), E2eeError> {
-        let fresh = if replaced { upload.one_time_keys.iter().collect() } else { self.fresh(user, device, upload).await? };
+        let fresh =
+            if replaced { upload.one_time_keys.iter().collect() } else { self.fresh(user, device, upload).await? };
         if !fresh.is_empty() && !replaced {
             let held: u64 = self.one_time_key_counts(user, device).await?.values().sum();
             if held + fresh.len() as u64 > ONE_TIME_KEYS_MAX {
@@ -230,14 +233,21 @@ impl E2ee {
             if let Some(row) = rows.iter().flatten().last() {
                 let key = serde_json::from_str(row.text(1)?).unwrap_or(serde_json::Value::Null);
                 let of_user = claimed.entry(claim.user.clone()).or_default();
-                of_user.entry(claim.device.clone()).or_default().insert(format!("{}:{}", claim.algorithm, row.text(0)?), key);
+                of_user
+                    .entry(claim.device.clone())
+                    .or_default()
+                    .insert(format!("{}:{}", claim.algorithm, row.text(0)?), key);
             }
         }
         Ok(claimed)
     }
 
     /// How many one-time keys a device has left, by algorithm. The usual algorithm is always there, with 0 too.
-    pub async fn one_time_key_counts(&self, user: &UserId, device: &DeviceId) -> Result<BTreeMap<String, u64>, E2eeError> {
+    pub async fn one_time_key_counts(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+    ) -> Result<BTreeMap<String, u64>, E2eeError> {
         let mut counts = BTreeMap::from([(USUAL_ALGORITHM.to_owned(), 0)]);
         for row in self.db.query(&KEYS_COUNT, params![user.as_str(), device.as_str()]).await? {
             counts.insert(row.text(0)?.to_owned(), row.get(1)?);

@@ -102,7 +102,10 @@ impl E2ee {
                 }
                 let device = <&DeviceId>::from(update.device.device_id.as_str());
                 // An empty list means "ask for all" too: Synapse relies on it.
-                if update.prev_id.is_empty() || stream_id.is_none() || !update.prev_id.iter().all(|id| Some(*id) <= stream_id) {
+                if update.prev_id.is_empty()
+                    || stream_id.is_none()
+                    || !update.prev_id.iter().all(|id| Some(*id) <= stream_id)
+                {
                     // Clients hear of it when the list is here, or cannot be had: else they would ask twice.
                     batch.exec(&LIST_STALE, params![user.as_str()]);
                     return Ok((UpdateOutcome::Resync, batch));
@@ -171,7 +174,8 @@ impl E2ee {
         }
         Ok(held.device_keys.remove(user).unwrap_or_default() != devices
             || held.master_keys.remove(user).as_ref() != list.master_key.as_ref().filter(|key| owned_by(key, user))
-            || held.self_signing_keys.remove(user).as_ref() != list.self_signing_key.as_ref().filter(|key| owned_by(key, user)))
+            || held.self_signing_keys.remove(user).as_ref()
+                != list.self_signing_key.as_ref().filter(|key| owned_by(key, user)))
     }
 
     /// Takes an `m.signing_key_update` for a user of the server that sent it.

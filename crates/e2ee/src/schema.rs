@@ -3,12 +3,13 @@
 
 use samtal_db::{Migration, Schema};
 
-const MIGRATIONS: &[Migration] = &[Migration::Both(
-    // device_key: one row a device that uploaded keys; `display_name` only for users of other servers.
-    // one_time_key: `claimed_ms` 0 while it can be had; claimed ones stay a week (as empty rows), so that a repeated upload
-    //   cannot give a key out twice. At most ONE_TIME_KEYS_MAX a device.
-    // fallback_key: at most one a device and algorithm.
-    "CREATE TABLE device_key (
+const MIGRATIONS: &[Migration] = &[
+    Migration::Both(
+        // device_key: one row a device that uploaded keys; `display_name` only for users of other servers.
+        // one_time_key: `claimed_ms` 0 while it can be had; claimed ones stay a week (as empty rows), so that a repeated upload
+        //   cannot give a key out twice. At most ONE_TIME_KEYS_MAX a device.
+        // fallback_key: at most one a device and algorithm.
+        "CREATE TABLE device_key (
         user_id TEXT NOT NULL,
         device_id TEXT NOT NULL,
         keys_json TEXT NOT NULL,
@@ -36,12 +37,12 @@ const MIGRATIONS: &[Migration] = &[Migration::Both(
         key_json TEXT NOT NULL,
         used BIGINT NOT NULL,
         PRIMARY KEY (user_id, device_id, algorithm)
-     ) WITHOUT ROWID;"
+     ) WITHOUT ROWID;",
     ),
     Migration::Both(
-    // cross_signing_key: at most three a user, ours and others'. `usage` is master, self_signing or user_signing.
-    // key_signature: who signed which device (key_id is its id) or cross-signing key (key_id is its public key).
-    "CREATE TABLE cross_signing_key (
+        // cross_signing_key: at most three a user, ours and others'. `usage` is master, self_signing or user_signing.
+        // key_signature: who signed which device (key_id is its id) or cross-signing key (key_id is its public key).
+        "CREATE TABLE cross_signing_key (
         user_id TEXT NOT NULL,
         key_usage TEXT NOT NULL,
         public_key TEXT NOT NULL,
@@ -57,13 +58,13 @@ const MIGRATIONS: &[Migration] = &[Migration::Both(
         signature TEXT NOT NULL,
         PRIMARY KEY (user_id, key_id, signer_id, signer_key)
      ) WITHOUT ROWID;
-     CREATE INDEX key_signature_signer ON key_signature (signer_id, user_id);"
+     CREATE INDEX key_signature_signer ON key_signature (signer_id, user_id);",
     ),
     Migration::Both(
-    // device_list_change: `viewer` NULL for what all may see (the last CHANGES_PER_USER of each user are kept), else for
-    //   that user alone (one row a pair). `device_id` NULL for cross-signing keys.
-    // remote_device_list: whose devices, of users elsewhere, are held in device_key; `stale` 1 when they must be asked for.
-    "CREATE TABLE device_list_change (
+        // device_list_change: `viewer` NULL for what all may see (the last CHANGES_PER_USER of each user are kept), else for
+        //   that user alone (one row a pair). `device_id` NULL for cross-signing keys.
+        // remote_device_list: whose devices, of users elsewhere, are held in device_key; `stale` 1 when they must be asked for.
+        "CREATE TABLE device_list_change (
         position BIGINT PRIMARY KEY,
         user_id TEXT NOT NULL,
         device_id TEXT,
@@ -75,13 +76,13 @@ const MIGRATIONS: &[Migration] = &[Migration::Both(
         stream_id BIGINT,
         stale BIGINT NOT NULL
      ) WITHOUT ROWID;
-     CREATE INDEX remote_device_list_stale ON remote_device_list (stale, user_id);"
+     CREATE INDEX remote_device_list_stale ON remote_device_list (stale, user_id);",
     ),
     Migration::Both(
-    // to_device: at most INBOX_MESSAGES_MAX and INBOX_BYTES_MAX a device, the oldest go first.
-    // to_device_inbox: what to_device holds for a device, and how many were dropped.
-    // to_device_sent, to_device_received: transactions of devices and message ids of servers, for a day.
-    "CREATE TABLE to_device (
+        // to_device: at most INBOX_MESSAGES_MAX and INBOX_BYTES_MAX a device, the oldest go first.
+        // to_device_inbox: what to_device holds for a device, and how many were dropped.
+        // to_device_sent, to_device_received: transactions of devices and message ids of servers, for a day.
+        "CREATE TABLE to_device (
         user_id TEXT NOT NULL,
         device_id TEXT NOT NULL,
         position BIGINT NOT NULL,
@@ -111,13 +112,13 @@ const MIGRATIONS: &[Migration] = &[Migration::Both(
         received_ms BIGINT NOT NULL,
         PRIMARY KEY (origin, message_id)
      ) WITHOUT ROWID;
-     CREATE INDEX to_device_received_ms ON to_device_received (received_ms);"
+     CREATE INDEX to_device_received_ms ON to_device_received (received_ms);",
     ),
     Migration::Both(
-    // key_backup: one row a version; of deleted ones only the newest stays, so that no version is given twice.
-    // key_backup_session: at most SESSIONS_MAX a version. The session data are encrypted by the client.
-    // dehydrated_device: one a user.
-    "CREATE TABLE key_backup (
+        // key_backup: one row a version; of deleted ones only the newest stays, so that no version is given twice.
+        // key_backup_session: at most SESSIONS_MAX a version. The session data are encrypted by the client.
+        // dehydrated_device: one a user.
+        "CREATE TABLE key_backup (
         user_id TEXT NOT NULL,
         version BIGINT NOT NULL,
         algorithm TEXT NOT NULL,
@@ -143,7 +144,7 @@ const MIGRATIONS: &[Migration] = &[Migration::Both(
         device_id TEXT NOT NULL,
         display_name TEXT,
         device_data TEXT NOT NULL
-     ) WITHOUT ROWID;"
+     ) WITHOUT ROWID;",
     ),
 ];
 

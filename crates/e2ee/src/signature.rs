@@ -52,7 +52,11 @@ struct Accepted<'a> {
 impl E2ee {
     /// Stores `signer`'s signatures: by the self-signing key on own devices, by own devices on the own master key, by the
     /// user-signing key on others' master keys. Each object is judged by itself.
-    pub async fn signatures_upload(&self, signer: &UserId, upload: &SignatureUpload) -> Result<SignatureFailures, E2eeError> {
+    pub async fn signatures_upload(
+        &self,
+        signer: &UserId,
+        upload: &SignatureUpload,
+    ) -> Result<SignatureFailures, E2eeError> {
         let mut failures = SignatureFailures::new();
         let mut batch = Batch::new();
         let own = self.cross_signing_keys(signer).await?;
@@ -106,7 +110,8 @@ impl E2ee {
                 self_signing.filter(|(signing, _)| *signing == name).map(|(_, public)| public.to_owned())
             }));
         }
-        let Some(master) = own.master.as_ref().filter(|key| public_key(key).is_some_and(|(_, key)| key == key_id)) else {
+        let Some(master) = own.master.as_ref().filter(|key| public_key(key).is_some_and(|(_, key)| key == key_id))
+        else {
             return Ok(Err(SignatureFailure::UnknownKey));
         };
         let mut devices = BTreeMap::new();
@@ -140,7 +145,11 @@ impl E2ee {
     }
 
     /// The signatures on keys of these users that `viewer` may see.
-    pub(crate) async fn signatures_on(&self, users: &[String], viewer: Option<&UserId>) -> Result<Signatures, E2eeError> {
+    pub(crate) async fn signatures_on(
+        &self,
+        users: &[String],
+        viewer: Option<&UserId>,
+    ) -> Result<Signatures, E2eeError> {
         let viewer = viewer.map_or("", UserId::as_str);
         let mut signatures = Signatures::default();
         for row in self.db.query(&SIGNATURES_OF_USERS, params![users.to_vec(), viewer]).await? {
@@ -202,9 +211,15 @@ fn accept<'a>(
 }
 
 /// Leaves on the object the signatures of its owner and of the viewer, and adds those of `more`.
-pub(crate) fn show(object: &mut JsonObject, owner: &UserId, viewer: Option<&UserId>, more: &[(String, String, String)]) {
+pub(crate) fn show(
+    object: &mut JsonObject,
+    owner: &UserId,
+    viewer: Option<&UserId>,
+    more: &[(String, String, String)],
+) {
     if let Some(Value::Object(signatures)) = object.get_mut("signatures") {
-        signatures.retain(|signer, _| signer == owner.as_str() || viewer.is_some_and(|viewer| signer == viewer.as_str()));
+        signatures
+            .retain(|signer, _| signer == owner.as_str() || viewer.is_some_and(|viewer| signer == viewer.as_str()));
     }
     if more.is_empty() {
         return;

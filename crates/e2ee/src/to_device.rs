@@ -34,8 +34,7 @@ const MESSAGES_AFTER: Sql = sql!(
 );
 const MESSAGE_WAITS: Sql =
     sql!("SELECT 1 FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3 LIMIT 1");
-const MESSAGES_DELETE: Sql =
-    sql!("DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3");
+const MESSAGES_DELETE: Sql = sql!("DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3");
 /// Stands before [`MESSAGES_DELETE`] in a batch: counts what that will take.
 const INBOX_SUBTRACT: Sql = sql!(
     "UPDATE to_device_inbox SET
@@ -44,11 +43,9 @@ const INBOX_SUBTRACT: Sql = sql!(
                          WHERE user_id = $1 AND device_id = $2 AND position <= $3)
      WHERE user_id = $1 AND device_id = $2"
 );
-const INBOX_DROPPED: Sql = sql!(
-    "UPDATE to_device_inbox SET dropped = dropped + $1 WHERE user_id = $2 AND device_id = $3"
-);
-const INBOX: Sql =
-    sql!("SELECT messages, bytes, dropped FROM to_device_inbox WHERE user_id = $1 AND device_id = $2");
+const INBOX_DROPPED: Sql =
+    sql!("UPDATE to_device_inbox SET dropped = dropped + $1 WHERE user_id = $2 AND device_id = $3");
+const INBOX: Sql = sql!("SELECT messages, bytes, dropped FROM to_device_inbox WHERE user_id = $1 AND device_id = $2");
 /// The newest message that no longer fits when those after it are counted.
 const INBOX_BEYOND: Sql = sql!(
     "SELECT MAX(position), COUNT(*) FROM (
@@ -59,8 +56,7 @@ const INBOX_BEYOND: Sql = sql!(
 );
 const ALL_DELETE: Sql = sql!("DELETE FROM to_device WHERE user_id = $1 AND device_id = $2");
 const INBOX_DELETE: Sql = sql!("DELETE FROM to_device_inbox WHERE user_id = $1 AND device_id = $2");
-const SENT: Sql =
-    sql!("SELECT 1 FROM to_device_sent WHERE user_id = $1 AND device_id = $2 AND transaction_id = $3");
+const SENT: Sql = sql!("SELECT 1 FROM to_device_sent WHERE user_id = $1 AND device_id = $2 AND transaction_id = $3");
 const SENT_INSERT: Sql =
     sql!("INSERT INTO to_device_sent (user_id, device_id, transaction_id, sent_ms) VALUES ($1, $2, $3, $4)");
 const RECEIVED: Sql = sql!("SELECT 1 FROM to_device_received WHERE origin = $1 AND message_id = $2");
@@ -166,7 +162,8 @@ impl E2ee {
         let mut full = BTreeSet::new();
         for (index, message) in inboxes {
             let row = committed.rows.get(index).and_then(|rows| rows.first());
-            let Some((count, bytes)) = row.map(|row| Ok::<_, E2eeError>((row.int(0)?, row.int(1)?))).transpose()? else {
+            let Some((count, bytes)) = row.map(|row| Ok::<_, E2eeError>((row.int(0)?, row.int(1)?))).transpose()?
+            else {
                 continue;
             };
             if count > INBOX_MESSAGES_MAX || bytes > INBOX_BYTES_MAX {

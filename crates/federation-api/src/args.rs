@@ -56,7 +56,11 @@ pub(crate) trait Scheme: AuthScheme {
     type Who: Send;
 
     /// Checks who asks.
-    fn authenticate(hs: &Homeserver, parts: &request::Parts, body: &[u8]) -> impl Future<Output = Result<Self::Who, ApiError>> + Send;
+    fn authenticate(
+        hs: &Homeserver,
+        parts: &request::Parts,
+        body: &[u8],
+    ) -> impl Future<Output = Result<Self::Who, ApiError>> + Send;
 }
 
 impl Scheme for NoAuthentication {
@@ -84,16 +88,20 @@ impl Scheme for ServerSignatures {
                 RequestError::Keyring(error) => ApiError::internal(error),
                 RequestError::Body => ApiError::not_json("The body is not JSON"),
                 RequestError::Header(XMatrixError::Value(_)) => ApiError::invalid_param(error.to_string()),
-                RequestError::Header(_) | RequestError::Destination(_) | RequestError::Key { .. } | RequestError::Signature(_) => {
-                    ApiError::unauthorized(error.to_string())
-                }
+                RequestError::Header(_)
+                | RequestError::Destination(_)
+                | RequestError::Key { .. }
+                | RequestError::Signature(_) => ApiError::unauthorized(error.to_string()),
             }
         })?;
         if server == hs.name {
             return Err(ApiError::unauthorized("The request says to be our own"));
         }
         let question = Question::new(&server, Direction::Inbound, Action::Request);
-        hs.policy.review(&question).permit().map_err(|_| ApiError::forbidden("This server does not speak with yours"))?;
+        hs.policy
+            .review(&question)
+            .permit()
+            .map_err(|_| ApiError::forbidden("This server does not speak with yours"))?;
         hs.remote.destinations().is_there(&server).await.map_err(ApiError::internal)?;
         Ok(ServerPrincipal { server })
     }
@@ -135,7 +143,8 @@ where
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let json = if T::METHOD == Method::GET { Bytes::new() } else { json_object(body)? };
         let whole = with_defaults(json.clone(), defaults);
-        let request = T::try_from_http_request_inner(Request::from_parts(parts, &*whole), &path).map_err(deserialization_error)?;
+        let request = T::try_from_http_request_inner(Request::from_parts(parts, &*whole), &path)
+            .map_err(deserialization_error)?;
         Ok(Self { request, who, hs, json })
     }
 }
@@ -145,10 +154,17 @@ fn with_defaults(json: Bytes, defaults: &[(&str, &str)]) -> Bytes {
     if defaults.is_empty() {
         return json;
     }
-    let Ok(fields) = serde_json::from_slice::<std::collections::BTreeMap<String, &serde_json::value::RawValue>>(&json) else { return json };
-    let missing: Vec<String> =
-        defaults.iter().filter(|(name, _)| !fields.contains_key(*name)).map(|(name, value)| format!("{name:?}:{value}")).collect();
-    let inner = std::str::from_utf8(&json).ok().and_then(|text| text.trim().strip_prefix('{')).filter(|_| !missing.is_empty());
+    let Ok(fields) = serde_json::from_slice::<std::collections::BTreeMap<String, &serde_json::value::RawValue>>(&json)
+    else {
+        return json;
+    };
+    let missing: Vec<String> = defaults
+        .iter()
+        .filter(|(name, _)| !fields.contains_key(*name))
+        .map(|(name, value)| format!("{name:?}:{value}"))
+        .collect();
+    let inner =
+        std::str::from_utf8(&json).ok().and_then(|text| text.trim().strip_prefix('{')).filter(|_| !missing.is_empty());
     match inner {
         Some(inner) if fields.is_empty() => format!("{{{}{inner}", missing.join(",")).into(),
         Some(inner) => format!("{{{},{inner}", missing.join(",")).into(),
@@ -171,7 +187,9 @@ fn json_object(bytes: Bytes) -> Result<Bytes, ApiError> {
 fn deserialization_error(error: DeserializationError) -> ApiError {
     let message = error.to_string();
     match error {
-        DeserializationError::Json(error) if error.is_data() && message.contains("missing field") => ApiError::missing_param(message),
+        DeserializationError::Json(error) if error.is_data() && message.contains("missing field") => {
+            ApiError::missing_param(message)
+        }
         DeserializationError::Json(error) if error.is_data() => ApiError::bad_json(message),
         DeserializationError::Json(_) | DeserializationError::Utf8(_) => ApiError::not_json(message),
         DeserializationError::Query(_) if message.contains("missing field") => ApiError::missing_param(message),

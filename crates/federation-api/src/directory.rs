@@ -34,7 +34,8 @@ async fn query_profile(args: Args<profile::Request>) -> Answer<JsonText> {
     }
     let fields = args.hs.profile(user).await?.ok_or_else(|| ApiError::not_found("There is no such user here"))?;
     let only = args.request.field.as_ref().map(|field| field.as_str());
-    let shown: Map<String, Value> = fields.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)).collect();
+    let shown: Map<String, Value> =
+        fields.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)).collect();
     Ok(JsonText(Value::Object(shown).to_string()))
 }
 

@@ -37,7 +37,11 @@ macro_rules! shorthands {
 
 impl ApiError {
     /// An error with this status and `errcode`.
-    pub fn new(status: StatusCode, errcode: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(
+        status: StatusCode,
+        errcode: impl Into<Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self(Box::new(Parts { status, errcode: errcode.into(), message: message.into(), extra: Map::new() }))
     }
 
@@ -125,8 +129,12 @@ impl From<OpError> for ApiError {
             OpError::BadAlias(message) => Self::new(StatusCode::BAD_REQUEST, "M_BAD_ALIAS", message),
             OpError::RoomInUse => Self::new(StatusCode::CONFLICT, "M_ROOM_IN_USE", "The alias is already in use"),
             OpError::Exclusive => Self::new(StatusCode::BAD_REQUEST, "M_EXCLUSIVE", "The name is reserved"),
-            OpError::InviteBlocked => Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", "The user does not accept this invite"),
-            OpError::GuestsForbidden => Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", "Guests may not join this room"),
+            OpError::InviteBlocked => {
+                Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", "The user does not accept this invite")
+            }
+            OpError::GuestsForbidden => {
+                Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", "Guests may not join this room")
+            }
             OpError::CannotAuthorizeJoin(_) => Self::unable_to_authorise_join("This server cannot authorize the join"),
             OpError::BadRemote(message) => Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", message),
             OpError::Storage(error) => error.into(),
@@ -139,7 +147,9 @@ impl From<ResidentError> for ApiError {
         match error {
             ResidentError::Op(error) => error.into(),
             ResidentError::IncompatibleVersion(version) => Self::incompatible_room_version(version.as_str()),
-            ResidentError::UnableToAuthorize => Self::unable_to_authorise_join("This server cannot tell whether the user may join"),
+            ResidentError::UnableToAuthorize => {
+                Self::unable_to_authorise_join("This server cannot tell whether the user may join")
+            }
             ResidentError::UnableToGrant => Self::unable_to_grant_join("Nobody of this server may let the user in"),
         }
     }

@@ -31,7 +31,11 @@ pub(crate) fn routes(routes: Routes) -> Routes {
 }
 
 /// The room, if the asker is in it.
-pub(crate) async fn room_of_member(hs: &Homeserver, who: &ServerPrincipal, room_id: &RoomId) -> Result<Arc<Room>, ApiError> {
+pub(crate) async fn room_of_member(
+    hs: &Homeserver,
+    who: &ServerPrincipal,
+    room_id: &RoomId,
+) -> Result<Arc<Room>, ApiError> {
     let room = hs.room_for(&who.server, room_id, Action::Room).await?;
     if hs.rooms.has_server(&room, &who.server).await? {
         Ok(room)
@@ -90,7 +94,12 @@ async fn room_state_ids(args: Args<state_ids::Request>) -> Answer<state_ids::Res
     Ok(state_ids::Response::new(ids(&chain), ids(&state)))
 }
 
-async fn state_at(hs: &Homeserver, who: &ServerPrincipal, room_id: &RoomId, event_id: &EventId) -> Result<(Vec<Pdu>, Vec<Pdu>), ApiError> {
+async fn state_at(
+    hs: &Homeserver,
+    who: &ServerPrincipal,
+    room_id: &RoomId,
+    event_id: &EventId,
+) -> Result<(Vec<Pdu>, Vec<Pdu>), ApiError> {
     let room = room_of_member(hs, who, room_id).await?;
     let event = event_of(hs, &room, event_id).await?;
     if event.flags.has(Flags::REJECTED) {

@@ -2,7 +2,9 @@
 
 use ruma::{
     OwnedServerName,
-    api::federation::discovery::{get_remote_server_keys as query_one, get_remote_server_keys_batch as query, get_server_keys as own},
+    api::federation::discovery::{
+        get_remote_server_keys as query_one, get_remote_server_keys_batch as query, get_server_keys as own,
+    },
 };
 
 use crate::{

@@ -3,8 +3,9 @@
 use ruma::{
     EventId, RoomId,
     api::federation::membership::{
-        RawStrippedState, create_join_event::v2 as send_join, create_knock_event::v1 as send_knock, create_leave_event::v2 as send_leave,
-        prepare_join_event::v1 as make_join, prepare_knock_event::v1 as make_knock, prepare_leave_event::v1 as make_leave,
+        RawStrippedState, create_join_event::v2 as send_join, create_knock_event::v1 as send_knock,
+        create_leave_event::v2 as send_leave, prepare_join_event::v1 as make_join,
+        prepare_knock_event::v1 as make_knock, prepare_leave_event::v1 as make_leave,
     },
     events::room::member::MembershipState,
 };
@@ -125,6 +126,11 @@ async fn leave_v1(args: Args<send_leave::Request>) -> Answer<JsonText> {
     Ok(JsonText("[200,{}]".to_owned()))
 }
 
-async fn accept_leave(args: &Args<send_leave::Request>, room_id: &RoomId, event_id: &EventId, pdu: &RawValue) -> Result<(), ApiError> {
+async fn accept_leave(
+    args: &Args<send_leave::Request>,
+    room_id: &RoomId,
+    event_id: &EventId,
+    pdu: &RawValue,
+) -> Result<(), ApiError> {
     Ok(args.hs.receive_membership(&args.who.server, room_id, event_id, pdu, MembershipState::Leave).await?)
 }

@@ -137,7 +137,11 @@ impl Routes {
             };
             let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
             // Paths that differ in their parameters' names only are one path.
-            let key = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect::<Vec<_>>().join("/");
+            let key = path
+                .split('/')
+                .map(|part| if part.starts_with('{') { "{}" } else { part })
+                .collect::<Vec<_>>()
+                .join("/");
             let known = self.paths.entry(key).or_insert_with(|| (path, MethodRouter::new()));
             known.1 = std::mem::take(&mut known.1).merge(on(filter, serve));
             self.list.push((method.clone(), path));

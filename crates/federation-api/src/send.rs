@@ -32,7 +32,11 @@ async fn send(args: Args<v1::Request>) -> Answer<JsonText> {
     }
     let body: Body = serde_json::from_slice(&args.json).map_err(|error| ApiError::bad_json(error.to_string()))?;
     if body.pdus.len() > PDUS_MAX || body.edus.len() > EDUS_MAX {
-        return Err(ApiError::new(http::StatusCode::BAD_REQUEST, "M_UNKNOWN", "The transaction has too many events or messages"));
+        return Err(ApiError::new(
+            http::StatusCode::BAD_REQUEST,
+            "M_UNKNOWN",
+            "The transaction has too many events or messages",
+        ));
     }
     let outcome = args
         .hs

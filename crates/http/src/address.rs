@@ -15,9 +15,11 @@ impl Network {
     /// Whether the address lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                same_prefix(u128::from(network.to_bits()) << 96, u128::from(address.to_bits()) << 96, self.prefix_bits.min(32))
-            }
+            (IpAddr::V4(network), IpAddr::V4(address)) => same_prefix(
+                u128::from(network.to_bits()) << 96,
+                u128::from(address.to_bits()) << 96,
+                self.prefix_bits.min(32),
+            ),
             (IpAddr::V6(network), IpAddr::V6(address)) => {
                 same_prefix(network.to_bits(), address.to_bits(), self.prefix_bits.min(128))
             }
@@ -76,14 +78,26 @@ mod tests {
 
     fn policy(networks: &[(&str, u8)]) -> AddressPolicy {
         AddressPolicy::denying(
-            networks.iter().map(|(address, bits)| Network { address: address.parse().unwrap(), prefix_bits: *bits }).collect(),
+            networks
+                .iter()
+                .map(|(address, bits)| Network { address: address.parse().unwrap(), prefix_bits: *bits })
+                .collect(),
         )
     }
 
     #[test]
     fn a_denied_network_is_denied_in_every_disguise() {
         let policy = policy(&[("10.0.0.0", 8), ("127.0.0.0", 8), ("::1", 128), ("fc00::", 7)]);
-        for denied in ["10.1.2.3", "127.0.0.1", "::1", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:a00:1::", "::10.0.0.1"] {
+        for denied in [
+            "10.1.2.3",
+            "127.0.0.1",
+            "::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:a00:1::",
+            "::10.0.0.1",
+        ] {
             assert!(!policy.allows(denied.parse().unwrap()), "{denied}");
         }
         for allowed in ["11.0.0.1", "9.255.255.255", "2001:db8::1", "::ffff:11.0.0.1", "::2"] {

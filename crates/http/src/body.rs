@@ -90,7 +90,10 @@ where
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(|e| BodyError::Broken(e.into())))),
             Poll::Pending => match Future::poll(self.deadline.as_mut(), context) {
@@ -124,7 +127,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_never_comes_is_given_up() {
-        let never = http_body_util::StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
+        let never =
+            http_body_util::StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
         let read = collect(Timely::new(never, Duration::from_millis(5)), 10).await;
         assert!(matches!(read, Err(BodyError::TimedOut)), "{read:?}");
     }

@@ -239,7 +239,12 @@ fn next<B>(from: &Uri, response: &Response<B>) -> Option<Uri> {
             let directory = from.path().rsplit_once('/').map_or("", |(directory, _)| directory);
             format!("{directory}/{path}")
         };
-        Uri::builder().scheme(from.scheme_str()?).authority(from.authority()?.as_str()).path_and_query(path).build().ok()?
+        Uri::builder()
+            .scheme(from.scheme_str()?)
+            .authority(from.authority()?.as_str())
+            .path_and_query(path)
+            .build()
+            .ok()?
     };
     match (from.scheme_str(), next.scheme_str()) {
         (Some("https"), Some("https")) | (Some("http"), Some("http" | "https")) => Some(next),

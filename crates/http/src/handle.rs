@@ -125,7 +125,8 @@ impl Connection {
         let mut response = match self.shared.requests.try_acquire() {
             Ok(_permit) => self.route(request, id).await,
             Err(_) => {
-                let mut busy = error_response(StatusCode::SERVICE_UNAVAILABLE, "M_LIMIT_EXCEEDED", "the server is busy");
+                let mut busy =
+                    error_response(StatusCode::SERVICE_UNAVAILABLE, "M_LIMIT_EXCEEDED", "the server is busy");
                 busy.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
                 busy
             }

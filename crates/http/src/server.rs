@@ -75,7 +75,12 @@ impl Server {
     ///
     /// # Errors
     /// An address cannot be bound; the error names it.
-    pub async fn bind(listeners: Vec<Listener>, options: &ServerOptions, metrics: &Metrics, random: &Random) -> io::Result<Server> {
+    pub async fn bind(
+        listeners: Vec<Listener>,
+        options: &ServerOptions,
+        metrics: &Metrics,
+        random: &Random,
+    ) -> io::Result<Server> {
         let mut bound = Vec::new();
         for listener in listeners {
             let socket = TcpListener::bind(listener.address)

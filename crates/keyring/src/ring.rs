@@ -218,12 +218,22 @@ impl Keyring {
     }
 
     /// The header for a request of ours. `uri` is the raw path and query, `content` the JSON body or empty.
-    pub fn sign_request(&self, destination: &ServerName, method: &str, uri: &str, content: &str) -> Result<XMatrix, JsonError> {
+    pub fn sign_request(
+        &self,
+        destination: &ServerName,
+        method: &str,
+        uri: &str,
+        content: &str,
+    ) -> Result<XMatrix, JsonError> {
         XMatrix::sign(&self.inner.server, destination, self.own().current().pair(), method, uri, content)
     }
 
     /// Checks who sent a request.
-    pub async fn verify_request(&self, request: SignedRequest<'_>, source: &dyn KeySource) -> Result<OwnedServerName, RequestError> {
+    pub async fn verify_request(
+        &self,
+        request: SignedRequest<'_>,
+        source: &dyn KeySource,
+    ) -> Result<OwnedServerName, RequestError> {
         let header = XMatrix::parse(request.authorization)?;
         if let Some(destination) = header.destination.as_ref().filter(|name| **name != self.inner.server) {
             return Err(RequestError::Destination(destination.clone()));
@@ -328,7 +338,10 @@ impl Keyring {
         let mut known = KnownKeys::default();
         for key in self.own().iter() {
             let valid_until_ms = if key.expired_ms.is_none() { u64::MAX } else { 0 };
-            known.insert(key.id(), crate::KnownKey { public_key: key.public_key(), valid_until_ms, expired_ms: key.expired_ms });
+            known.insert(
+                key.id(),
+                crate::KnownKey { public_key: key.public_key(), valid_until_ms, expired_ms: key.expired_ms },
+            );
         }
         known
     }
@@ -356,9 +369,13 @@ impl Keyring {
             };
             for text in source.notary(notary, server).await {
                 match KeyDocument::parse(&text, Some(server)) {
-                    Ok(document) if signed_by(&document.text, notary, &notary_keys) => return self.learn(&document).await,
+                    Ok(document) if signed_by(&document.text, notary, &notary_keys) => {
+                        return self.learn(&document).await;
+                    }
                     Ok(_) => tracing::info!(%server, %notary, "the notary did not sign"),
-                    Err(error @ KeyDocumentError::OtherServer(_)) => tracing::debug!(%server, %notary, %error, "more keys than asked"),
+                    Err(error @ KeyDocumentError::OtherServer(_)) => {
+                        tracing::debug!(%server, %notary, %error, "more keys than asked")
+                    }
                     Err(error) => tracing::info!(%server, %notary, %error, "keys refused"),
                 }
             }
@@ -378,7 +395,12 @@ impl KeySet {
     }
 
     /// As [`Self::for_event`], of these servers only.
-    pub fn of_servers<'a>(&self, servers: impl IntoIterator<Item = &'a ServerName>, ts_ms: u64, enforce: bool) -> PublicKeyMap {
+    pub fn of_servers<'a>(
+        &self,
+        servers: impl IntoIterator<Item = &'a ServerName>,
+        ts_ms: u64,
+        enforce: bool,
+    ) -> PublicKeyMap {
         let mut map = PublicKeyMap::new();
         for server in servers {
             let Some(keys) = self.0.get(server) else { continue };
@@ -423,7 +445,9 @@ fn signed_by(document: &str, server: &ServerName, keys: &KnownKeys) -> bool {
         .collect();
     let bytes = crate::signed::bytes_of(&mut object);
     signatures.iter().any(|(id, signature)| {
-        keys.get(id).is_some_and(|key| key.expired_ms.is_none() && crate::signed::verifies(&key.public_key, signature, bytes.as_bytes()))
+        keys.get(id).is_some_and(|key| {
+            key.expired_ms.is_none() && crate::signed::verifies(&key.public_key, signature, bytes.as_bytes())
+        })
     })
 }
 

@@ -5,11 +5,12 @@ use samtal_db::{
     Schema, Sql, sql,
 };
 
-const MIGRATIONS: &[Migration] = &[Both(
-    // signing_key: our own; grows by one row a rotation.
-    // server_key: others' keys, one row a key ever seen in use; bounded by KEYS_PER_SERVER_MAX a server.
-    // server_key_document: the answers of each server, as they came, for those who ask us as notary.
-    "CREATE TABLE signing_key (
+const MIGRATIONS: &[Migration] = &[
+    Both(
+        // signing_key: our own; grows by one row a rotation.
+        // server_key: others' keys, one row a key ever seen in use; bounded by KEYS_PER_SERVER_MAX a server.
+        // server_key_document: the answers of each server, as they came, for those who ask us as notary.
+        "CREATE TABLE signing_key (
         key_id TEXT PRIMARY KEY,
         seed BLOB NOT NULL,
         created_ms BIGINT NOT NULL,
@@ -29,9 +30,10 @@ const MIGRATIONS: &[Migration] = &[Both(
         fetched_ms BIGINT NOT NULL,
         valid_until_ms BIGINT NOT NULL
      );",
-), Both(
-    // One row for each key: a server that forgets a key must not make us forget the document that had it.
-    "DROP TABLE server_key_document;
+    ),
+    Both(
+        // One row for each key: a server that forgets a key must not make us forget the document that had it.
+        "DROP TABLE server_key_document;
      CREATE TABLE server_key_document (
         server TEXT NOT NULL,
         key_id TEXT NOT NULL,
@@ -40,12 +42,14 @@ const MIGRATIONS: &[Migration] = &[Both(
         valid_until_ms BIGINT NOT NULL,
         PRIMARY KEY (server, key_id)
      ) WITHOUT ROWID;",
-)];
+    ),
+];
 
 /// The tables of this crate.
 pub const SCHEMA: Schema = Schema::new("keyring", MIGRATIONS);
 
-pub(crate) const SIGNING_KEYS: Sql = sql!("SELECT key_id, seed, created_ms, expired_ms FROM signing_key ORDER BY created_ms, key_id");
+pub(crate) const SIGNING_KEYS: Sql =
+    sql!("SELECT key_id, seed, created_ms, expired_ms FROM signing_key ORDER BY created_ms, key_id");
 pub(crate) const SIGNING_KEY_INSERT: Sql =
     sql!("INSERT INTO signing_key (key_id, seed, created_ms, expired_ms) VALUES ($1, $2, $3, NULL)");
 pub(crate) const SIGNING_KEYS_EXPIRE: Sql = sql!("UPDATE signing_key SET expired_ms = $1 WHERE expired_ms IS NULL");

@@ -108,7 +108,14 @@ impl XMatrix {
 
     /// Whether the signature by `public_key` covers this request. `destination` is our name: the one the header gives must have been
     /// compared with it before.
-    pub fn verify(&self, destination: &ServerName, public_key: &[u8], method: &str, uri: &str, content: &str) -> Result<bool, JsonError> {
+    pub fn verify(
+        &self,
+        destination: &ServerName,
+        public_key: &[u8],
+        method: &str,
+        uri: &str,
+        content: &str,
+    ) -> Result<bool, JsonError> {
         let with = request_bytes(&self.origin, destination, method, uri, content)?;
         Ok(verifies(public_key, &self.sig, with.as_bytes()))
     }
@@ -126,7 +133,13 @@ impl std::fmt::Display for XMatrix {
     }
 }
 
-fn request_bytes(origin: &ServerName, destination: &ServerName, method: &str, uri: &str, content: &str) -> Result<String, JsonError> {
+fn request_bytes(
+    origin: &ServerName,
+    destination: &ServerName,
+    method: &str,
+    uri: &str,
+    content: &str,
+) -> Result<String, JsonError> {
     let mut object = Object::new();
     object.insert("method", Value::from(method));
     object.insert("uri", Value::from(uri));
@@ -200,7 +213,9 @@ mod tests {
 
     #[test]
     fn note_30_the_header_is_read_by_rfc_9110() {
-        let plain = XMatrix::parse(r#"X-Matrix origin="a.example",destination="b.example",key="ed25519:k1",sig="dGVzdA""#).unwrap();
+        let plain =
+            XMatrix::parse(r#"X-Matrix origin="a.example",destination="b.example",key="ed25519:k1",sig="dGVzdA""#)
+                .unwrap();
         for same in [
             r#"x-matrix ORIGIN=a.example , Destination = "b.example",	key=ed25519:k1, sig=dGVzdA=="#,
             r#"X-MATRIX key="ed25519:\k1",,sig="dGVzdA==",origin="a.example",destination=b.example,"#,
@@ -246,7 +261,10 @@ mod tests {
         let check = |method, uri, body| header.verify(them, &public, method, uri, body).unwrap();
         assert!(check("PUT", uri, r#"{ "a": "\u00e9", "b": 1.50 }"#), "the content is compared in canonical form");
         assert!(!check("POST", uri, body));
-        assert!(!check("PUT", "/_matrix/federation/v1/event/$abc?x=%C3%A9", body), "the uri is compared as it was sent");
+        assert!(
+            !check("PUT", "/_matrix/federation/v1/event/$abc?x=%C3%A9", body),
+            "the uri is compared as it was sent"
+        );
         assert!(!check("PUT", uri, r#"{"b":1.5,"a":"é"}"#));
         assert!(!check("PUT", uri, ""));
         assert!(!header.verify(server_name!("other.example"), &public, "PUT", uri, body).unwrap());

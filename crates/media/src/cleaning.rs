@@ -10,9 +10,8 @@ const DELETE: Sql = sql!("DELETE FROM media WHERE server = $1 AND media_id = $2"
 const QUARANTINE: Sql = sql!("UPDATE media SET quarantined = $1 WHERE server = $2 AND media_id = $3");
 /// Every name of the same content.
 const QUARANTINE_CONTENT: Sql = sql!("UPDATE media SET quarantined = $1 WHERE sha256 = $2");
-const OF_USER: Sql = sql!(
-    "SELECT server, media_id FROM media WHERE uploader = $1 AND created_ms >= $2 ORDER BY created_ms LIMIT $3"
-);
+const OF_USER: Sql =
+    sql!("SELECT server, media_id FROM media WHERE uploader = $1 AND created_ms >= $2 ORDER BY created_ms LIMIT $3");
 const REMOTE_OLD: Sql = sql!(
     "SELECT server, media_id FROM media
      WHERE (server <> $1 OR uploader IS NULL) AND accessed_ms < $2 AND quarantined = 0 LIMIT $3"

@@ -11,11 +11,7 @@ use samtal_http::{Client, TlsError};
 use samtal_kit::{Clock, Random};
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast};
 
-use crate::{
-    Options,
-    preview::Previews,
-    store::Store,
-};
+use crate::{Options, preview::Previews, store::Store};
 
 /// Pictures made smaller at the same time: each takes memory for its pixels.
 const PICTURES_AT_ONCE: usize = 2;
@@ -162,5 +158,6 @@ impl Media {
 
 /// Whether the text can be a media id: nothing in it means anything in a path.
 pub fn is_media_id(text: &str) -> bool {
-    (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    (1..=255).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }

@@ -21,9 +21,8 @@ const THUMBNAILS_UNUSED: Sql = sql!(
     "INSERT INTO media_unused (path, since_ms) SELECT path, 0 FROM media_thumbnail
      WHERE sha256 = $1 AND NOT EXISTS (SELECT 1 FROM media WHERE sha256 = $1)"
 );
-const THUMBNAILS_DELETE: Sql = sql!(
-    "DELETE FROM media_thumbnail WHERE sha256 = $1 AND NOT EXISTS (SELECT 1 FROM media WHERE sha256 = $1)"
-);
+const THUMBNAILS_DELETE: Sql =
+    sql!("DELETE FROM media_thumbnail WHERE sha256 = $1 AND NOT EXISTS (SELECT 1 FROM media WHERE sha256 = $1)");
 const FILE_DELETE: Sql =
     sql!("DELETE FROM media_file WHERE sha256 = $1 AND NOT EXISTS (SELECT 1 FROM media WHERE sha256 = $1)");
 

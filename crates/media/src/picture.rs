@@ -38,10 +38,7 @@ pub(crate) fn smaller(
     };
     let reader = || ImageReader::new(Cursor::new(source)).with_guessed_format();
     let mut reader = reader().map_err(|error| MediaError::NoPicture(error.to_string()))?;
-    if !matches!(
-        reader.format(),
-        Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Gif | ImageFormat::WebP)
-    ) {
+    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Gif | ImageFormat::WebP)) {
         return Err(MediaError::NoPicture("not a PNG, JPEG, GIF or WebP".to_owned()));
     }
     let mut limits = Limits::default();

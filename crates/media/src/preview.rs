@@ -141,7 +141,12 @@ impl Media {
         Ok(preview)
     }
 
-    async fn add_picture(&self, preview: &mut Map<String, Value>, content_type: &str, body: Bytes) -> Result<(), MediaError> {
+    async fn add_picture(
+        &self,
+        preview: &mut Map<String, Value>,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<(), MediaError> {
         let bytes = body.len();
         let size = picture::size(&body);
         let about = About { content_type: Some(content_type), file_name: None };
@@ -204,7 +209,16 @@ mod tests {
         for good in ["https://a.example/x?y#z", "http://a.example:8080", "https://[2001:db8::1]/"] {
             assert!(checked(good).is_ok(), "{good}");
         }
-        for bad in ["file:///etc/passwd", "ftp://a/", "https://u:p@a/", "https://u@a/", "a.example", "", "gopher://a", "https://"] {
+        for bad in [
+            "file:///etc/passwd",
+            "ftp://a/",
+            "https://u:p@a/",
+            "https://u@a/",
+            "a.example",
+            "",
+            "gopher://a",
+            "https://",
+        ] {
             assert!(checked(bad).is_err(), "{bad}");
         }
     }

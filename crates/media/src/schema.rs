@@ -3,12 +3,14 @@
 use samtal_db::{Migration, Schema};
 
 /// The tables of this crate.
-pub const SCHEMA: Schema = Schema::new("media", &[Migration::Both(
-    // media: one row a name (`mxc://server/media_id`). `sha256` NULL: reserved, not uploaded, until `expires_ms`.
-    // media_file: one row a content, whatever the number of its names. `path` is its place in the store.
-    // media_thumbnail: at most one row a content and preset.
-    // media_unused: places in the store that belong to nothing: being written since, or to be deleted (since 0).
-    "CREATE TABLE media (
+pub const SCHEMA: Schema = Schema::new(
+    "media",
+    &[Migration::Both(
+        // media: one row a name (`mxc://server/media_id`). `sha256` NULL: reserved, not uploaded, until `expires_ms`.
+        // media_file: one row a content, whatever the number of its names. `path` is its place in the store.
+        // media_thumbnail: at most one row a content and preset.
+        // media_unused: places in the store that belong to nothing: being written since, or to be deleted (since 0).
+        "CREATE TABLE media (
         server TEXT NOT NULL,
         media_id TEXT NOT NULL,
         sha256 BLOB,
@@ -43,4 +45,5 @@ pub const SCHEMA: Schema = Schema::new("media", &[Migration::Both(
         path TEXT PRIMARY KEY,
         since_ms BIGINT NOT NULL
      ) WITHOUT ROWID;",
-)]);
+    )],
+);

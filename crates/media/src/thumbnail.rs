@@ -118,7 +118,13 @@ impl Media {
         self.made(entry, width, height, wanted.method).await?.ok_or(MediaError::NotFound)
     }
 
-    async fn made(&self, entry: &Entry, width: u32, height: u32, method: Method) -> Result<Option<Thumbnail>, MediaError> {
+    async fn made(
+        &self,
+        entry: &Entry,
+        width: u32,
+        height: u32,
+        method: Method,
+    ) -> Result<Option<Thumbnail>, MediaError> {
         let inner = self.inner();
         let key = params![entry.sha256.as_slice(), width, height, method.as_str()];
         let Some(row) = inner.db.query_opt(&THUMBNAIL, key).await? else { return Ok(None) };

@@ -25,10 +25,8 @@ const RESERVE: Sql = sql!(
     "INSERT INTO media (server, media_id, sha256, content_type, file_name, uploader, created_ms, accessed_ms, expires_ms,
         quarantined) VALUES ($1, $2, NULL, NULL, NULL, $3, $4, $4, $5, 0)"
 );
-const RESERVED: Sql =
-    sql!("SELECT uploader, expires_ms, sha256 FROM media WHERE server = $1 AND media_id = $2");
-const RESERVATIONS: Sql =
-    sql!("SELECT COUNT(*) FROM media WHERE uploader = $1 AND sha256 IS NULL AND expires_ms > $2");
+const RESERVED: Sql = sql!("SELECT uploader, expires_ms, sha256 FROM media WHERE server = $1 AND media_id = $2");
+const RESERVATIONS: Sql = sql!("SELECT COUNT(*) FROM media WHERE uploader = $1 AND sha256 IS NULL AND expires_ms > $2");
 const FULFILL: Sql = sql!(
     "UPDATE media SET sha256 = $1, content_type = $2, file_name = $3, expires_ms = NULL
      WHERE server = $4 AND media_id = $5 AND sha256 IS NULL"

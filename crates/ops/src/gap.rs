@@ -7,7 +7,10 @@ use ruma::{
     OwnedEventId, ServerName, UInt,
     api::federation::{
         authorization::get_event_authorization::v1 as event_auth,
-        event::{get_event::v1 as get_event, get_missing_events::v1 as missing_events, get_room_state::v1 as get_state, get_room_state_ids::v1 as state_ids},
+        event::{
+            get_event::v1 as get_event, get_missing_events::v1 as missing_events, get_room_state::v1 as get_state,
+            get_room_state_ids::v1 as state_ids,
+        },
     },
 };
 use samtal_event::{Origin as Source, Pdu};
@@ -43,21 +46,27 @@ pub(crate) const STATE_BYTES_MAX: usize = 256 << 20;
 impl Homeserver {
     /// Takes in an event whose signatures have been checked. What it builds on is asked of `origin`.
     pub(crate) async fn take_in(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu) -> Result<Ingested, OpError> {
-        let mut has_asked = false;
+        let mut has_answered = None;
         for _ in 0..ATTEMPTS {
-            match self.rooms.ingest(room, pdu, None, None).await? {
-                Ingest::Done(done) => {
+            match (self.rooms.ingest(room, pdu, None, None).await?, has_answered) {
+                (Ingest::Done(done), _) => {
                     if done == Ingested::Accepted && pdu.is_state_of("m.room.guest_access", "") {
                         Box::pin(self.remove_guests(&room.room_id)).await?;
                     }
                     return Ok(done);
                 }
-                Ingest::NeedAuth(ids) => self.fetch_auth(origin, room, pdu, &ids).await?,
-                Ingest::NeedPrev(_) if !has_asked => {
-                    has_asked = true;
-                    self.fill_gap(origin, room, pdu).await?;
+                // The auth events that are missing mostly are among the previous events that are.
+                (Ingest::NeedAuth(_), None) if !self.unknown(pdu.prev_events()).await?.is_empty() => {
+                    has_answered = Some(self.fill_gap(origin, room, pdu).await?);
                 }
-                Ingest::NeedPrev(missing) => return self.jump(origin, room, pdu, &missing).await,
+                (Ingest::NeedAuth(ids), _) => self.fetch_auth(origin, room, pdu, &ids).await?,
+                (Ingest::NeedPrev(_), None) => has_answered = Some(self.fill_gap(origin, room, pdu).await?),
+                // Whoever sends an event must be able to show what it builds on.
+                (Ingest::NeedPrev(_), Some(true)) => {
+                    return Err(OpError::BadRemote("previous events of the event were not given".into()));
+                }
+                // A server that knows no such question may still know the state.
+                (Ingest::NeedPrev(missing), Some(false)) => return self.jump(origin, room, pdu, &missing).await,
             }
         }
         Err(OpError::BadRemote("what the event builds on could not be had".into()))
@@ -66,7 +75,8 @@ impl Homeserver {
     /// Asks for the events between what we have and this one, and takes them in. Whether the other server answered.
     async fn fill_gap(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu) -> Result<bool, OpError> {
         let head = self.rooms.head(room).await?;
-        let mut request = missing_events::Request::new(room.room_id.clone(), head.extremities, vec![pdu.event_id().to_owned()]);
+        let mut request =
+            missing_events::Request::new(room.room_id.clone(), head.extremities, vec![pdu.event_id().to_owned()]);
         request.limit = GAP_EVENTS.into();
         let answer = match self.remote.send_with(origin, request, Options::default().time(QUESTION_TIME)).await {
             Ok(answer) => answer,
@@ -106,13 +116,18 @@ impl Homeserver {
     }
 
     /// Leaves a gap: takes in an event with the state that `origin` says was before it.
-    async fn jump(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<Ingested, OpError> {
-        let mut told = Vec::new();
-        for id in missing.iter().take(MISSING_MAX) {
-            told.push(self.fetch_state(origin, room, id, true).await?);
-        }
-        let known: Vec<OwnedEventId> = pdu.prev_events().iter().filter(|id| !missing.contains(id)).cloned().collect();
-        let state = self.rooms.merge_states(room, &told, &known).await?;
+    async fn jump(
+        &self,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        missing: &[OwnedEventId],
+    ) -> Result<Ingested, OpError> {
+        let state = match self.state_at_missing(origin, room, pdu, missing).await {
+            Ok(state) => state,
+            // It may have a gap there itself.
+            Err(_) => self.fetch_state(origin, room, &pdu.event_id().to_owned(), false).await?,
+        };
         for _ in 0..ATTEMPTS {
             match self.rooms.ingest(room, pdu, Some(&state), None).await? {
                 Ingest::Done(done) => return Ok(done),
@@ -121,6 +136,22 @@ impl Homeserver {
             }
         }
         Err(OpError::BadRemote("what the event builds on could not be had".into()))
+    }
+
+    /// What the states after the missing previous events, and after those that are here, come to together.
+    async fn state_at_missing(
+        &self,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        missing: &[OwnedEventId],
+    ) -> Result<Vec<OwnedEventId>, OpError> {
+        let mut told = Vec::new();
+        for id in missing.iter().take(MISSING_MAX) {
+            told.push(self.fetch_state(origin, room, id, true).await?);
+        }
+        let known: Vec<OwnedEventId> = pdu.prev_events().iter().filter(|id| !missing.contains(id)).cloned().collect();
+        Ok(self.rooms.merge_states(room, &told, &known).await?)
     }
 
     /// The state before an event (or after it, `with_itself`), all of it held.
@@ -158,8 +189,11 @@ impl Homeserver {
             let key = |pdu: &Pdu| (pdu.type_str().to_owned(), pdu.state_key().map(ToOwned::to_owned));
             let replaced = key(&itself.pdu);
             let held = self.rooms.store().graph.events(&state).await?;
-            let gone: HashSet<OwnedEventId> =
-                held.iter().filter(|event| key(&event.pdu) == replaced).map(|event| event.pdu.event_id().to_owned()).collect();
+            let gone: HashSet<OwnedEventId> = held
+                .iter()
+                .filter(|event| key(&event.pdu) == replaced)
+                .map(|event| event.pdu.event_id().to_owned())
+                .collect();
             state.retain(|id| !gone.contains(id));
             state.push(at.clone());
         }
@@ -167,9 +201,19 @@ impl Homeserver {
     }
 
     /// Has the auth events of an event held.
-    pub(crate) async fn fetch_auth(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<(), OpError> {
+    pub(crate) async fn fetch_auth(
+        &self,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        missing: &[OwnedEventId],
+    ) -> Result<(), OpError> {
         let request = event_auth::Request::new(room.room_id.clone(), pdu.event_id().to_owned());
-        match self.remote.send_with(origin, request, Options::default().time(QUESTION_TIME).body_bytes_max(64 << 20)).await {
+        match self
+            .remote
+            .send_with(origin, request, Options::default().time(QUESTION_TIME).body_bytes_max(64 << 20))
+            .await
+        {
             Ok(answer) => {
                 let events = self.received(room, &answer.auth_chain, Source::History).await?;
                 self.rooms.hold(room, events).await?;
@@ -185,7 +229,12 @@ impl Homeserver {
     }
 
     /// Asks one by one for those of these events that are not here, and for the auth events they need.
-    async fn fetch_and_hold(&self, origin: &ServerName, room: &Arc<Room>, mut wanted: Vec<OwnedEventId>) -> Result<(), OpError> {
+    async fn fetch_and_hold(
+        &self,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        mut wanted: Vec<OwnedEventId>,
+    ) -> Result<(), OpError> {
         let mut asked: HashSet<OwnedEventId> = HashSet::new();
         let mut waiting: Vec<Pdu> = Vec::new();
         for _ in 0..AUTH_ROUNDS {
@@ -237,7 +286,11 @@ impl Homeserver {
         for server in servers.into_iter().take(5) {
             let request = backfill::Request::new(room.room_id.clone(), from.clone(), UInt::from(limit));
             let options = Options { urgency: samtal_remote::Urgency::Background, ..Options::default() };
-            let answer = match self.remote.send_with(&server, request, options.time(QUESTION_TIME).body_bytes_max(64 << 20)).await {
+            let answer = match self
+                .remote
+                .send_with(&server, request, options.time(QUESTION_TIME).body_bytes_max(64 << 20))
+                .await
+            {
                 Ok(answer) => answer,
                 Err(error) => {
                     tracing::info!(room = %room.room_id, %server, %error, "no history was given");

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use ruma::{
-    OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
+    OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName,
+    UserId,
     api::federation::{
         membership::{
-            RawStrippedState, create_join_event::v2 as send_join, create_knock_event::v1 as send_knock, create_leave_event::v2 as send_leave,
-            prepare_join_event::v1 as make_join, prepare_knock_event::v1 as make_knock, prepare_leave_event::v1 as make_leave,
+            RawStrippedState, create_join_event::v2 as send_join, create_knock_event::v1 as send_knock,
+            create_leave_event::v2 as send_leave, prepare_join_event::v1 as make_join,
+            prepare_knock_event::v1 as make_knock, prepare_leave_event::v1 as make_leave,
         },
         query::get_room_information::v1 as directory,
     },
@@ -20,7 +22,10 @@ use samtal_remote::{Options, RemoteError, Urgency};
 use samtal_room::{Ingested, Room, RoomError};
 use serde_json::{Value, value::RawValue};
 
-use crate::{Content, Homeserver, OpError, gap::{STATE_BYTES_MAX, STATE_TIME}};
+use crate::{
+    Content, Homeserver, OpError,
+    gap::{STATE_BYTES_MAX, STATE_TIME},
+};
 
 /// Servers that are tried.
 const SERVERS_MAX: usize = 8;
@@ -29,7 +34,13 @@ const TEMPLATE_TIME: Duration = Duration::from_secs(20);
 
 impl Homeserver {
     /// Lets a user of ours join a room of other servers: each is tried until one lets us in.
-    pub(crate) async fn join_remote(&self, user: &UserId, room_id: &RoomId, via: &[OwnedServerName], content: Content) -> Result<(), OpError> {
+    pub(crate) async fn join_remote(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        content: Content,
+    ) -> Result<(), OpError> {
         let entering = self.inbound.entering(room_id);
         let _entering = entering.lock().await;
         let mut refusal = None;
@@ -45,7 +56,13 @@ impl Homeserver {
         Err(refusal.unwrap_or_else(|| OpError::NotFound("no server is known that is in the room".into())))
     }
 
-    async fn join_through(&self, user: &UserId, room_id: &RoomId, server: &ServerName, content: &Content) -> Result<(), OpError> {
+    async fn join_through(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        server: &ServerName,
+        content: &Content,
+    ) -> Result<(), OpError> {
         self.check_outward(server, room_id, Action::Join)?;
         let mut request = make_join::Request::new(room_id.to_owned(), user.to_owned());
         request.ver = known_versions();
@@ -65,7 +82,8 @@ impl Homeserver {
 
         let mut request = send_join::Request::new(room_id.to_owned(), join.event_id().to_owned(), join.to_raw());
         request.omit_members = false;
-        let options = Options { urgency: Urgency::Always, ..Options::default() }.time(STATE_TIME).body_bytes_max(STATE_BYTES_MAX);
+        let options =
+            Options { urgency: Urgency::Always, ..Options::default() }.time(STATE_TIME).body_bytes_max(STATE_BYTES_MAX);
         let answer = match self.remote.send_with(server, request, options).await {
             Ok(answer) => answer.room_state,
             Err(error) if is_old(&error) => self.send_join_v1(server, room_id, &join, options).await?,
@@ -100,7 +118,13 @@ impl Homeserver {
     }
 
     /// The form of before room version 3, whose answer is a list of a number and what we want.
-    async fn send_join_v1(&self, server: &ServerName, room_id: &RoomId, join: &Pdu, options: Options) -> Result<send_join::RoomState, OpError> {
+    async fn send_join_v1(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        join: &Pdu,
+        options: Options,
+    ) -> Result<send_join::RoomState, OpError> {
         let request = send_join::Request::new(room_id.to_owned(), join.event_id().to_owned(), join.to_raw());
         let mut request = samtal_remote::client::into_http(request)?;
         let path = request.uri().to_string().replacen("/v2/", "/v1/", 1);
@@ -113,15 +137,27 @@ impl Homeserver {
 
     /// The join as the other server has signed it too (restricted rooms), or as we made it.
     async fn accepted_join(&self, room: &Room, join: Pdu, answered: Option<&RawValue>) -> Result<Pdu, OpError> {
-        let Some(answered) = answered.filter(|_| join.content_field::<String>("join_authorised_via_users_server").is_some()) else {
+        let Some(answered) =
+            answered.filter(|_| join.content_field::<String>("join_authorised_via_users_server").is_some())
+        else {
             return Ok(join);
         };
         let signed = self.received_one(&room.room_id, room.rules, answered).await?;
-        if signed.event_id() == join.event_id() { Ok(signed) } else { Err(OpError::BadRemote("another join came back".into())) }
+        if signed.event_id() == join.event_id() {
+            Ok(signed)
+        } else {
+            Err(OpError::BadRemote("another join came back".into()))
+        }
     }
 
     /// Completes, hashes and signs a template.
-    fn complete_template(&self, room: &Room, user: &UserId, template: &RawValue, content: &Content) -> Result<Pdu, OpError> {
+    fn complete_template(
+        &self,
+        room: &Room,
+        user: &UserId,
+        template: &RawValue,
+        content: &Content,
+    ) -> Result<Pdu, OpError> {
         let content = Value::Object(content.clone()).to_string();
         let now_ms = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
         let unsigned = UnsignedPdu::from_template(template.get(), user, &room.room_id, &content, now_ms, room.rules)
@@ -130,7 +166,13 @@ impl Homeserver {
     }
 
     /// Lets a user of ours knock at a room of other servers.
-    pub(crate) async fn knock_remote(&self, user: &UserId, room_id: &RoomId, via: &[OwnedServerName], content: Content) -> Result<(), OpError> {
+    pub(crate) async fn knock_remote(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        content: Content,
+    ) -> Result<(), OpError> {
         let mut refusal = None;
         for server in via.iter().take(SERVERS_MAX) {
             match self.knock_through(user, room_id, server, &content).await {
@@ -144,7 +186,13 @@ impl Homeserver {
         Err(refusal.unwrap_or_else(|| OpError::NotFound("no server is known that is in the room".into())))
     }
 
-    async fn knock_through(&self, user: &UserId, room_id: &RoomId, server: &ServerName, content: &Content) -> Result<(), OpError> {
+    async fn knock_through(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        server: &ServerName,
+        content: &Content,
+    ) -> Result<(), OpError> {
         self.check_outward(server, room_id, Action::Join)?;
         let mut request = make_knock::Request::new(room_id.to_owned(), user.to_owned());
         request.ver = known_versions();
@@ -176,7 +224,13 @@ impl Homeserver {
         Ok(self.rooms.note_outside(&room, user, &leave, None).await?)
     }
 
-    async fn leave_through(&self, user: &UserId, room: &Room, server: &ServerName, content: &Content) -> Result<Pdu, OpError> {
+    async fn leave_through(
+        &self,
+        user: &UserId,
+        room: &Room,
+        server: &ServerName,
+        content: &Content,
+    ) -> Result<Pdu, OpError> {
         let request = make_leave::Request::new(room.room_id.clone(), user.to_owned());
         let made = self.remote.send_with(server, request, waiting(TEMPLATE_TIME)).await?;
         if made.room_version.is_some_and(|version| version != room.version) {
@@ -195,12 +249,24 @@ impl Homeserver {
         let before = self.rooms.event(&member.event_id).await?;
         let draft = Draft::state_of(&StateEventType::RoomMember, user.as_str(), content)?;
         let now_ms = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
-        let unsigned = build(&draft, user, &room.room_id, &[&before.pdu], &[&before.pdu], before.pdu.depth() + 1, now_ms, room.rules);
+        let unsigned = build(
+            &draft,
+            user,
+            &room.room_id,
+            &[&before.pdu],
+            &[&before.pdu],
+            before.pdu.depth() + 1,
+            now_ms,
+            room.rules,
+        );
         Ok(self.rooms.sign(&unsigned, room)?.into_pdu())
     }
 
     /// The room that an alias of another server names, and servers that are in it.
-    pub(crate) async fn alias_remote(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>), OpError> {
+    pub(crate) async fn alias_remote(
+        &self,
+        alias: &RoomAliasId,
+    ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), OpError> {
         let request = directory::Request::new(OwnedRoomAliasId::from(alias));
         let answer = self.remote.send_with(alias.server_name(), request, waiting(TEMPLATE_TIME)).await;
         match answer {
@@ -264,8 +330,17 @@ fn is_old(error: &RemoteError) -> bool {
 
 /// Of two refusals the one that says more: that of a server that answered.
 fn worse(before: Option<OpError>, now: OpError) -> OpError {
+    let weight = |error: &OpError| match error {
+        OpError::Remote(error) => match error.status() {
+            Some(http::StatusCode::FORBIDDEN) => 3,
+            Some(status) if status.is_client_error() && status != http::StatusCode::NOT_FOUND => 2,
+            Some(_) => 1,
+            None => 0,
+        },
+        _ => 0,
+    };
     match before {
-        Some(before @ OpError::Remote(RemoteError::Status { .. })) if !matches!(now, OpError::Remote(RemoteError::Status { .. })) => before,
+        Some(before) if weight(&before) >= weight(&now) => before,
         _ => now,
     }
 }
@@ -277,7 +352,11 @@ fn content_of(event: &RawValue, field: &str) -> Option<Value> {
 
 fn check_version(create: &Pdu, version: &RoomVersionId) -> Result<(), OpError> {
     let said = create.content_field::<String>("room_version").unwrap_or_else(|| "1".to_owned());
-    if said == version.as_str() { Ok(()) } else { Err(OpError::BadRemote("the create event says another room version".into())) }
+    if said == version.as_str() {
+        Ok(())
+    } else {
+        Err(OpError::BadRemote("the create event says another room version".into()))
+    }
 }
 
 /// The stripped form of an event that came without signatures.

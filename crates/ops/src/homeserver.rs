@@ -16,8 +16,8 @@ use samtal_policy::Policy;
 use samtal_push::{Delivery, DeliveryEngines, HttpGateway, Push, Pushers};
 use samtal_remote::{Destinations, Internet, Network, Remote, SetupError};
 use samtal_room::{RoomError, Rooms};
-use samtal_sender::{Sender, SenderError};
 use samtal_search::Search;
+use samtal_sender::{Sender, SenderError};
 use samtal_sync::Sync;
 
 use crate::{Settings, inbound::Inbound};
@@ -163,7 +163,8 @@ impl Homeserver {
         network: Arc<dyn Network>,
     ) -> Result<Arc<Self>, OpenError> {
         let limiter = Limiter::new(clock.clone());
-        let accounts = Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), settings.accounts.clone());
+        let accounts =
+            Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), settings.accounts.clone());
         let accounts = Arc::new(accounts);
         let policy = Policy::new(settings.federation.policy.clone());
         let key_servers = settings.federation.key_servers.clone();

@@ -1,10 +1,6 @@
 //! What a tenant remembers, in memory only, of what other servers are doing with it.
 
-use std::{
-    collections::HashSet,
-    num::NonZeroUsize,
-    sync::Arc,
-};
+use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;

@@ -47,7 +47,13 @@ pub struct IncomingInvite<'a> {
 
 impl Homeserver {
     /// Invites a user of another server: it signs the invite, then the room has it.
-    pub(crate) async fn invite_remote(&self, sender: &UserId, target: &UserId, room_id: &RoomId, content: Content) -> Result<(), OpError> {
+    pub(crate) async fn invite_remote(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        room_id: &RoomId,
+        content: Content,
+    ) -> Result<(), OpError> {
         let server = target.server_name();
         let room = self.rooms.room(room_id).await?;
         let state = self.stripped_events(room_id, Some(sender)).await?;
@@ -58,7 +64,9 @@ impl Homeserver {
         let signed = self.ask_to_sign(server, &room, &invite, &state).await?;
         match self.rooms.ingest(&room, &signed, None, None).await? {
             Ingest::Done(Ingested::Accepted | Ingested::Duplicate) => Ok(()),
-            Ingest::Done(Ingested::Rejected(reason) | Ingested::SoftFailed(reason)) => Err(RoomError::Refused(reason).into()),
+            Ingest::Done(Ingested::Rejected(reason) | Ingested::SoftFailed(reason)) => {
+                Err(RoomError::Refused(reason).into())
+            }
             Ingest::NeedPrev(_) | Ingest::NeedAuth(_) => Err(RoomError::Busy.into()),
         }
     }
@@ -67,7 +75,8 @@ impl Homeserver {
         let options = Options { urgency: Urgency::Always, ..Options::default() };
         let full = || state.iter().map(|pdu| RawStrippedState::Pdu(pdu.to_raw())).collect::<Vec<_>>();
         let (room_id, event_id) = (room.room_id.clone(), invite.event_id().to_owned());
-        let request = v2::Request::new(room_id.clone(), event_id.clone(), room.version.clone(), invite.to_raw(), full());
+        let request =
+            v2::Request::new(room_id.clone(), event_id.clone(), room.version.clone(), invite.to_raw(), full());
         let answered = match self.remote.send_with(server, request, options).await {
             Ok(answer) => answer.event,
             Err(error)
@@ -80,7 +89,11 @@ impl Homeserver {
         };
         let signed = self.received_one(&room_id, room.rules, &answered).await?;
         let wanted: Vec<Wanted> = self.wanted_of(server, &signed, room);
-        let keys = self.keyring.keys_for(&wanted, &self.remote).await.map_err(|error| OpError::BadRemote(error.to_string()))?;
+        let keys = self
+            .keyring
+            .keys_for(&wanted, &self.remote)
+            .await
+            .map_err(|error| OpError::BadRemote(error.to_string()))?;
         let ts_ms = u64::try_from(signed.origin_server_ts_ms()).unwrap_or(0);
         let keys = keys.of_servers([server], ts_ms, room.rules.enforce_key_validity);
         if signed.event_id() != event_id || !has_valid_signature(&signed, server, &keys, room.rules) {
@@ -94,7 +107,10 @@ impl Homeserver {
         let purpose = Purpose::Event { ts_ms, enforce: room.rules.enforce_key_validity };
         let json: Value = serde_json::from_str(pdu.json()).unwrap_or_default();
         let ids = json.get("signatures").and_then(|all| all.get(server.as_str())).and_then(Value::as_object);
-        ids.into_iter().flat_map(|ids| ids.keys()).map(|key_id| Wanted { server: server.to_owned(), key_id: key_id.clone(), purpose }).collect()
+        ids.into_iter()
+            .flat_map(|ids| ids.keys())
+            .map(|key_id| Wanted { server: server.to_owned(), key_id: key_id.clone(), purpose })
+            .collect()
     }
 
     /// Servers from before room version 3 know only the first form, which is the event itself.
@@ -106,7 +122,8 @@ impl Homeserver {
         state: Vec<RawStrippedState>,
         options: Options,
     ) -> Result<Box<RawValue>, OpError> {
-        let mut event: Value = serde_json::from_str(invite.json()).map_err(|error| OpError::BadContent(error.to_string()))?;
+        let mut event: Value =
+            serde_json::from_str(invite.json()).map_err(|error| OpError::BadContent(error.to_string()))?;
         let state: Vec<Value> = state.iter().filter_map(|event| serde_json::to_value(event).ok()).collect();
         event["unsigned"] = serde_json::json!({ "invite_room_state": state });
         let request = v1::Request::from(v1::RequestInit {
@@ -115,7 +132,8 @@ impl Homeserver {
             sender: invite.sender().to_owned(),
             origin: self.name.clone(),
             origin_server_ts: invite.origin_server_ts(),
-            state_key: UserId::parse(invite.state_key().unwrap_or_default()).map_err(|error| OpError::Invalid(error.to_string()))?,
+            state_key: UserId::parse(invite.state_key().unwrap_or_default())
+                .map_err(|error| OpError::Invalid(error.to_string()))?,
             content: invite.content_as().map_err(|error| OpError::BadContent(error.to_string()))?,
             unsigned: v1::UnsignedEventContent::new(),
         });
@@ -123,7 +141,8 @@ impl Homeserver {
         let mut request = samtal_remote::client::into_http(request)?;
         *request.body_mut() = event.to_string().into();
         let answer = self.remote.send_raw(server, request, options).await?;
-        let answer: Value = serde_json::from_slice(answer.body()).map_err(|error| OpError::BadRemote(error.to_string()))?;
+        let answer: Value =
+            serde_json::from_slice(answer.body()).map_err(|error| OpError::BadRemote(error.to_string()))?;
         let event = answer.get(1).and_then(|answer| answer.get("event")).unwrap_or(&Value::Null).to_string();
         RawValue::from_string(event).map_err(|error| OpError::BadRemote(error.to_string()))
     }
@@ -135,7 +154,12 @@ impl Homeserver {
             found.extend(self.rooms.current_state(room_id, event_type, "").await?.map(|event| event.pdu.clone()));
         }
         if let Some(inviter) = inviter {
-            found.extend(self.rooms.current_state(room_id, "m.room.member", inviter.as_str()).await?.map(|event| event.pdu.clone()));
+            found.extend(
+                self.rooms
+                    .current_state(room_id, "m.room.member", inviter.as_str())
+                    .await?
+                    .map(|event| event.pdu.clone()),
+            );
         }
         Ok(found)
     }
@@ -148,7 +172,9 @@ impl Homeserver {
             return Err(OpError::Invalid("the path names another event".into()));
         }
         let target = pdu.state_key().and_then(|user| UserId::parse(user).ok());
-        let target = target.filter(|user| self.is_local(user)).ok_or_else(|| OpError::Invalid("nobody of this server is invited".into()))?;
+        let target = target
+            .filter(|user| self.is_local(user))
+            .ok_or_else(|| OpError::Invalid("nobody of this server is invited".into()))?;
         if membership_of(&pdu) != Some(MembershipState::Invite) || pdu.sender().server_name() != invite.origin {
             return Err(OpError::Invalid("the event is no invite of the server that sends it".into()));
         }
@@ -170,7 +196,8 @@ impl Homeserver {
         self.check_invite(pdu.sender(), &target).await?;
         let signed = self.rooms.cosign(&pdu, &room)?;
         // A server that is in the room gets the invite as an event of the room too.
-        let is_resident = self.rooms.store().head(&room).await?.is_some() && self.rooms.has_server(&room, &self.name).await?;
+        let is_resident =
+            self.rooms.store().head(&room).await?.is_some() && self.rooms.has_server(&room, &self.name).await?;
         if !is_resident {
             let stripped = self.stripped(&room, invite.state).await?;
             self.rooms.note_outside(&room, &target, &signed, Some(&stripped)).await?;
@@ -190,7 +217,13 @@ impl Homeserver {
         self.received(room, &full, Source::History).await
     }
 
-    fn review_invite(&self, server: &ServerName, direction: Direction, room_id: &RoomId, state: &[Pdu]) -> Result<(), OpError> {
+    fn review_invite(
+        &self,
+        server: &ServerName,
+        direction: Direction,
+        room_id: &RoomId,
+        state: &[Pdu],
+    ) -> Result<(), OpError> {
         let create = state.iter().find(|pdu| pdu.is_state_of("m.room.create", ""));
         let room_type = create.map(|create| create.content_field::<String>("type").unwrap_or_default());
         let facts = RoomFacts {

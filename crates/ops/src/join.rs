@@ -160,7 +160,10 @@ impl Homeserver {
         if let Some(room) = store.graph.room(room_id).await? {
             servers.extend(store.graph.servers(room.nid).await?);
         }
-        servers.extend(room_id.server_name().map(ToOwned::to_owned));
+        // Only a last resort: whoever names servers may have reasons to.
+        if servers.iter().all(|server| *server == self.name) {
+            servers.extend(room_id.server_name().map(ToOwned::to_owned));
+        }
         let mut seen = std::collections::HashSet::new();
         servers.retain(|server| *server != self.name && seen.insert(server.clone()));
         Ok(servers)

@@ -1,5 +1,7 @@
 //! Sending mail.
 
+mod plain;
+
 use std::time::Duration;
 
 use lettre::{
@@ -53,8 +55,11 @@ pub enum MailError {
     #[error("the mail cannot be written")]
     Message(#[from] lettre::error::Error),
     /// The mail server refuses it or cannot be reached.
-    #[error("the mail server did not take the mail")]
+    #[error("the mail server did not take the mail: {0}")]
     Transport(#[from] lettre::transport::smtp::Error),
+    /// A mail server of the oldest kind refuses it or cannot be reached.
+    #[error("the mail server did not take the mail: {0}")]
+    Plain(#[from] std::io::Error),
 }
 
 impl Homeserver {
@@ -67,8 +72,16 @@ impl Homeserver {
             .subject(subject)
             .header(ContentType::TEXT_PLAIN)
             .body(text)?;
-        mail.transport()?.send(message).await?;
-        Ok(())
+        let sent = mail.transport()?.send(message.clone()).await;
+        match sent {
+            // Unprotected and without a password there is nothing that an older greeting would lose.
+            Err(error) if error.is_permanent() && mail.tls == MailTls::None && mail.credentials.is_none() => {
+                let handing_over = plain::send(&mail.host, mail.port, &message);
+                Ok(tokio::time::timeout(ANSWER_TIME_MAX, handing_over).await.map_err(std::io::Error::from)??)
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
+        }
     }
 }
 

@@ -87,7 +87,8 @@ impl Homeserver {
 
     async fn fetch_file(&self, server: &ServerName, media_id: &str, wait: Duration) -> Result<Fetched, FileError> {
         // The two parts' headers and the boundaries come on top of the file.
-        let bytes_max = usize::try_from(self.media.options().remote_bytes_max).unwrap_or(usize::MAX).saturating_add(8_192);
+        let bytes_max =
+            usize::try_from(self.media.options().remote_bytes_max).unwrap_or(usize::MAX).saturating_add(8_192);
         let options = Options::default().time(FETCH_TIME + wait).body_bytes_max(bytes_max);
         let mut request = get_content::v1::Request::new(media_id.to_owned());
         request.timeout_ms = wait;
@@ -140,7 +141,8 @@ fn content(answer: http::Response<Bytes>) -> Result<Fetched, FileError> {
     }
     let header = |name| answer.headers().get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
     let content_type = header(http::header::CONTENT_TYPE).map(ToOwned::to_owned);
-    let disposition = header(http::header::CONTENT_DISPOSITION).and_then(|text| text.parse::<ContentDisposition>().ok());
+    let disposition =
+        header(http::header::CONTENT_DISPOSITION).and_then(|text| text.parse::<ContentDisposition>().ok());
     let file_name = disposition.and_then(|disposition| disposition.filename);
     Ok(Fetched { content_type, file_name, file: answer.into_body() })
 }
@@ -153,7 +155,9 @@ fn told(error: RemoteError) -> FileError {
         {
             MediaError::NotYetUploaded.into()
         }
-        RemoteError::Malformed { reason, .. } if reason.starts_with("the answer is longer") => FileError::RemoteTooLarge,
+        RemoteError::Malformed { reason, .. } if reason.starts_with("the answer is longer") => {
+            FileError::RemoteTooLarge
+        }
         other => FileError::Remote(other.to_string()),
     }
 }

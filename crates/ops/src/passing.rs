@@ -26,7 +26,9 @@ impl Homeserver {
     pub(crate) async fn take_in_edus(self: &Arc<Self>, origin: &ServerName, edus: &[Box<RawValue>]) {
         for raw in edus {
             let Ok(Value::Object(edu)) = serde_json::from_str(raw.get()) else { continue };
-            let (Some(edu_type), Some(Value::Object(content))) = (edu.get("edu_type").and_then(Value::as_str), edu.get("content")) else {
+            let (Some(edu_type), Some(Value::Object(content))) =
+                (edu.get("edu_type").and_then(Value::as_str), edu.get("content"))
+            else {
                 continue;
             };
             if let Err(error) = self.take_in_edu(origin, edu_type, content, raw).await {
@@ -50,7 +52,9 @@ impl Homeserver {
                 Ok(())
             }
             "m.device_list_update" => self.take_in_device(origin, content).await,
-            "m.signing_key_update" | "org.matrix.signing_key_update" => self.take_in_signing_keys(origin, content).await,
+            "m.signing_key_update" | "org.matrix.signing_key_update" => {
+                self.take_in_signing_keys(origin, content).await
+            }
             "m.direct_to_device" => self.take_in_to_device(origin, raw).await,
             _ => Ok(()),
         }
@@ -65,7 +69,9 @@ impl Homeserver {
     }
 
     async fn take_in_typing(&self, origin: &ServerName, content: &Map<String, Value>) -> Result<(), OpError> {
-        let (Some(room_id), Some(user)) = (room_of(content.get("room_id")), user_of(content.get("user_id"))) else { return Ok(()) };
+        let (Some(room_id), Some(user)) = (room_of(content.get("room_id")), user_of(content.get("user_id"))) else {
+            return Ok(());
+        };
         if self.may_pass(origin, &user, &room_id).await? {
             if content.get("typing").and_then(Value::as_bool).unwrap_or(true) {
                 self.edus.typing.start(&room_id, &user, TYPING);
@@ -79,13 +85,17 @@ impl Homeserver {
     async fn take_in_receipts(&self, origin: &ServerName, content: &Map<String, Value>) -> Result<(), OpError> {
         let mut receipts = Vec::new();
         for (room, kinds) in content.iter().take(ENTRIES_MAX) {
-            let (Ok(room_id), Some(users)) = (RoomId::parse(room), kinds.get("m.read").and_then(Value::as_object)) else { continue };
+            let (Ok(room_id), Some(users)) = (RoomId::parse(room), kinds.get("m.read").and_then(Value::as_object))
+            else {
+                continue;
+            };
             for (user, receipt) in users.iter().take(ENTRIES_MAX) {
                 let Some(user_id) = user_of(Some(&Value::from(user.as_str()))) else { continue };
                 if !self.may_pass(origin, &user_id, &room_id).await? {
                     continue;
                 }
-                let events = receipt.get("event_ids").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+                let events =
+                    receipt.get("event_ids").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
                 let Some(event_id) = events.filter_map(|id| EventId::parse(id).ok()).last() else { continue };
                 let data = receipt.get("data");
                 let event = self.rooms.store().graph.event(&event_id).await?;
@@ -109,21 +119,36 @@ impl Homeserver {
             return;
         }
         for entry in content.get("push").and_then(Value::as_array).into_iter().flatten().take(ENTRIES_MAX) {
-            let Some(user) = user_of(entry.get("user_id")).filter(|user| user.server_name() == origin) else { continue };
+            let Some(user) = user_of(entry.get("user_id")).filter(|user| user.server_name() == origin) else {
+                continue;
+            };
             let state = PresenceState::from(entry.get("presence").and_then(Value::as_str).unwrap_or("offline"));
-            let message = entry.get("status_msg").and_then(Value::as_str).map(|text| text.chars().take(1_000).collect());
+            let message =
+                entry.get("status_msg").and_then(Value::as_str).map(|text| text.chars().take(1_000).collect());
             let ago_ms = entry.get("last_active_ago").and_then(Value::as_u64).unwrap_or(0);
             let active = entry.get("currently_active").and_then(Value::as_bool).unwrap_or(false);
             self.edus.presence.remote(&user, state, message, ago_ms, active);
         }
     }
 
-    async fn take_in_device(self: &Arc<Self>, origin: &ServerName, content: &Map<String, Value>) -> Result<(), OpError> {
-        let Some(user) = user_of(content.get("user_id")).filter(|user| user.server_name() == origin) else { return Ok(()) };
+    async fn take_in_device(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        content: &Map<String, Value>,
+    ) -> Result<(), OpError> {
+        let Some(user) = user_of(content.get("user_id")).filter(|user| user.server_name() == origin) else {
+            return Ok(());
+        };
         let Some(device_id) = content.get("device_id").and_then(Value::as_str) else { return Ok(()) };
         let update = RemoteUpdate {
             stream_id: content.get("stream_id").and_then(Value::as_i64).unwrap_or(0),
-            prev_id: content.get("prev_id").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_i64).collect(),
+            prev_id: content
+                .get("prev_id")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_i64)
+                .collect(),
             deleted: content.get("deleted").and_then(Value::as_bool).unwrap_or(false),
             device: RemoteDevice {
                 device_id: device_id.to_owned(),
@@ -135,7 +160,8 @@ impl Homeserver {
             UpdateOutcome::Resync => true,
             // Of those who share rooms with us the list is held from the first word on.
             UpdateOutcome::Ignored => {
-                self.e2ee.remote_current(std::slice::from_ref(&user)).await?.is_empty() && self.shares_a_room(&user).await?
+                self.e2ee.remote_current(std::slice::from_ref(&user)).await?.is_empty()
+                    && self.shares_a_room(&user).await?
             }
             UpdateOutcome::Stored => false,
         };
@@ -146,7 +172,9 @@ impl Homeserver {
     }
 
     async fn take_in_signing_keys(&self, origin: &ServerName, content: &Map<String, Value>) -> Result<(), OpError> {
-        let Some(user) = user_of(content.get("user_id")).filter(|user| user.server_name() == origin) else { return Ok(()) };
+        let Some(user) = user_of(content.get("user_id")).filter(|user| user.server_name() == origin) else {
+            return Ok(());
+        };
         let (master, self_signing) = (object_of(content.get("master_key")), object_of(content.get("self_signing_key")));
         self.e2ee.remote_signing_keys(&user, master.as_ref(), self_signing.as_ref()).await?;
         Ok(())

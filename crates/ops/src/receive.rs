@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ruma::{OwnedServerName, RoomId, ServerName, room_version_rules::RoomVersionRules};
-use samtal_event::{FormatError, ParsedPdu, Pdu, required_signatures, verify};
 use samtal_event::Origin as Source;
+use samtal_event::{FormatError, ParsedPdu, Pdu, required_signatures, verify};
 use samtal_keyring::{KeySet, Purpose, Wanted};
 use samtal_policy::{Acl, Action, Direction, Question, RoomFacts};
 use samtal_room::Room;
@@ -19,12 +19,19 @@ const FEW: usize = 4;
 
 impl Homeserver {
     /// Reads events of one room and checks their signatures. Those that are bad are left out, and said in the log.
-    pub(crate) async fn received(&self, room: &Room, raw: &[Box<RawValue>], source: Source) -> Result<Vec<Pdu>, OpError> {
+    pub(crate) async fn received(
+        &self,
+        room: &Room,
+        raw: &[Box<RawValue>],
+        source: Source,
+    ) -> Result<Vec<Pdu>, OpError> {
         let mut parsed = Vec::with_capacity(raw.len());
         for event in raw {
             match ParsedPdu::from_bytes_of(event.get().as_bytes(), room.rules, source) {
                 Ok(pdu) if pdu.room_id() == room.room_id => parsed.push(pdu),
-                Ok(pdu) => tracing::info!(event = %pdu.event_id(), room = %room.room_id, "an event of another room is left out"),
+                Ok(pdu) => {
+                    tracing::info!(event = %pdu.event_id(), room = %room.room_id, "an event of another room is left out")
+                }
                 Err(error) => tracing::info!(room = %room.room_id, %error, "an event is left out"),
             }
         }
@@ -33,7 +40,12 @@ impl Homeserver {
     }
 
     /// Reads one event of a room and checks its signatures.
-    pub(crate) async fn received_one(&self, room_id: &RoomId, rules: &'static RoomVersionRules, raw: &RawValue) -> Result<Pdu, OpError> {
+    pub(crate) async fn received_one(
+        &self,
+        room_id: &RoomId,
+        rules: &'static RoomVersionRules,
+        raw: &RawValue,
+    ) -> Result<Pdu, OpError> {
         let parsed = ParsedPdu::from_bytes_of(raw.get().as_bytes(), rules, Source::Live).map_err(unusable)?;
         if parsed.room_id() != room_id {
             return Err(OpError::Invalid("the event is of another room".into()));
@@ -55,12 +67,20 @@ impl Homeserver {
             // What cannot be read here is refused when it is verified.
             for required in required_signatures(pdu, rules).unwrap_or_default() {
                 let server = required.server;
-                wanted.extend(required.key_ids.into_iter().map(|key_id| Wanted { server: server.clone(), key_id, purpose }));
+                wanted.extend(required.key_ids.into_iter().map(|key_id| Wanted {
+                    server: server.clone(),
+                    key_id,
+                    purpose,
+                }));
             }
         }
         wanted.sort();
         wanted.dedup();
-        let keys = self.keyring.keys_for(&wanted, &self.remote).await.map_err(|error| OpError::BadRemote(error.to_string()))?;
+        let keys = self
+            .keyring
+            .keys_for(&wanted, &self.remote)
+            .await
+            .map_err(|error| OpError::BadRemote(error.to_string()))?;
         if parsed.len() <= FEW {
             return Ok(parsed.iter().map(|pdu| check(pdu, &keys, rules)).collect());
         }
@@ -73,7 +93,9 @@ impl Homeserver {
                 break;
             }
             let keys = Arc::clone(&keys);
-            tasks.push(tokio::task::spawn_blocking(move || chunk.iter().map(|pdu| check(pdu, &keys, rules)).collect::<Vec<_>>()));
+            tasks.push(tokio::task::spawn_blocking(move || {
+                chunk.iter().map(|pdu| check(pdu, &keys, rules)).collect::<Vec<_>>()
+            }));
         }
         let mut checked = Vec::new();
         for task in tasks {
@@ -89,7 +111,13 @@ impl Homeserver {
     }
 
     /// As [`Self::check_server`], where the list is at hand.
-    pub(crate) fn check_server_by(&self, room_id: &RoomId, server: &ServerName, action: Action, acl: Option<&Acl>) -> Result<(), OpError> {
+    pub(crate) fn check_server_by(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+        action: Action,
+        acl: Option<&Acl>,
+    ) -> Result<(), OpError> {
         let facts = RoomFacts { id: Some(room_id), acl, ..RoomFacts::default() };
         let question = Question::new(server, Direction::Inbound, action).room(facts);
         self.policy.review(&question).permit().map_err(|denial| OpError::Forbidden(denial.to_string()))
@@ -114,14 +142,13 @@ pub(crate) fn unusable(error: FormatError) -> OpError {
 }
 
 fn check(parsed: &ParsedPdu, keys: &KeySet, rules: &RoomVersionRules) -> Result<Pdu, String> {
-    if parsed.must_be_rejected() {
-        return Err("a field is too long".into());
-    }
     let ts_ms = u64::try_from(parsed.unverified().origin_server_ts_ms()).unwrap_or(0);
     let required = required_signatures(parsed, rules).map_err(|error| error.to_string())?;
     let servers: Vec<OwnedServerName> = required.into_iter().map(|required| required.server).collect();
     let keys = keys.of_servers(servers.iter().map(|server| &**server), ts_ms, rules.enforce_key_validity);
     match verify(parsed, &keys, rules) {
+        // Too long for us, but other servers may build on it.
+        Ok(verified) if parsed.must_be_rejected() => Ok(verified.into_pdu().with_rejected(true)),
         Ok(verified) => Ok(verified.into_pdu()),
         Err(error) => {
             tracing::info!(event = %parsed.event_id(), %error, "an event's signatures are refused");

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use ruma::{
     OwnedServerName, OwnedUserId, RoomId, UserId,
-    api::federation::{device::get_devices::v1 as get_devices, keys::{claim_keys::v1 as claim_keys, get_keys::v1 as get_keys}},
+    api::federation::{
+        device::get_devices::v1 as get_devices,
+        keys::{claim_keys::v1 as claim_keys, get_keys::v1 as get_keys},
+    },
     events::room::member::MembershipState,
 };
 use samtal_db::Change;
@@ -46,7 +49,8 @@ impl Homeserver {
     /// Asks for a user's whole device list and follows it from then on.
     pub(crate) async fn resync(&self, user: &UserId, options: Options) -> Result<(), OpError> {
         let request = get_devices::Request::new(user.to_owned());
-        let answer = self.remote.send_with(user.server_name(), request, options.body_bytes_max(DEVICES_BYTES_MAX)).await?;
+        let answer =
+            self.remote.send_with(user.server_name(), request, options.body_bytes_max(DEVICES_BYTES_MAX)).await?;
         if answer.user_id != user {
             return Err(OpError::BadRemote("the device list is somebody else's".into()));
         }
@@ -105,13 +109,20 @@ impl Homeserver {
         }
         let held: BTreeMap<OwnedUserId, Vec<String>> = wanted
             .iter()
-            .filter(|(user, _)| users.contains(user) && !strangers.get(user.server_name()).is_some_and(|users| users.contains(user)))
+            .filter(|(user, _)| {
+                users.contains(user) && !strangers.get(user.server_name()).is_some_and(|users| users.contains(user))
+            })
             .map(|(user, devices)| (user.clone(), devices.clone()))
             .collect();
         let mut found = self.e2ee.keys_query(&held, viewer).await?;
         let asked: Vec<_> = stream::iter(strangers)
             .map(|(server, users)| async move {
-                let device_keys = users.iter().map(|user| (user.clone(), wanted.get(user).into_iter().flatten().map(|id| id.as_str().into()).collect())).collect();
+                let device_keys = users
+                    .iter()
+                    .map(|user| {
+                        (user.clone(), wanted.get(user).into_iter().flatten().map(|id| id.as_str().into()).collect())
+                    })
+                    .collect();
                 let options = Options::default().time(time).body_bytes_max(DEVICES_BYTES_MAX);
                 let answer = self.remote.send_with(&server, get_keys::Request::new(device_keys), options).await;
                 (server, answer)
@@ -132,11 +143,18 @@ impl Homeserver {
     }
 
     /// Claims one-time keys of devices elsewhere. The second value names servers that did not answer.
-    pub async fn remote_claim(&self, claims: &[Claim], time: Duration) -> Result<(Claimed, Vec<OwnedServerName>), OpError> {
+    pub async fn remote_claim(
+        &self,
+        claims: &[Claim],
+        time: Duration,
+    ) -> Result<(Claimed, Vec<OwnedServerName>), OpError> {
         let mut by_server: BTreeMap<OwnedServerName, claim_keys::OneTimeKeyClaims> = BTreeMap::new();
         for claim in claims.iter().filter(|claim| !self.is_local(&claim.user)) {
             let of_server = by_server.entry(claim.user.server_name().to_owned()).or_default();
-            of_server.entry(claim.user.clone()).or_default().insert(claim.device.as_str().into(), claim.algorithm.as_str().into());
+            of_server
+                .entry(claim.user.clone())
+                .or_default()
+                .insert(claim.device.as_str().into(), claim.algorithm.as_str().into());
         }
         let asked: Vec<_> = stream::iter(by_server)
             .map(|(server, wanted)| async move {
@@ -156,7 +174,9 @@ impl Homeserver {
                             if !wanted.get(&user).is_some_and(|devices| devices.contains_key(&device)) {
                                 continue;
                             }
-                            let keys = keys.into_iter().filter_map(|(id, key)| Some((id.to_string(), serde_json::from_str(key.json().get()).ok()?)));
+                            let keys = keys.into_iter().filter_map(|(id, key)| {
+                                Some((id.to_string(), serde_json::from_str(key.json().get()).ok()?))
+                            });
                             claimed.entry(user.clone()).or_default().insert(device.to_string(), keys.collect());
                         }
                     }
@@ -198,7 +218,9 @@ impl Homeserver {
         if ChangeKind::from_code(change.kind) != Some(ChangeKind::Membership) || !is_end {
             return Ok(());
         }
-        let (Some(Ok(user)), Some(Ok(room_id))) = (change.user.as_deref().map(UserId::parse), change.room.as_deref().map(RoomId::parse)) else {
+        let (Some(Ok(user)), Some(Ok(room_id))) =
+            (change.user.as_deref().map(UserId::parse), change.room.as_deref().map(RoomId::parse))
+        else {
             return Ok(());
         };
         let mut apart = vec![user.clone()];
@@ -207,7 +229,15 @@ impl Homeserver {
             if self.rooms.has_server(&room, &self.name).await? {
                 return Ok(());
             }
-            apart = self.rooms.store().graph.members(room.nid, &[MembershipState::Join]).await?.into_iter().map(|member| member.user_id).collect();
+            apart = self
+                .rooms
+                .store()
+                .graph
+                .members(room.nid, &[MembershipState::Join])
+                .await?
+                .into_iter()
+                .map(|member| member.user_id)
+                .collect();
         }
         apart.retain(|user| !self.is_local(user));
         for user in self.e2ee.remote_current(&apart).await? {
@@ -222,7 +252,9 @@ impl Homeserver {
 /// Takes what a server says about its own users, and nothing else.
 fn add_keys(found: &mut KeysFound, server: &OwnedServerName, answer: get_keys::Response) {
     let object = |text: &str| serde_json::from_str::<JsonObject>(text).ok();
-    let says = |keys: &JsonObject, field: &str, expected: &str| keys.get(field).is_none_or(|value| value.as_str() == Some(expected));
+    let says = |keys: &JsonObject, field: &str, expected: &str| {
+        keys.get(field).is_none_or(|value| value.as_str() == Some(expected))
+    };
     let owned = |user: &UserId, keys: &JsonObject| user.server_name() == server && says(keys, "user_id", user.as_str());
     for (user, devices) in answer.device_keys {
         let mut kept = BTreeMap::new();

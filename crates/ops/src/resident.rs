@@ -122,7 +122,9 @@ impl Homeserver {
         if !is_restricted || is_let_in {
             return Ok(None);
         }
-        if !self.meets_condition(&rules.clone().unwrap_or_default(), user).await? && !self.knows_a_condition(&rules.unwrap_or_default()).await? {
+        if !self.meets_condition(&rules.clone().unwrap_or_default(), user).await?
+            && !self.knows_a_condition(&rules.unwrap_or_default()).await?
+        {
             return Err(ResidentError::UnableToAuthorize);
         }
         match self.restricted_authorizer(room, user).await? {
@@ -162,9 +164,14 @@ impl Homeserver {
         let mut auth_chain: Vec<Pdu> = chain.iter().map(|event| event.pdu.clone()).collect();
         let mut servers = None;
         if omit_members {
-            let room_servers = self.rooms.store().graph.servers(room.nid).await?;
+            let mut room_servers = self.rooms.store().graph.servers(room.nid).await?;
+            // Those before the join.
+            if self.rooms.store().graph.joined_of(room.nid, origin).await?.len() <= 1 {
+                room_servers.retain(|server| server != origin);
+            }
             state = without_members(state, &pdu);
-            let ids: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().to_owned()).chain(pdu.auth_events().iter().cloned()).collect();
+            let ids: Vec<OwnedEventId> =
+                state.iter().map(|pdu| pdu.event_id().to_owned()).chain(pdu.auth_events().iter().cloned()).collect();
             let sent: HashSet<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
             auth_chain = self.rooms.auth_chain(&ids).await?.iter().map(|event| event.pdu.clone()).collect();
             for id in pdu.auth_events() {
@@ -222,7 +229,9 @@ impl Homeserver {
         }
         let authorizer: Option<ruma::OwnedUserId> = looks
             .content_field::<String>("join_authorised_via_users_server")
-            .filter(|_| *membership == MembershipState::Join && room.rules.signatures.check_join_authorised_via_users_server)
+            .filter(|_| {
+                *membership == MembershipState::Join && room.rules.signatures.check_join_authorised_via_users_server
+            })
             .and_then(|user| UserId::parse(user).ok());
         let must_cosign = authorizer.is_some_and(|user| self.is_local(&user));
         let parsed = if must_cosign {
@@ -258,7 +267,10 @@ fn without_members(state: Vec<Pdu>, join: &Pdu) -> Vec<Pdu> {
     const HEROES: usize = 5;
     let has_name = state.iter().any(|pdu| {
         let text = |event_type: &str, field: &str| {
-            pdu.is_state_of(event_type, "") && pdu.content_field::<Value>(field).is_some_and(|value| value.as_str().is_some_and(|text| !text.is_empty()))
+            pdu.is_state_of(event_type, "")
+                && pdu
+                    .content_field::<Value>(field)
+                    .is_some_and(|value| value.as_str().is_some_and(|text| !text.is_empty()))
         };
         text("m.room.name", "name") || text("m.room.canonical_alias", "alias")
     });
@@ -269,7 +281,8 @@ fn without_members(state: Vec<Pdu>, join: &Pdu) -> Vec<Pdu> {
             if pdu.type_str() != "m.room.member" || pdu.state_key() == join.state_key() {
                 return true;
             }
-            let is_hero = heroes > 0 && matches!(membership_of(pdu), Some(MembershipState::Join | MembershipState::Invite));
+            let is_hero =
+                heroes > 0 && matches!(membership_of(pdu), Some(MembershipState::Join | MembershipState::Invite));
             if is_hero {
                 heroes -= 1;
             }

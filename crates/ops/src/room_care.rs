@@ -260,7 +260,8 @@ impl Homeserver {
             "A room that you were in has been closed by this server's administrators, since it broke the server's rules.",
         );
         let content = json!({ "msgtype": "m.text", "body": message });
-        let content = serde_json::value::to_raw_value(&content).map_err(|error| OpError::BadContent(error.to_string()))?;
+        let content =
+            serde_json::value::to_raw_value(&content).map_err(|error| OpError::BadContent(error.to_string()))?;
         let draft = Draft::message(TimelineEventType::RoomMessage, &content)?;
         self.rooms.send_one(&room_id, LocalDraft::new(refuge.creator.clone(), draft)).await?;
         Ok(room_id)

@@ -55,7 +55,12 @@ pub struct Federation {
 
 impl Default for Federation {
     fn default() -> Self {
-        Self { enabled: true, policy: samtal_policy::Settings::default(), key_servers: Vec::new(), client: samtal_http::ClientOptions::default() }
+        Self {
+            enabled: true,
+            policy: samtal_policy::Settings::default(),
+            key_servers: Vec::new(),
+            client: samtal_http::ClientOptions::default(),
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, UserId, events::room::member::MembershipState};
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, UserId, events::room::member::MembershipState,
+};
 use samtal_event::{ParsedPdu, Pdu, peek};
 use samtal_policy::Action;
-use samtal_room::{Ingested, Room, membership_of};
+use samtal_room::{Ingested, Room, RoomMembership, membership_of};
 use serde_json::value::RawValue;
 
 use crate::{Homeserver, OpError};
@@ -75,7 +77,12 @@ impl Homeserver {
         outcomes.into_iter().flatten().collect()
     }
 
-    async fn take_in_room(&self, origin: &ServerName, room_id: &OwnedRoomId, raw: Vec<&RawValue>) -> Result<Outcome, OpError> {
+    async fn take_in_room(
+        &self,
+        origin: &ServerName,
+        room_id: &OwnedRoomId,
+        raw: Vec<&RawValue>,
+    ) -> Result<Outcome, OpError> {
         let mut outcome = Outcome::new();
         let Some(room) = self.rooms.store().graph.room(room_id).await? else {
             tracing::debug!(%origin, room = %room_id, "events of a room that is not known are left out");
@@ -109,7 +116,13 @@ impl Homeserver {
         Ok(outcome)
     }
 
-    async fn take_in_event(&self, origin: &ServerName, room: &Arc<Room>, id: &EventId, pdu: &Pdu) -> Result<(), String> {
+    async fn take_in_event(
+        &self,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        id: &EventId,
+        pdu: &Pdu,
+    ) -> Result<(), String> {
         match Box::pin(self.take_in(origin, room, pdu)).await {
             Ok(Ingested::Accepted | Ingested::Duplicate) => Ok(()),
             Ok(Ingested::SoftFailed(reason)) => {
@@ -118,6 +131,11 @@ impl Homeserver {
             }
             Ok(Ingested::Rejected(reason)) => {
                 tracing::info!(event = %id, %reason, "an event is rejected");
+                Ok(())
+            }
+            // What it builds on cannot be had: nothing its sender could do about it by sending it again.
+            Err(OpError::BadRemote(reason)) => {
+                tracing::info!(event = %id, %reason, "an event is left out");
                 Ok(())
             }
             Err(error) => {
@@ -135,8 +153,15 @@ impl Homeserver {
         if !ends || pdu.sender().server_name() != origin {
             return Err("this server is not in the room".into());
         }
-        let before = self.membership(user, &room.room_id).await.map_err(|error| error.to_string())?;
-        if !matches!(before, MembershipState::Invite | MembershipState::Knock) {
+        let before =
+            self.rooms.store().graph.membership(user, &room.room_id).await.map_err(|error| error.to_string())?;
+        // Without the room's state only whoever invited can be seen to have the right to take it back.
+        let may_end = |member: &RoomMembership| match member.membership {
+            MembershipState::Invite => member.sender == pdu.sender(),
+            MembershipState::Knock => true,
+            _ => false,
+        };
+        if !before.as_ref().is_some_and(may_end) {
             return Err("this server is not in the room".into());
         }
         self.rooms.note_outside(room, user, pdu, None).await.map_err(|error| error.to_string())

@@ -34,7 +34,8 @@ impl Acl {
         if !self.allow_ip_literals && server.is_ip_literal() {
             return false;
         }
-        !self.deny.iter().any(|pattern| pattern.matches(server)) && self.allow.iter().any(|pattern| pattern.matches(server))
+        !self.deny.iter().any(|pattern| pattern.matches(server))
+            && self.allow.iter().any(|pattern| pattern.matches(server))
     }
 }
 
@@ -55,7 +56,9 @@ mod tests {
 
     #[test]
     fn note_34_a_server_acl_is_judged_in_the_order_of_the_specification() {
-        let acl = Acl::from_content(&json!({ "allow": ["*"], "deny": ["*.EVIL.example", "evil.example"], "allow_ip_literals": false }));
+        let acl = Acl::from_content(
+            &json!({ "allow": ["*"], "deny": ["*.EVIL.example", "evil.example"], "allow_ip_literals": false }),
+        );
         assert!(acl.permits(server_name!("good.example")));
         assert!(!acl.permits(server_name!("evil.example:8448")), "the port is not looked at");
         assert!(!acl.permits(server_name!("Sub.Evil.Example")), "letters compare without case");

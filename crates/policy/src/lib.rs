@@ -15,4 +15,4 @@ pub mod settings;
 pub use acl::Acl;
 pub use pattern::Pattern;
 pub use review::{Action, Decision, Denial, Direction, Policy, Question, RoomFacts, Rule};
-pub use settings::{Unnamed, ServerRule, Settings, SettingsError};
+pub use settings::{ServerRule, Settings, SettingsError, Unnamed};

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Acl, Settings,
-    settings::{Unnamed, ServerRule},
+    settings::{ServerRule, Unnamed},
 };
 
 /// Most servers whose refusals are counted one by one; the rest are counted together.
@@ -241,9 +241,15 @@ impl Policy {
         for direction in [Direction::Inbound, Direction::Outbound] {
             let word = if direction == Direction::Inbound { "from" } else { "to" };
             lines.push(match decide(&settings, &Question::new(server, direction, Action::Request)) {
-                Decision::Allow => format!("requests {word} {server}: allowed, {}", why_allowed(&settings, server, direction)),
-                Decision::Deny(Denial { rule, reason }) if reason.is_empty() => format!("requests {word} {server}: denied, {rule}"),
-                Decision::Deny(Denial { rule, reason }) => format!("requests {word} {server}: denied, {rule} ({reason})"),
+                Decision::Allow => {
+                    format!("requests {word} {server}: allowed, {}", why_allowed(&settings, server, direction))
+                }
+                Decision::Deny(Denial { rule, reason }) if reason.is_empty() => {
+                    format!("requests {word} {server}: denied, {rule}")
+                }
+                Decision::Deny(Denial { rule, reason }) => {
+                    format!("requests {word} {server}: denied, {rule} ({reason})")
+                }
                 Decision::Hold(rule) => format!("requests {word} {server}: held, {rule}"),
             });
         }

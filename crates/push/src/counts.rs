@@ -26,7 +26,7 @@ use samtal_state::SnapshotId;
 use crate::{
     PushError, Verdict,
     thread::thread_of,
-    verdict::{context, flatten, judge},
+    verdict::{RoomContext, flatten, judge},
 };
 
 /// Events of a room that are looked at for one user: older ones do not count.
@@ -39,6 +39,8 @@ const TALLIES: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
 const RULES: NonZeroUsize = NonZeroUsize::new(5_000).expect("not zero");
 /// Events that are remembered in the form in which conditions look at them.
 const FLATTENED: NonZeroUsize = NonZeroUsize::new(1_000).expect("not zero");
+/// Stretches of rooms that are remembered: many members ask for the same at about the same time.
+const STRETCHES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 /// The thread id of what is in no thread.
 const MAIN: &str = "main";
 
@@ -121,6 +123,14 @@ impl Read {
 
 type TallyCell = Arc<tokio::sync::Mutex<Tally>>;
 
+/// Events of a room after one position up to another, and the room as it was then: the same for all members.
+#[derive(Debug)]
+struct Stretch {
+    /// Newest first.
+    events: Vec<Arc<StoredEvent>>,
+    context: RoomContext,
+}
+
 /// Counts of one tenant.
 #[derive(Debug)]
 pub struct Push {
@@ -130,6 +140,7 @@ pub struct Push {
     tallies: Mutex<LruCache<(OwnedUserId, RoomNid), TallyCell>>,
     rules: Mutex<LruCache<OwnedUserId, Arc<Ruleset>>>,
     flattened: Mutex<LruCache<EventNid, Arc<FlattenedJson>>>,
+    stretches: Mutex<LruCache<(RoomNid, i64, i64), Arc<Stretch>>>,
 }
 
 impl Push {
@@ -142,6 +153,7 @@ impl Push {
             tallies: Mutex::new(LruCache::new(TALLIES)),
             rules: Mutex::new(LruCache::new(RULES)),
             flattened: Mutex::new(LruCache::new(FLATTENED)),
+            stretches: Mutex::new(LruCache::new(STRETCHES)),
         }
     }
 
@@ -180,7 +192,7 @@ impl Push {
             Some(position) => store.state_at(room.nid, position).await?,
             None => event.before.unwrap_or(SnapshotId::EMPTY),
         };
-        let context = context(store, room, state, user_id).await?;
+        let context = RoomContext::read(store, room, state).await?.of(store, room, user_id).await?;
         let rules = self.rules(user_id).await?;
         Ok(judge(&rules, &self.flattened(event), &context).await.to_vec())
     }
@@ -229,10 +241,9 @@ impl Push {
         until: i64,
     ) -> Result<(), PushError> {
         let store = self.rooms.store();
-        let upto = StreamPosition(until);
-        let events = store.graph.timeline_back(room.nid, upto, StreamPosition(from), LOOKED_AT_MAX).await?;
+        let stretch = self.stretch(room, from, until).await?;
         let mut known = None;
-        for event in events.iter().rev() {
+        for event in stretch.events.iter().rev() {
             let Some(position) = event.position.map(|position| position.0) else { continue };
             if !event.is_visible() {
                 continue;
@@ -245,8 +256,8 @@ impl Push {
             let (rules, context) = match &known {
                 Some(known) => known,
                 None => {
-                    let state = store.state_at(room.nid, upto).await?;
-                    known.insert((self.rules(user_id).await?, context(store, room, state, user_id).await?))
+                    let context = stretch.context.of(store, room, user_id).await?;
+                    known.insert((self.rules(user_id).await?, context))
                 }
             };
             let verdict = Verdict::of(judge(rules, &self.flattened(event), context).await);
@@ -261,6 +272,23 @@ impl Push {
         }
         tally.upto = until;
         Ok(())
+    }
+
+    async fn stretch(&self, room: &Room, from: i64, until: i64) -> Result<Arc<Stretch>, PushError> {
+        let key = (room.nid, from, until);
+        if let Some(stretch) = self.stretches.lock().get(&key) {
+            return Ok(Arc::clone(stretch));
+        }
+        let store = self.rooms.store();
+        let upto = StreamPosition(until);
+        let events = store.graph.timeline_back(room.nid, upto, StreamPosition(from), LOOKED_AT_MAX).await?;
+        let state = store.state_at(room.nid, upto).await?;
+        let stretch = Arc::new(Stretch { events, context: RoomContext::read(store, room, state).await? });
+        // Long ones are read by those who were away: each of them another.
+        if stretch.events.len() <= 50 {
+            self.stretches.lock().put(key, Arc::clone(&stretch));
+        }
+        Ok(stretch)
     }
 
     fn flattened(&self, event: &StoredEvent) -> Arc<FlattenedJson> {

@@ -27,25 +27,35 @@ pub(crate) fn flatten(event: &StoredEvent) -> FlattenedJson {
     FlattenedJson::from_raw(&Raw::<()>::from_json(json))
 }
 
-/// What conditions ask of a room, for one user.
-pub(crate) async fn context(
-    store: &Store,
-    room: &Room,
+/// What conditions ask of a room, whoever the rules are of.
+#[derive(Debug)]
+pub(crate) struct RoomContext {
     state: SnapshotId,
-    user_id: &UserId,
-) -> Result<PushConditionRoomCtx, RoomError> {
-    let (joined, _) = store.graph.counts(room.nid).await?;
-    let member = store.state_event(state, "m.room.member", user_id.as_str()).await?;
-    let name = member
-        .filter(|member| membership_of(&member.pdu).is_some())
-        .and_then(|member| member.pdu.content_field::<String>("displayname"))
-        .unwrap_or_else(|| user_id.localpart().to_owned());
-    let count = u32::try_from(joined).unwrap_or(u32::MAX).into();
-    let context = PushConditionRoomCtx::new(room.room_id.clone(), count, user_id.to_owned(), name);
-    Ok(match power_levels(store, room, state).await? {
-        Some(power_levels) => context.with_power_levels(power_levels),
-        None => context,
-    })
+    joined: u64,
+    power_levels: Option<PushConditionPowerLevelsCtx>,
+}
+
+impl RoomContext {
+    /// Of a room in this state.
+    pub(crate) async fn read(store: &Store, room: &Room, state: SnapshotId) -> Result<Self, RoomError> {
+        let (joined, _) = store.graph.counts(room.nid).await?;
+        Ok(Self { state, joined, power_levels: power_levels(store, room, state).await? })
+    }
+
+    /// For the rules of one user.
+    pub(crate) async fn of(&self, store: &Store, room: &Room, user_id: &UserId) -> Result<PushConditionRoomCtx, RoomError> {
+        let member = store.state_event(self.state, "m.room.member", user_id.as_str()).await?;
+        let name = member
+            .filter(|member| membership_of(&member.pdu).is_some())
+            .and_then(|member| member.pdu.content_field::<String>("displayname"))
+            .unwrap_or_else(|| user_id.localpart().to_owned());
+        let count = u32::try_from(self.joined).unwrap_or(u32::MAX).into();
+        let context = PushConditionRoomCtx::new(room.room_id.clone(), count, user_id.to_owned(), name);
+        Ok(match &self.power_levels {
+            Some(power_levels) => context.with_power_levels(power_levels.clone()),
+            None => context,
+        })
+    }
 }
 
 async fn power_levels(

@@ -163,7 +163,13 @@ impl std::fmt::Debug for Remote {
 
 impl Remote {
     /// With everything it needs.
-    pub fn new(keyring: Keyring, policy: Policy, network: Arc<dyn Network>, destinations: Destinations, clock: Clock) -> Self {
+    pub fn new(
+        keyring: Keyring,
+        policy: Policy,
+        network: Arc<dyn Network>,
+        destinations: Destinations,
+        clock: Clock,
+    ) -> Self {
         Self { inner: Arc::new(Inner { keyring, policy, network, destinations, clock }) }
     }
 
@@ -196,7 +202,12 @@ impl Remote {
     }
 
     /// Sends a signed request and reads the answer.
-    pub async fn send_with<R>(&self, destination: &ServerName, request: R, options: Options) -> Result<R::IncomingResponse, RemoteError>
+    pub async fn send_with<R>(
+        &self,
+        destination: &ServerName,
+        request: R,
+        options: Options,
+    ) -> Result<R::IncomingResponse, RemoteError>
     where
         R: OutgoingRequest<PathBuilder = SinglePath>,
     {
@@ -207,7 +218,12 @@ impl Remote {
     }
 
     /// Sends a request, whose URI is path and query, signed, and returns a good answer as it came.
-    pub async fn send_raw(&self, destination: &ServerName, mut request: Request<Bytes>, options: Options) -> Result<Response<Bytes>, RemoteError> {
+    pub async fn send_raw(
+        &self,
+        destination: &ServerName,
+        mut request: Request<Bytes>,
+        options: Options,
+    ) -> Result<Response<Bytes>, RemoteError> {
         self.inner
             .policy
             .review(&Question::new(destination, Direction::Outbound, Action::Request))
@@ -275,7 +291,9 @@ impl KeySource for Remote {
     fn notary<'a>(&'a self, notary: &'a ServerName, server: &'a ServerName) -> BoxFuture<'a, Vec<String>> {
         Box::pin(async move {
             let body = serde_json::json!({ "server_keys": { server.as_str(): {} } }).to_string();
-            let request = Request::post("/_matrix/key/v2/query").header(header::CONTENT_TYPE, "application/json").body(body.into());
+            let request = Request::post("/_matrix/key/v2/query")
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body.into());
             let Some(answer) = (match request {
                 Ok(request) => self.keys(notary, request).await,
                 Err(_) => None,
@@ -283,7 +301,14 @@ impl KeySource for Remote {
                 return Vec::new();
             };
             let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
-            answer.get("server_keys").and_then(Value::as_array).into_iter().flatten().take(100).map(Value::to_string).collect()
+            answer
+                .get("server_keys")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .take(100)
+                .map(Value::to_string)
+                .collect()
         })
     }
 }
@@ -294,9 +319,12 @@ impl Remote {
         if self.inner.destinations.wait_until_for_a_person(server).is_some() {
             return None;
         }
-        let limits = Limits { time: Duration::from_secs(10), body_bytes_max: samtal_keyring::document::DOCUMENT_BYTES_MAX };
+        let limits =
+            Limits { time: Duration::from_secs(10), body_bytes_max: samtal_keyring::document::DOCUMENT_BYTES_MAX };
         match self.inner.network.exchange(server, request, limits).await {
-            Ok(response) if response.status() == StatusCode::OK => String::from_utf8(response.into_body().to_vec()).ok(),
+            Ok(response) if response.status() == StatusCode::OK => {
+                String::from_utf8(response.into_body().to_vec()).ok()
+            }
             Ok(response) => {
                 tracing::info!(%server, status = %response.status(), "no keys");
                 None
@@ -335,8 +363,16 @@ fn good(server: &ServerName, response: Response<Bytes>) -> Result<Response<Bytes
     }
     let body = response.into_body();
     let json: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let text = |name: &str, default: &str| json.get(name).and_then(Value::as_str).unwrap_or(default).chars().take(500).collect();
-    Err(RemoteError::Status { server: server.to_owned(), status, errcode: text("errcode", "M_UNKNOWN"), message: text("error", ""), body })
+    let text = |name: &str, default: &str| {
+        json.get(name).and_then(Value::as_str).unwrap_or(default).chars().take(500).collect()
+    };
+    Err(RemoteError::Status {
+        server: server.to_owned(),
+        status,
+        errcode: text("errcode", "M_UNKNOWN"),
+        message: text("error", ""),
+        body,
+    })
 }
 
 #[cfg(test)]

@@ -51,7 +51,8 @@ impl Destinations {
         let ms = |value: i64| u64::try_from(value).unwrap_or(0);
         for row in db.query(&schema::DESTINATIONS, params![]).await? {
             if let Ok(server) = OwnedServerName::try_from(row.text(0)?) {
-                let entry = Failing { since_ms: ms(row.int(1)?), retry_at_ms: ms(row.int(2)?), interval_ms: ms(row.int(3)?) };
+                let entry =
+                    Failing { since_ms: ms(row.int(1)?), retry_at_ms: ms(row.int(2)?), interval_ms: ms(row.int(3)?) };
                 failing.insert(server, entry);
             }
         }

@@ -43,8 +43,9 @@ pub struct DnsSetupError(String);
 impl SystemDns {
     /// Reads the system's configuration. Without a readable one only the hosts file is used.
     pub fn new() -> Result<Self, DnsSetupError> {
-        let mut builder = TokioResolver::builder_tokio()
-            .unwrap_or_else(|_| TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default()));
+        let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
+            TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
+        });
         let options = builder.options_mut();
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.timeout = std::time::Duration::from_secs(3);

@@ -54,8 +54,15 @@ impl Internet {
     }
 
     /// With other name servers.
-    pub fn with_dns(options: &ClientOptions, clock: Clock, random: Random, dns: Arc<dyn Dns>) -> Result<Self, SetupError> {
-        let client = |kind| Client::with_resolver(options, Arc::new(Resolver { dns: dns.clone(), random: random.clone(), kind }));
+    pub fn with_dns(
+        options: &ClientOptions,
+        clock: Clock,
+        random: Random,
+        dns: Arc<dyn Dns>,
+    ) -> Result<Self, SetupError> {
+        let client = |kind| {
+            Client::with_resolver(options, Arc::new(Resolver { dns: dns.clone(), random: random.clone(), kind }))
+        };
         Ok(Self {
             federation: client(Kind::Federation)?,
             web: client(Kind::Web)?,
@@ -153,6 +160,8 @@ fn told(error: ClientError, limits: Limits) -> NetworkError {
         ClientError::Connect(error) => NetworkError::Unreachable(with_source(&error)),
         ClientError::Body(BodyError::TooLarge { .. }) => NetworkError::TooLong(limits.body_bytes_max),
         ClientError::Redirect => NetworkError::Malformed(error.to_string()),
-        error @ (ClientError::Broken(_) | ClientError::Body(BodyError::TimedOut | BodyError::Broken(_))) => NetworkError::Unreachable(with_source(&error)),
+        error @ (ClientError::Broken(_) | ClientError::Body(BodyError::TimedOut | BodyError::Broken(_))) => {
+            NetworkError::Unreachable(with_source(&error))
+        }
     }
 }

@@ -115,7 +115,8 @@ impl<N: Network> Network for LocalFirst<N> {
             return self.beneath.exchange(destination, request, limits);
         };
         Box::pin(async move {
-            let response = tokio::time::timeout(limits.time, handler(request)).await.map_err(|_| NetworkError::Timeout)?;
+            let response =
+                tokio::time::timeout(limits.time, handler(request)).await.map_err(|_| NetworkError::Timeout)?;
             if response.body().len() > limits.body_bytes_max {
                 return Err(NetworkError::TooLong(limits.body_bytes_max));
             }

@@ -120,7 +120,9 @@ mod tests {
 
         fn services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Vec<Service>> {
             let found = self.0.get(name).into_iter().flatten();
-            let found = found.map(|&(priority, weight, port, host)| Service { priority, weight, port, host: host.to_owned() }).collect();
+            let found = found
+                .map(|&(priority, weight, port, host)| Service { priority, weight, port, host: host.to_owned() })
+                .collect();
             Box::pin(async move { found })
         }
     }
@@ -141,7 +143,8 @@ mod tests {
         assert_eq!(resolve(&zone, "192.0.2.9:1").await, ["192.0.2.9:1 for 192.0.2.9"]);
         assert_eq!(resolve(&zone, "[2001:db8::9]").await, ["2001:db8::9:8448 for 2001:db8::9"]);
         assert_eq!(resolve(&zone, "a.example:443").await, ["a.example:443 for a.example"]);
-        for (server, delegates) in [("a.example", true), ("a.example:1", false), ("192.0.2.9", false), ("[::1]", false)] {
+        for (server, delegates) in [("a.example", true), ("a.example:1", false), ("192.0.2.9", false), ("[::1]", false)]
+        {
             assert_eq!(may_delegate(<&ServerName>::try_from(server).unwrap()), delegates, "{server}");
         }
     }
@@ -152,7 +155,10 @@ mod tests {
         let new = ("_matrix-fed._tcp.a.example", vec![(20, 0, 2000, "far.example"), (10, 0, 3000, "srv.example")]);
         assert_eq!(resolve(&[], "a.example").await, ["a.example:8448 for a.example"]);
         assert_eq!(resolve(&[old.clone()], "a.example").await, ["srv.example:1000 for a.example"]);
-        assert_eq!(resolve(&[old, new], "a.example").await, ["srv.example:3000 for a.example", "far.example:2000 for a.example"]);
+        assert_eq!(
+            resolve(&[old, new], "a.example").await,
+            ["srv.example:3000 for a.example", "far.example:2000 for a.example"]
+        );
         let none = ("_matrix-fed._tcp.a.example", vec![(0, 0, 0, "")]);
         assert!(resolve(&[none], "a.example").await.is_empty(), "a dot says that there is none");
     }

@@ -72,7 +72,8 @@ impl Engine {
         in_parallel(SENDERS, members - 1, |number| {
             let (rooms, room, user) = (self.rooms.clone(), room.clone(), user(number + 1));
             async move {
-                let join = state("m.room.member", user.as_str(), r#"{"displayname":"One of many","membership":"join"}"#);
+                let join =
+                    state("m.room.member", user.as_str(), r#"{"displayname":"One of many","membership":"join"}"#);
                 rooms.send_one(&room, LocalDraft::new(user, join)).await.unwrap();
             }
         })

@@ -32,9 +32,8 @@ const THREADS: Sql = sql!(
     "SELECT target, MAX(position) FROM relation WHERE room = $1 AND rel_type = 'm.thread'
      GROUP BY target HAVING MAX(position) <= $2 ORDER BY 2 DESC LIMIT $3"
 );
-const PARTICIPATED: Sql = sql!(
-    "SELECT 1 FROM relation WHERE room = $1 AND target = $2 AND rel_type = 'm.thread' AND sender = $3 LIMIT 1"
-);
+const PARTICIPATED: Sql =
+    sql!("SELECT 1 FROM relation WHERE room = $1 AND target = $2 AND rel_type = 'm.thread' AND sender = $3 LIMIT 1");
 
 const ANNOTATED: Sql = sql!(
     "SELECT 1 FROM relation WHERE room = $1 AND target = $2 AND rel_type = 'm.annotation' AND sender = $3
@@ -136,15 +135,14 @@ impl Rooms {
         event: &StoredEvent,
         children: &[Child],
     ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
-        let edits = children
-            .iter()
-            .rev()
-            .filter(|child| child.rel_type == "m.replace" && child.sender == event.pdu.sender());
+        let edits =
+            children.iter().rev().filter(|child| child.rel_type == "m.replace" && child.sender == event.pdu.sender());
         let mut newest: Option<Arc<StoredEvent>> = None;
         for edit in edits {
             let edit = self.inner.store.graph.event_by_nid(edit.nid).await?;
             let newer = newest.as_ref().is_none_or(|newest| {
-                (edit.pdu.origin_server_ts(), edit.pdu.event_id()) > (newest.pdu.origin_server_ts(), newest.pdu.event_id())
+                (edit.pdu.origin_server_ts(), edit.pdu.event_id())
+                    > (newest.pdu.origin_server_ts(), newest.pdu.event_id())
             });
             if newer && edit.pdu.type_str() == event.pdu.type_str() && viewer.can_see(&edit).await? {
                 newest = Some(edit);
@@ -189,8 +187,8 @@ impl Rooms {
         children: &[Child],
     ) -> Result<Option<String>, RoomError> {
         let replies: Vec<&Child> = children.iter().filter(|child| child.rel_type == "m.thread").collect();
-        let participated = event.pdu.sender() == viewer.user()
-            || replies.iter().any(|child| child.sender == viewer.user());
+        let participated =
+            event.pdu.sender() == viewer.user() || replies.iter().any(|child| child.sender == viewer.user());
         for reply in replies.iter().rev() {
             let latest = self.inner.store.graph.event_by_nid(reply.nid).await?;
             if !viewer.can_see(&latest).await? {

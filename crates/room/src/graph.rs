@@ -180,8 +180,7 @@ impl Graph {
 
     fn keep_room(&self, row: &Row) -> Result<Arc<Room>, RoomError> {
         let room_id = OwnedRoomId::try_from(row.text(1)?).map_err(|error| RoomError::Damaged(error.to_string()))?;
-        let version =
-            RoomVersionId::try_from(row.text(2)?).map_err(|error| RoomError::Damaged(error.to_string()))?;
+        let version = RoomVersionId::try_from(row.text(2)?).map_err(|error| RoomError::Damaged(error.to_string()))?;
         let room = Arc::new(make_room(RoomNid(row.int(0)?), room_id, version)?);
         self.rooms.put(room.room_id.clone(), Arc::clone(&room), 256);
         self.rooms_by_nid.put(room.nid, Arc::clone(&room), 64);
@@ -316,7 +315,8 @@ impl Graph {
             before: row.opt_blob(4)?.map(snapshot_id).transpose()?,
             redacted_by: row.opt_text(5)?.and_then(|id| OwnedEventId::try_from(id).ok()),
             txn: row.opt_text(6)?.map(Into::into),
-            pdu: Pdu::from_stored(event_id, unpack(row.blob(8)?, &room.room_id)?, room.rules)?.with_rejected(flags.has(Flags::REJECTED)),
+            pdu: Pdu::from_stored(event_id, unpack(row.blob(8)?, &room.room_id)?, room.rules)?
+                .with_rejected(flags.has(Flags::REJECTED)),
         };
         Ok(self.remember(event))
     }
@@ -337,8 +337,7 @@ impl Graph {
 
 /// A room from its parts.
 pub(crate) fn make_room(nid: RoomNid, room_id: OwnedRoomId, version: RoomVersionId) -> Result<Room, RoomError> {
-    let rules =
-        samtal_event::rules_of(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
+    let rules = samtal_event::rules_of(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
     Ok(Room { nid, room_id, version, rules })
 }
 
@@ -377,5 +376,9 @@ pub(crate) fn place_event(batch: &mut Batch, event: &StoredEvent, position: Valu
 /// Replaces an event's text by the redacted one.
 pub(crate) fn redact_event(batch: &mut Batch, event: &StoredEvent, redacted: &Pdu, by: &EventId) {
     let flags = event.flags.with(Flags::REDACTED);
-    batch.expect(&EVENT_REDACT, params![pack(redacted.json(), redacted.room_id()), by.as_str(), flags.0, event.nid.0], 1);
+    batch.expect(
+        &EVENT_REDACT,
+        params![pack(redacted.json(), redacted.room_id()), by.as_str(), flags.0, event.nid.0],
+        1,
+    );
 }

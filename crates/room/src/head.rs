@@ -13,8 +13,7 @@ use crate::{error::RoomError, graph::Room, store::Store};
 /// State events kept at hand with a head: beyond that they are looked up again.
 const LOOKUPS_MAX: usize = 1_024;
 
-const HEAD: Sql =
-    sql!("SELECT turn, snapshot, extremities, depth, oldest, partial FROM room_head WHERE room = $1");
+const HEAD: Sql = sql!("SELECT turn, snapshot, extremities, depth, oldest, partial FROM room_head WHERE room = $1");
 const HEAD_INSERT: Sql = sql!(
     "INSERT INTO room_head (room, turn, snapshot, extremities, depth, oldest, partial) VALUES ($1, $2, $3, $4, $5, $6, $7)"
 );

@@ -78,7 +78,8 @@ impl StateKeys {
             db.commit(batch).await?;
         }
         let row = db.query_opt(&SECRET, vec![]).await?.ok_or_else(|| RoomError::Damaged("no room secret".into()))?;
-        let secret = row.blob(0)?.try_into().map_err(|_| RoomError::Damaged("room secret has a wrong length".into()))?;
+        let secret =
+            row.blob(0)?.try_into().map_err(|_| RoomError::Damaged("room secret has a wrong length".into()))?;
         Ok(Self { secret })
     }
 

@@ -24,9 +24,8 @@ use crate::{
     writer::{Outcome, Work},
 };
 
-const BACKWARD_INSERT: Sql = sql!(
-    "INSERT INTO backward_extremity (room, event_id) VALUES ($1, $2) ON CONFLICT (room, event_id) DO NOTHING"
-);
+const BACKWARD_INSERT: Sql =
+    sql!("INSERT INTO backward_extremity (room, event_id) VALUES ($1, $2) ON CONFLICT (room, event_id) DO NOTHING");
 const BACKWARD_REMOVE: Sql = sql!("DELETE FROM backward_extremity WHERE room = $1 AND event_id = $2");
 const BACKWARD_HAS: Sql = sql!("SELECT 1 FROM backward_extremity WHERE room = $1 AND event_id = $2");
 const BACKWARD: Sql = sql!("SELECT event_id FROM backward_extremity WHERE room = $1 LIMIT $2");
@@ -252,10 +251,11 @@ impl Turn<'_> {
 
     /// The three authorization checks.
     async fn refused(&mut self, pdu: &Pdu, before: SnapshotId) -> Result<Option<(Flags, Ingested)>, RoomError> {
+        if pdu.is_rejected() {
+            return Ok(Some((Flags::REJECTED, Ingested::Rejected("the event has a form that is not taken".into()))));
+        }
         let rules = self.head.room.rules;
-        let rejected = |refused: samtal_state::Refused| {
-            Ok(Some((Flags::REJECTED, Ingested::Rejected(refused.reason))))
-        };
+        let rejected = |refused: samtal_state::Refused| Ok(Some((Flags::REJECTED, Ingested::Rejected(refused.reason))));
         let mut auth: HashMap<OwnedEventId, Pdu> = HashMap::new();
         for id in needed(pdu, &self.head.room) {
             if let Some(event) = self.find(&id).await? {
@@ -334,11 +334,7 @@ impl Turn<'_> {
     }
 
     /// Makes `snapshot` the current state: memberships, lookups and the log of states follow.
-    pub(crate) async fn move_state(
-        &mut self,
-        snapshot: SnapshotId,
-        position: Option<Value>,
-    ) -> Result<(), RoomError> {
+    pub(crate) async fn move_state(&mut self, snapshot: SnapshotId, position: Option<Value>) -> Result<(), RoomError> {
         if snapshot == self.head.snapshot {
             return Ok(());
         }

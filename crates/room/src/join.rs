@@ -163,8 +163,7 @@ impl Turn<'_> {
             let room = self.head.room.nid;
             let flags = Flags::default();
             let pdu = pdu.clone();
-            let event =
-                StoredEvent { nid, room, position: None, flags, before, redacted_by: None, txn: None, pdu };
+            let event = StoredEvent { nid, room, position: None, flags, before, redacted_by: None, txn: None, pdu };
             match known {
                 Some(_) => {
                     place_event(&mut self.batch, &event, position.into());
@@ -189,9 +188,7 @@ impl Turn<'_> {
             }
         }
         self.head.oldest = first.min(self.head.oldest);
-        self.batch.log(
-            samtal_db::Change::new(samtal_model::ChangeKind::Backfill).room(&self.head.room.room_id),
-        );
+        self.batch.log(samtal_db::Change::new(samtal_model::ChangeKind::Backfill).room(&self.head.room.room_id));
         Ok(())
     }
 

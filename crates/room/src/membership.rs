@@ -52,11 +52,8 @@ macro_rules! columns {
     };
 }
 
-const OF_USER: Sql = sql!(concat!(
-    "SELECT ",
-    columns!(),
-    " FROM membership m JOIN room r ON r.nid = m.room WHERE m.user_id = $1"
-));
+const OF_USER: Sql =
+    sql!(concat!("SELECT ", columns!(), " FROM membership m JOIN room r ON r.nid = m.room WHERE m.user_id = $1"));
 const OF_USER_SINCE: Sql = sql!(concat!(
     "SELECT ",
     columns!(),
@@ -74,14 +71,12 @@ const OF_USER_IN: Sql = sql!(concat!(
 ));
 const MEMBERS: Sql =
     sql!("SELECT user_id, membership, event_id, position FROM membership WHERE room = $1 AND membership IN list($2)");
-const LOCAL_MEMBERS: Sql = sql!(
-    "SELECT user_id FROM membership WHERE room = $1 AND membership = 'join' AND server = $2"
-);
+const LOCAL_MEMBERS: Sql =
+    sql!("SELECT user_id FROM membership WHERE room = $1 AND membership = 'join' AND server = $2");
 const COUNTS: Sql = sql!("SELECT joined, invited FROM room_count WHERE room = $1");
 const SERVERS: Sql = sql!("SELECT server FROM room_server WHERE room = $1 AND joined > 0");
-const ROOMS_OF_SERVER: Sql = sql!(
-    "SELECT r.room_id FROM room_server s JOIN room r ON r.nid = s.room WHERE s.server = $1 AND s.joined > 0"
-);
+const ROOMS_OF_SERVER: Sql =
+    sql!("SELECT r.room_id FROM room_server s JOIN room r ON r.nid = s.room WHERE s.server = $1 AND s.joined > 0");
 const SHARED: Sql = sql!(
     "SELECT r.room_id FROM membership a JOIN membership b ON b.room = a.room AND b.user_id = $1 AND b.membership = 'join'
      JOIN room r ON r.nid = a.room WHERE a.user_id = $2 AND a.membership = 'join'"
@@ -98,6 +93,8 @@ const SHARING_WITH: Sql = sql!(
     "SELECT DISTINCT b.user_id FROM membership a JOIN membership b ON b.room = a.room AND b.membership = 'join'
      WHERE a.user_id = $1 AND a.membership = 'join' AND b.user_id IN list($2)"
 );
+const SERVERS_SINCE: Sql =
+    sql!("SELECT DISTINCT server FROM membership WHERE room = $1 AND membership = 'join' AND position > $2");
 const SHARES_WITH_SERVER: Sql = sql!(
     "SELECT 1 FROM membership m JOIN room_server s ON s.room = m.room
      WHERE m.user_id = $1 AND m.membership = 'join' AND s.server = $2 AND s.joined > 0 LIMIT 1"
@@ -259,6 +256,12 @@ impl Graph {
         users(&rows)
     }
 
+    /// The servers of a room some of whose members joined (or changed how they are called) after `position`.
+    pub async fn servers_joined_since(&self, room: RoomNid, position: i64) -> Result<Vec<OwnedServerName>, RoomError> {
+        let rows = self.db().query(&SERVERS_SINCE, params![room.0, position]).await?;
+        rows.iter().map(|row| row.text(0)?.try_into().map_err(damaged)).collect()
+    }
+
     /// Whether the user is in a room with anybody of this server.
     pub async fn shares_with_server(&self, user: &UserId, server: &ServerName) -> Result<bool, RoomError> {
         Ok(self.db().query_opt(&SHARES_WITH_SERVER, params![user.as_str(), server.as_str()]).await?.is_some())
@@ -310,9 +313,8 @@ impl MembershipWriter {
     ) {
         let Some(user) = pdu.state_key().and_then(|key| <&UserId>::try_from(key).ok()) else { return };
         let Some(after) = membership_of(pdu) else { return };
-        let position = batch.log(
-            Change::new(ChangeKind::Membership).room(&room.room_id).user(user).reference(after.as_str()),
-        );
+        let position =
+            batch.log(Change::new(ChangeKind::Membership).room(&room.room_id).user(user).reference(after.as_str()));
         write_membership(batch, room.nid, user, &after, pdu, position, local);
         self.count(before, -1, user.server_name());
         self.count(Some(&after), 1, user.server_name());
@@ -379,8 +381,8 @@ fn write_membership(
 /// Adds the rows for an invite, knock or leave of our user in a room that this server is not in.
 pub(crate) fn set_outside(batch: &mut Batch, room: &Room, user: &UserId, pdu: &Pdu, stripped: Option<&str>) {
     let Some(membership) = membership_of(pdu) else { return };
-    let position = batch
-        .log(Change::new(ChangeKind::Membership).room(&room.room_id).user(user).reference(membership.as_str()));
+    let position =
+        batch.log(Change::new(ChangeKind::Membership).room(&room.room_id).user(user).reference(membership.as_str()));
     write_membership(batch, room.nid, user, &membership, pdu, position, true);
     match stripped {
         Some(state) => batch.exec(&INVITE_STATE_SET, params![user.as_str(), room.room_id.as_str(), state]),

@@ -161,7 +161,12 @@ impl Rooms {
     }
 
     /// The event, if the reader may see it; [`RoomError::UnknownEvent`] otherwise.
-    pub async fn visible_event(&self, user: &UserId, room_id: &RoomId, id: &EventId) -> Result<Arc<StoredEvent>, RoomError> {
+    pub async fn visible_event(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        id: &EventId,
+    ) -> Result<Arc<StoredEvent>, RoomError> {
         let room = self.room(room_id).await.map_err(|_| RoomError::UnknownEvent)?;
         let event = self.event(id).await?;
         let mut viewer = self.viewer(user, &room).await?;

@@ -18,12 +18,7 @@ use samtal_state::{
     tree::Change,
 };
 
-use crate::{
-    error::RoomError,
-    graph::StoredEvent,
-    ids::EventNid,
-    store::Store,
-};
+use crate::{error::RoomError, graph::StoredEvent, ids::EventNid, store::Store};
 
 /// Rounds of loading what a resolution asks for: each round loads at least one event, so this bounds a hostile room.
 const ROUNDS_MAX: usize = 10_000;
@@ -111,11 +106,7 @@ impl<'a> Resolution<'a> {
         Ok(Outcome { id: changed.id, nodes: changed.nodes })
     }
 
-    async fn conflicted_keys(
-        &self,
-        base: SnapshotId,
-        snapshots: &[SnapshotId],
-    ) -> Result<Vec<(Part, i64)>, RoomError> {
+    async fn conflicted_keys(&self, base: SnapshotId, snapshots: &[SnapshotId]) -> Result<Vec<(Part, i64)>, RoomError> {
         let mut keys = BTreeSet::new();
         for other in snapshots.iter().skip(1) {
             for difference in self.store.snapshots.diff(base, *other).await? {
@@ -185,9 +176,8 @@ impl<'a> Resolution<'a> {
                 let mut found = Vec::new();
                 for part in [Part::Other, Part::Members] {
                     let entries = self.store.snapshots.entries(base, part).await?;
-                    let shared = entries
-                        .into_iter()
-                        .filter(|(key, nid)| nid.0 >= *least && !conflicted.contains(&(part, *key)));
+                    let shared =
+                        entries.into_iter().filter(|(key, nid)| nid.0 >= *least && !conflicted.contains(&(part, *key)));
                     found.extend(shared.map(|(_, nid)| nid.0));
                 }
                 Ok(found)
@@ -214,12 +204,12 @@ impl<'a> Resolution<'a> {
     async fn resolve(&mut self, conflict: &Conflict, base: SnapshotId) -> Result<samtal_state::Resolved, RoomError> {
         let mut shared: HashMap<(String, String), Option<OwnedEventId>> = HashMap::new();
         for _ in 0..ROUNDS_MAX {
-            let state = |event_type: &StateEventType, state_key: &str| {
-                match shared.get(&(event_type.to_string(), state_key.to_owned())) {
-                    Some(Some(id)) => Lookup::Found(id.clone()),
-                    Some(None) => Lookup::Absent,
-                    None => Lookup::NotLoaded,
-                }
+            let state = |event_type: &StateEventType, state_key: &str| match shared
+                .get(&(event_type.to_string(), state_key.to_owned()))
+            {
+                Some(Some(id)) => Lookup::Found(id.clone()),
+                Some(None) => Lookup::Absent,
+                None => Lookup::NotLoaded,
             };
             let fetch = |id: &EventId| self.lookup(id);
             match samtal_state::resolve(conflict, self.rules, state, fetch) {

@@ -72,7 +72,18 @@ impl Rooms {
         let Options { name, signing_keys, clock, random, tasks } = options;
         let store = Store::open(db, &random).await?;
         let queues = Mutex::new(LruCache::new(capacity(QUEUES_MAX)));
-        Ok(Self { inner: Arc::new(Inner { name, store, signing_keys, clock, random, tasks, queues, created_ms: AtomicU64::new(0) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                name,
+                store,
+                signing_keys,
+                clock,
+                random,
+                tasks,
+                queues,
+                created_ms: AtomicU64::new(0),
+            }),
+        })
     }
 
     /// The tenant's server name.
@@ -96,11 +107,7 @@ impl Rooms {
     }
 
     pub(crate) fn author(&self) -> Author {
-        Author {
-            name: self.inner.name.clone(),
-            keys: (self.inner.signing_keys)(),
-            now_ms: self.inner.clock.now_ms(),
-        }
+        Author { name: self.inner.name.clone(), keys: (self.inner.signing_keys)(), now_ms: self.inner.clock.now_ms() }
     }
 
     /// A time for a new room's create event that no other has: where the room's id is that event's hash, two rooms that one

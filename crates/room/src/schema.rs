@@ -4,8 +4,11 @@
 use samtal_db::{Migration, Schema};
 
 /// The tables.
-pub const SCHEMA: Schema = Schema::new("room", &[Migration::Both(
-    "CREATE TABLE room_secret (id BIGINT PRIMARY KEY, secret BLOB NOT NULL);
+pub const SCHEMA: Schema = Schema::new(
+    "room",
+    &[
+        Migration::Both(
+            "CREATE TABLE room_secret (id BIGINT PRIMARY KEY, secret BLOB NOT NULL);
      CREATE TABLE number_block (name TEXT PRIMARY KEY, next BIGINT NOT NULL) WITHOUT ROWID;
 
      CREATE TABLE room (
@@ -118,8 +121,9 @@ pub const SCHEMA: Schema = Schema::new("room", &[Migration::Both(
         creator TEXT NOT NULL
      ) WITHOUT ROWID;
      CREATE INDEX alias_room ON alias (room_id);",
-), Migration::Both(
-    "CREATE TABLE room_block (
+        ),
+        Migration::Both(
+            "CREATE TABLE room_block (
         room_id TEXT PRIMARY KEY,
         blocked_by TEXT NOT NULL,
         blocked_ms BIGINT NOT NULL
@@ -136,4 +140,6 @@ pub const SCHEMA: Schema = Schema::new("room", &[Migration::Both(
         closed BIGINT NOT NULL
      );
      CREATE INDEX room_case_reporter ON room_case (reporter, closed);",
-)]);
+        ),
+    ],
+);

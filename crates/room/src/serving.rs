@@ -52,7 +52,8 @@ impl Rooms {
         );
         let preview = unsigned.preview(room.rules)?;
         let auth = head.auth.clone().ok_or(RoomError::UnknownRoom)?;
-        auth.check(&preview, room.rules, |event_type, state_key| head.loaded(event_type, state_key)).map_err(refused)?;
+        auth.check(&preview, room.rules, |event_type, state_key| head.loaded(event_type, state_key))
+            .map_err(refused)?;
         Ok(unsigned)
     }
 
@@ -90,8 +91,7 @@ impl Rooms {
             level = next;
         }
         // What was asked about belongs to the chain only if something else names it.
-        let named: HashSet<&OwnedEventId> =
-            chain.values().flat_map(|event| event.pdu.auth_events()).collect();
+        let named: HashSet<&OwnedEventId> = chain.values().flat_map(|event| event.pdu.auth_events()).collect();
         let own: Vec<OwnedEventId> = of.iter().filter(|id| !named.contains(id)).cloned().collect();
         for id in own {
             chain.remove(&id);
@@ -100,7 +100,10 @@ impl Rooms {
     }
 
     /// The state before an event, for a server in the room: state and its auth chain.
-    pub async fn state_before(&self, event: &StoredEvent) -> Result<(Vec<Arc<StoredEvent>>, Vec<Arc<StoredEvent>>), RoomError> {
+    pub async fn state_before(
+        &self,
+        event: &StoredEvent,
+    ) -> Result<(Vec<Arc<StoredEvent>>, Vec<Arc<StoredEvent>>), RoomError> {
         let before = event.before.ok_or(RoomError::UnknownEvent)?;
         let state = self.inner.store.state(before).await?;
         let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id().to_owned()).collect();
@@ -241,7 +244,12 @@ impl Rooms {
     }
 
     /// The first event at or after a time (or the last at or before it) that is here, by the senders' clocks.
-    pub async fn event_near(&self, room: &Room, ts_ms: i64, forward: bool) -> Result<Option<Arc<StoredEvent>>, RoomError> {
+    pub async fn event_near(
+        &self,
+        room: &Room,
+        ts_ms: i64,
+        forward: bool,
+    ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
         let graph = &self.inner.store.graph;
         const PAGE: usize = 500;
         let mut at = StreamPosition(if forward { i64::MIN } else { i64::MAX });

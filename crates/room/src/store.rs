@@ -16,9 +16,8 @@ use crate::{
 use samtal_db::{Sql, params, sql};
 use samtal_model::StreamPosition;
 
-const STATE_AT: Sql = sql!(
-    "SELECT snapshot FROM room_state_log WHERE room = $1 AND position <= $2 ORDER BY position DESC LIMIT 1"
-);
+const STATE_AT: Sql =
+    sql!("SELECT snapshot FROM room_state_log WHERE room = $1 AND position <= $2 ORDER BY position DESC LIMIT 1");
 
 /// What all parts of the room engine read from.
 #[derive(Debug)]
@@ -130,7 +129,10 @@ impl Store {
         let found = self.graph.events_by_nid(nids).await?;
         nids.iter()
             .map(|nid| {
-                found.get(nid).cloned().ok_or_else(|| RoomError::Damaged(format!("event number {} is not there", nid.0)))
+                found
+                    .get(nid)
+                    .cloned()
+                    .ok_or_else(|| RoomError::Damaged(format!("event number {} is not there", nid.0)))
             })
             .collect()
     }

@@ -354,11 +354,7 @@ impl<'a> Turn<'a> {
             None => match self.store.graph.event(target_id).await? {
                 Some(target) => (*target).clone(),
                 None => {
-                    let params = params![
-                        self.head.room.nid.0,
-                        target_id.as_str(),
-                        redaction.event_id().as_str()
-                    ];
+                    let params = params![self.head.room.nid.0, target_id.as_str(), redaction.event_id().as_str()];
                     self.batch.exec(&PENDING_REDACTION_INSERT, params);
                     return Ok(());
                 }
@@ -408,12 +404,9 @@ impl<'a> Turn<'a> {
 
     /// Redactions that came before their target.
     pub(crate) async fn waiting_redactions(&self, target: &EventId) -> Result<Vec<Pdu>, RoomError> {
-        let rows =
-            self.store.db().query(&PENDING_REDACTIONS, params![self.head.room.nid.0, target.as_str()]).await?;
-        let ids: Vec<OwnedEventId> = rows
-            .iter()
-            .filter_map(|row| row.text(0).ok().and_then(|id| OwnedEventId::try_from(id).ok()))
-            .collect();
+        let rows = self.store.db().query(&PENDING_REDACTIONS, params![self.head.room.nid.0, target.as_str()]).await?;
+        let ids: Vec<OwnedEventId> =
+            rows.iter().filter_map(|row| row.text(0).ok().and_then(|id| OwnedEventId::try_from(id).ok())).collect();
         Ok(self.store.graph.events(&ids).await?.iter().map(|event| event.pdu.clone()).collect())
     }
 

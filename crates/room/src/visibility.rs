@@ -9,7 +9,12 @@ use ruma::{
 use samtal_model::StreamPosition;
 use samtal_state::SnapshotId;
 
-use crate::{Rooms, error::RoomError, graph::{Room, StoredEvent}, membership::membership_of};
+use crate::{
+    Rooms,
+    error::RoomError,
+    graph::{Room, StoredEvent},
+    membership::membership_of,
+};
 
 /// How many membership changes are followed back to find out when a user was last joined.
 const WALK_MAX: usize = 50;
@@ -98,8 +103,7 @@ impl Viewer {
             return Ok(known.clone());
         }
         let store = &self.rooms.inner.store;
-        let keys =
-            [store.key("m.room.history_visibility", ""), store.key("m.room.member", self.user.as_str())];
+        let keys = [store.key("m.room.history_visibility", ""), store.key("m.room.member", self.user.as_str())];
         let found = store.snapshots.get_many(snapshot, &keys).await?;
         let mut visibility = HistoryVisibility::Shared;
         let mut membership = MembershipState::Leave;

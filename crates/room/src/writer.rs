@@ -175,9 +175,7 @@ impl Rooms {
         for _ in 0..TRIES {
             let current = match head.take() {
                 Some(head) => head,
-                None => {
-                    Head::read(store, Arc::clone(room)).await?.unwrap_or_else(|| Head::new(Arc::clone(room)))
-                }
+                None => Head::read(store, Arc::clone(room)).await?.unwrap_or_else(|| Head::new(Arc::clone(room))),
             };
             let mut turn = Turn::new(store, self.author(), current);
             let mut outcomes = Vec::with_capacity(jobs.len());

@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn settings_on_the_command_line_are_options() {
-        let args = Args::try_parse_from(["samtal", "serve", "--server-name", "a.example", "--set", "registration.open=true"]);
+        let args =
+            Args::try_parse_from(["samtal", "serve", "--server-name", "a.example", "--set", "registration.open=true"]);
         let config = args.unwrap().source().load().unwrap();
         assert_eq!(config.tenants[0].name, "a.example");
         assert!(config.tenants[0].registration.open);

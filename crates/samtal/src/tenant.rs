@@ -61,7 +61,9 @@ fn remove(config: &Config, name: &str) -> Outcome {
     };
     let path = file_of(config, &tenant.name);
     std::fs::remove_file(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => format!("{name} is not one that was added: take it out of the configuration file"),
+        std::io::ErrorKind::NotFound => {
+            format!("{name} is not one that was added: take it out of the configuration file")
+        }
         _ => format!("{}: {e}", path.display()),
     })?;
     println!("{name} removed; its data stays in {}", tenant.data_dir.display());

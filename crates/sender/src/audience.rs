@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use ruma::{
     EventId, OwnedServerName, RoomId, ServerName, UserId,
-    events::room::member::MembershipState::{Ban, Leave},
+    events::room::member::MembershipState::{Ban, Join, Leave},
 };
 use samtal_db::LoggedChange;
 use samtal_model::ChangeKind;
-use samtal_room::membership_of;
+use samtal_room::{StoredEvent, membership_of};
 
 use crate::{SenderError, item::Item, sender::Engines};
 
@@ -16,6 +16,8 @@ use crate::{SenderError, item::Item, sender::Engines};
 pub(crate) struct Audience<'a> {
     engines: &'a Engines,
     rooms: HashMap<String, BTreeSet<OwnedServerName>>,
+    /// Servers that may have come into a room only after the first change of the page.
+    late: HashMap<String, BTreeSet<OwnedServerName>>,
 }
 
 /// What a change means for others.
@@ -27,7 +29,7 @@ pub(crate) struct News {
 
 impl<'a> Audience<'a> {
     pub(crate) fn new(engines: &'a Engines) -> Self {
-        Self { engines, rooms: HashMap::new() }
+        Self { engines, rooms: HashMap::new(), late: HashMap::new() }
     }
 
     /// The change as news for other servers; none for most changes.
@@ -38,10 +40,12 @@ impl<'a> Audience<'a> {
         let ours = user.filter(|user| user.server_name() == self.engines.name);
         let reference = change.reference.as_deref();
         let news = match (ChangeKind::from_code(change.kind), room, ours, reference) {
-            (Some(ChangeKind::Event), Some(room), Some(_), Some(event_id)) => self.event(room, event_id, None).await?,
+            (Some(ChangeKind::Event), Some(room), Some(_), Some(event_id)) => {
+                self.event(room, event_id, logged.position, None).await?
+            }
             // An event that another server made here: the rooms' other servers hear of it from us.
             (Some(ChangeKind::Relay), Some(room), _, Some(event_id)) => {
-                self.event(room, event_id, user.map(UserId::server_name)).await?
+                self.event(room, event_id, logged.position, user.map(UserId::server_name)).await?
             }
             (Some(ChangeKind::Membership), Some(room), Some(user), Some("join")) => {
                 let servers = self.servers(room).await?.clone();
@@ -66,21 +70,62 @@ impl<'a> Audience<'a> {
         }))
     }
 
-    async fn event(&mut self, room: &RoomId, event_id: &str, but: Option<&ServerName>) -> Result<Option<News>, SenderError> {
+    async fn event(
+        &mut self,
+        room: &RoomId,
+        event_id: &str,
+        position: i64,
+        but: Option<&ServerName>,
+    ) -> Result<Option<News>, SenderError> {
         let Ok(event_id) = <&EventId>::try_from(event_id) else { return Ok(None) };
         let mut servers = self.servers(room).await?.clone();
-        if let Some(event) = self.engines.rooms.store().graph.event(event_id).await?
-            && matches!(membership_of(&event.pdu), Some(Leave | Ban))
-            && let Some(target) = event.pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok())
-        {
-            // Whoever was put out must hear of it, though their server may have no member left.
-            servers.insert(target.server_name().to_owned());
+        servers.remove(&self.engines.name);
+        let event = self.engines.rooms.store().graph.event(event_id).await?;
+        if let Some(event) = &event {
+            self.leave_out_late(room, event, position, &mut servers).await?;
+            if matches!(membership_of(&event.pdu), Some(Leave | Ban))
+                && let Some(target) = event.pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok())
+            {
+                // Whoever was put out must hear of it, though their server may have no member left.
+                servers.insert(target.server_name().to_owned());
+            }
         }
         if let Some(but) = but {
             servers.remove(but);
         }
         let item = Item::Event { room: room.to_owned(), event_id: event_id.to_owned() };
         Ok(Some(News { item, servers }))
+    }
+
+    /// The log is read after the fact: a server that joined since then has this event with the room's state, or not at all.
+    async fn leave_out_late(
+        &mut self,
+        room_id: &RoomId,
+        event: &StoredEvent,
+        position: i64,
+        servers: &mut BTreeSet<OwnedServerName>,
+    ) -> Result<(), SenderError> {
+        let store = self.engines.rooms.store();
+        let Some(before) = event.before.filter(|_| !servers.is_empty()) else { return Ok(()) };
+        if !self.late.contains_key(room_id.as_str()) {
+            let late = store.graph.servers_joined_since(event.room, position).await?;
+            self.late.insert(room_id.to_string(), late.into_iter().collect());
+        }
+        let Some(late) = self.late.get(room_id.as_str()) else { return Ok(()) };
+        for server in late.iter().filter(|server| servers.contains(*server)).cloned().collect::<Vec<_>>() {
+            let mut was_there = false;
+            for user in store.graph.joined_of(event.room, &server).await? {
+                let member = store.state_event(before, "m.room.member", user.as_str()).await?;
+                was_there = member.and_then(|member| membership_of(&member.pdu)) == Some(Join);
+                if was_there {
+                    break;
+                }
+            }
+            if !was_there {
+                servers.remove(&server);
+            }
+        }
+        Ok(())
     }
 
     /// The servers with joined users in a room.

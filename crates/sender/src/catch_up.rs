@@ -28,7 +28,12 @@ pub(crate) struct Missed {
 
 impl Missed {
     /// Reads the log after `after` up to `until`.
-    pub(crate) async fn read(engines: &Engines, destination: &ServerName, after: i64, until: i64) -> Result<Self, SenderError> {
+    pub(crate) async fn read(
+        engines: &Engines,
+        destination: &ServerName,
+        after: i64,
+        until: i64,
+    ) -> Result<Self, SenderError> {
         let mut missed = Self::default();
         let mut position = after;
         while position < until {
@@ -60,7 +65,8 @@ impl Missed {
                     self.events.push((position, room, event_id));
                     if self.events.len() > EVENTS_MAX {
                         let events = std::mem::take(&mut self.events).into_iter();
-                        self.newest = Some(events.map(|(position, room, event_id)| (room, (position, event_id))).collect());
+                        self.newest =
+                            Some(events.map(|(position, room, event_id)| (room, (position, event_id))).collect());
                     }
                 }
             },
@@ -91,7 +97,12 @@ impl Missed {
         let devices = self.devices.iter().map(|user| Item::Devices { user: user.clone() });
         let lists = self.device_lists.difference(&self.devices).map(|user| Item::DeviceList { user: user.clone() });
         let receipts = self.receipts.into_iter().map(|(room, user)| Item::Receipt { room, user });
-        edus.chain(events).chain(devices).chain(lists).chain(receipts).map(|item| Placed { position: until, item }).collect()
+        edus.chain(events)
+            .chain(devices)
+            .chain(lists)
+            .chain(receipts)
+            .map(|item| Placed { position: until, item })
+            .collect()
     }
 }
 
@@ -100,7 +111,10 @@ mod tests {
     use super::*;
 
     fn event(n: i64) -> Item {
-        Item::Event { room: OwnedRoomId::try_from(format!("!r{}:a", n % 3)).unwrap(), event_id: OwnedEventId::try_from(format!("$e{n}")).unwrap() }
+        Item::Event {
+            room: OwnedRoomId::try_from(format!("!r{}:a", n % 3)).unwrap(),
+            event_id: OwnedEventId::try_from(format!("$e{n}")).unwrap(),
+        }
     }
 
     #[test]

@@ -139,7 +139,10 @@ impl Sender {
         let mut lanes = self.inner.lanes.lock();
         for row in rows {
             if let Ok(destination) = OwnedServerName::try_from(row.text(0)?) {
-                lanes.insert(destination, Lane { is_behind: true, has_row: true, after: row.int(1)?, ..Lane::default() });
+                lanes.insert(
+                    destination,
+                    Lane { is_behind: true, has_row: true, after: row.int(1)?, ..Lane::default() },
+                );
             }
         }
         self.inner.dispatched.store(after, Ordering::SeqCst);
@@ -194,8 +197,13 @@ impl Sender {
         loop {
             let without_row: Vec<_> = {
                 let lanes = self.inner.lanes.lock();
-                let has_row = |name: &ServerName| with_row.contains(name) || lanes.get(name).is_some_and(|lane| lane.has_row);
-                waiting.iter().filter(|(name, _)| !has_row(name)).map(|(name, items)| (name.clone(), first(items) - 1)).collect()
+                let has_row =
+                    |name: &ServerName| with_row.contains(name) || lanes.get(name).is_some_and(|lane| lane.has_row);
+                waiting
+                    .iter()
+                    .filter(|(name, _)| !has_row(name))
+                    .map(|(name, items)| (name.clone(), first(items) - 1))
+                    .collect()
             };
             if !without_row.is_empty() || !cursor_is_set {
                 let mut batch = Batch::new();
@@ -209,7 +217,9 @@ impl Sender {
                 continue;
             }
             let mut lanes = self.inner.lanes.lock();
-            let lost_row = waiting.keys().any(|name| !with_row.contains(name) && !lanes.get(name).is_some_and(|lane| lane.has_row));
+            let lost_row = waiting
+                .keys()
+                .any(|name| !with_row.contains(name) && !lanes.get(name).is_some_and(|lane| lane.has_row));
             if lost_row {
                 continue;
             }
@@ -371,7 +381,12 @@ impl Sender {
     }
 
     /// Notes what has been delivered.
-    async fn delivered(&self, destination: &ServerName, transaction: &Transaction, after: i64) -> Result<(), SenderError> {
+    async fn delivered(
+        &self,
+        destination: &ServerName,
+        transaction: &Transaction,
+        after: i64,
+    ) -> Result<(), SenderError> {
         let mut batch = Batch::new();
         batch.exec(&schema::OUTGOING_ADVANCE, params![after, destination.as_str()]);
         if !transaction.stored.is_empty() {
@@ -465,12 +480,20 @@ impl Sender {
         }
     }
 
-    async fn pass_typing(&self, room: &RoomId, sent: &mut HashMap<OwnedRoomId, BTreeSet<OwnedUserId>>) -> Result<(), SenderError> {
+    async fn pass_typing(
+        &self,
+        room: &RoomId,
+        sent: &mut HashMap<OwnedRoomId, BTreeSet<OwnedUserId>>,
+    ) -> Result<(), SenderError> {
         let engines = &self.inner.engines;
         let ours = |user: &OwnedUserId| user.server_name() == engines.name;
         let now: BTreeSet<OwnedUserId> = engines.edus.typing.users(room).into_iter().filter(ours).collect();
         let before = sent.remove(room).unwrap_or_default();
-        let news: Vec<_> = now.difference(&before).map(|user| (user, true)).chain(before.difference(&now).map(|user| (user, false))).collect();
+        let news: Vec<_> = now
+            .difference(&before)
+            .map(|user| (user, true))
+            .chain(before.difference(&now).map(|user| (user, false)))
+            .collect();
         if !news.is_empty() {
             let servers = Audience::new(engines).servers(room).await?.clone();
             self.pass(servers, |lane| {
@@ -495,13 +518,19 @@ impl Sender {
     }
 
     /// Whoever meets sees each other: a user of ours tells the room's servers, and a newcomer's server hears of ours.
-    async fn pass_presence_of_joiner(&self, audience: &mut Audience<'_>, logged: &samtal_db::LoggedChange) -> Result<(), SenderError> {
+    async fn pass_presence_of_joiner(
+        &self,
+        audience: &mut Audience<'_>,
+        logged: &samtal_db::LoggedChange,
+    ) -> Result<(), SenderError> {
         let (engines, change) = (&self.inner.engines, &logged.change);
         let is_join = change.kind == ChangeKind::Membership.code() && change.reference.as_deref() == Some("join");
         if !is_join || !engines.edus.presence.is_enabled() {
             return Ok(());
         }
-        let (Some(Ok(room_id)), Some(Ok(user))) = (change.room.as_deref().map(RoomId::parse), change.user.as_deref().map(UserId::parse)) else {
+        let (Some(Ok(room_id)), Some(Ok(user))) =
+            (change.room.as_deref().map(RoomId::parse), change.user.as_deref().map(UserId::parse))
+        else {
             return Ok(());
         };
         if user.server_name() == engines.name {
@@ -510,7 +539,9 @@ impl Sender {
         } else if let Some(room) = engines.rooms.store().graph.room(&room_id).await? {
             let mut ours = engines.rooms.store().graph.joined_of(room.nid, &engines.name).await?;
             ours.truncate(PRESENCES_MAX);
-            self.pass(BTreeSet::from([user.server_name().to_owned()]), |lane| ours.iter().for_each(|user| lane.push_presence(user.clone())));
+            self.pass(BTreeSet::from([user.server_name().to_owned()]), |lane| {
+                ours.iter().for_each(|user| lane.push_presence(user.clone()))
+            });
         }
         Ok(())
     }

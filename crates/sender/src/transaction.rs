@@ -59,7 +59,11 @@ impl Transaction {
     }
 
     /// Builds the transaction of these items.
-    pub(crate) async fn build(engines: &Engines, destination: &ServerName, items: &[Placed]) -> Result<Self, SenderError> {
+    pub(crate) async fn build(
+        engines: &Engines,
+        destination: &ServerName,
+        items: &[Placed],
+    ) -> Result<Self, SenderError> {
         let mut transaction = Self::default();
         let mut receipts: BTreeMap<OwnedRoomId, Map<String, Value>> = BTreeMap::new();
         for placed in items {
@@ -87,7 +91,8 @@ impl Transaction {
             }
         }
         if !receipts.is_empty() {
-            let content: Map<String, Value> = receipts.into_iter().map(|(room, users)| (room.to_string(), json!({ "m.read": users }))).collect();
+            let content: Map<String, Value> =
+                receipts.into_iter().map(|(room, users)| (room.to_string(), json!({ "m.read": users }))).collect();
             transaction.edu("m.receipt", &content.into());
         }
         Ok(transaction)
@@ -185,7 +190,8 @@ impl Transaction {
         let stream_id = engines.e2ee.device_list_position(user).await?;
         for device_id in engines.e2ee.devices_with_keys(user).await?.into_iter().take(DEVICES_MAX) {
             let Some(keys) = engines.e2ee.device_keys(user, device_id.as_str().into()).await? else { continue };
-            let content = json!({ "user_id": user, "device_id": device_id, "stream_id": stream_id, "prev_id": [], "keys": keys });
+            let content =
+                json!({ "user_id": user, "device_id": device_id, "stream_id": stream_id, "prev_id": [], "keys": keys });
             self.edu("m.device_list_update", &content);
         }
         Ok(())
@@ -204,7 +210,10 @@ mod tests {
         };
         let items: Vec<Placed> = (0..70).map(event).collect();
         assert_eq!(Transaction::fitting(items.iter()), PDUS_MAX);
-        let receipt = Placed { position: 0, item: Item::Receipt { room: "!r:a".try_into().unwrap(), user: "@u:a".try_into().unwrap() } };
+        let receipt = Placed {
+            position: 0,
+            item: Item::Receipt { room: "!r:a".try_into().unwrap(), user: "@u:a".try_into().unwrap() },
+        };
         let items = vec![receipt; 200];
         assert!(Transaction::fitting(items.iter()) <= EDUS_MAX);
     }

@@ -59,8 +59,7 @@ impl Installation {
     /// # Errors
     /// Its directory or its database cannot be opened.
     pub async fn open_tenant(&self, config: &Config, tenant: &Tenant) -> Result<Arc<Homeserver>, ServerError> {
-        private_dir(&tenant.data_dir)
-            .map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
+        private_dir(&tenant.data_dir).map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
         let database = settings::database(&config.file, tenant);
         let mut settings = settings::tenant(tenant);
         settings.media.previews = settings::previews(&config.file, tenant);
@@ -69,8 +68,9 @@ impl Installation {
         let (clock, random) = (self.clock.clone(), self.random.clone());
         let network = self.networks.get(&tenant.federation, &settings.federation.client, &clock, &random);
         let network = network.map_err(|e| failed(e.into()))?;
-        let homeserver =
-            Homeserver::open_with(tenant.name.clone(), &database, settings, clock, random, network).await.map_err(failed)?;
+        let homeserver = Homeserver::open_with(tenant.name.clone(), &database, settings, clock, random, network)
+            .await
+            .map_err(failed)?;
         if tenant.federation.enabled {
             self.networks.insert(&homeserver);
         }

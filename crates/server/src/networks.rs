@@ -105,7 +105,8 @@ fn handler(tenant: &Arc<Homeserver>) -> LocalHandler {
                 Ok(body) => Response::from_parts(parts, body),
                 Err(_) => {
                     let broken = error_response(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "the answer broke off");
-                    broken.map(|_| Bytes::from_static(b"{\"errcode\":\"M_UNKNOWN\",\"error\":\"the answer broke off\"}"))
+                    broken
+                        .map(|_| Bytes::from_static(b"{\"errcode\":\"M_UNKNOWN\",\"error\":\"the answer broke off\"}"))
                 }
             }
         })

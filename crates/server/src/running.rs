@@ -27,7 +27,11 @@ impl Running {
     ///
     /// # Errors
     /// An address is taken, a certificate or a database cannot be used.
-    pub async fn start(installation: Installation, metrics: Metrics, log: Option<LogControl>) -> Result<Running, ServerError> {
+    pub async fn start(
+        installation: Installation,
+        metrics: Metrics,
+        log: Option<LogControl>,
+    ) -> Result<Running, ServerError> {
         let file = &installation.config.file;
         let tenants = Tenants::default();
         let (mut listeners, mut certificates) = (Vec::new(), Vec::new());
@@ -84,7 +88,8 @@ impl Running {
     /// Ends it: no more connections; running requests and background work may finish within the configured times.
     pub async fn end(self) {
         let server = &self.installation.config.file.server;
-        let (soft, hard) = (Duration::from_millis(server.shutdown_soft_ms), Duration::from_millis(server.shutdown_hard_ms));
+        let (soft, hard) =
+            (Duration::from_millis(server.shutdown_soft_ms), Duration::from_millis(server.shutdown_hard_ms));
         let homeservers = self.tenants.homeservers();
         // Requests that wait for something (a long poll) see that their tenant ends, and answer.
         for homeserver in &homeservers {
@@ -126,7 +131,11 @@ fn watch_tenants(metrics: &Metrics, tenants: &Tenants) {
         metrics.gauge("samtal_tenants", "Server names served.", &[]).set(count);
         for homeserver in homeservers {
             metrics
-                .gauge("samtal_log_position", "The change log's newest position.", &[("tenant", homeserver.name.as_str())])
+                .gauge(
+                    "samtal_log_position",
+                    "The change log's newest position.",
+                    &[("tenant", homeserver.name.as_str())],
+                )
                 .set(homeserver.db.position());
         }
     });

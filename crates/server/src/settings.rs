@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use samtal_appservice::{Registration, RegistrationError};
 use samtal_account::{Options as AccountOptions, Rates, Terms};
+use samtal_appservice::{Registration, RegistrationError};
 use samtal_config::Tenant;
 use samtal_config::process::File;
 use samtal_config::tenant::{EncryptedByDefault, FederationPolicy, Rate as ConfigRate};
@@ -73,7 +73,10 @@ pub(crate) fn appservices(file: &File, tenant: &Tenant) -> Result<samtal_appserv
 /// How pages are fetched for previews, where the operator lets them be.
 pub(crate) fn previews(file: &File, tenant: &Tenant) -> Option<ClientOptions> {
     let outgoing = &file.outgoing;
-    let denied = outgoing.denied_networks.iter().map(|network| Network { address: network.address, prefix_bits: network.prefix_bits });
+    let denied = outgoing
+        .denied_networks
+        .iter()
+        .map(|network| Network { address: network.address, prefix_bits: network.prefix_bits });
     tenant.url_previews.enabled.then(|| ClientOptions {
         trusted_certificates: outgoing.trusted_certificates.clone(),
         policy: AddressPolicy::denying(denied.collect()),
@@ -154,7 +157,10 @@ pub(crate) fn federation(tenant: &Tenant) -> Federation {
     let settings = &tenant.federation;
     let rules = |servers: &[String]| servers.iter().map(|server| ServerRule::new(server, "")).collect();
     let closed = !settings.enabled || settings.policy == FederationPolicy::Closed;
-    let denied = settings.denied_networks.iter().map(|network| Network { address: network.address, prefix_bits: network.prefix_bits });
+    let denied = settings
+        .denied_networks
+        .iter()
+        .map(|network| Network { address: network.address, prefix_bits: network.prefix_bits });
     Federation {
         enabled: settings.enabled,
         policy: samtal_policy::Settings {

@@ -101,9 +101,13 @@ mod tests {
 
     #[test]
     fn a_port_is_told_from_an_address() {
-        for (host, name) in
-            [("a.example:8448", "a.example"), ("a.example", "a.example"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("::1", "::1")]
-        {
+        for (host, name) in [
+            ("a.example:8448", "a.example"),
+            ("a.example", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::1", "::1"),
+        ] {
             assert_eq!(without_port(host), name);
         }
     }

@@ -167,11 +167,7 @@ impl Network for Link {
         async move { tokio::time::timeout(limits.time, carried).await.map_err(|_| NetworkError::Timeout)? }.boxed()
     }
 
-    fn get<'a>(
-        &'a self,
-        url: &'a str,
-        _limits: Limits,
-    ) -> BoxFuture<'a, Result<http::Response<Bytes>, NetworkError>> {
+    fn get<'a>(&'a self, url: &'a str, _limits: Limits) -> BoxFuture<'a, Result<http::Response<Bytes>, NetworkError>> {
         async move { Err(NetworkError::Unresolved(url.to_owned())) }.boxed()
     }
 }

@@ -33,7 +33,10 @@ impl Person<'_> {
         let number = self.random.below(10_000);
         let choice = self.random.below(if wild { 100 } else { 80 });
         match choice {
-            0..=49 => self.send(room, "m.room.message", None, json!({ "msgtype": "m.text", "body": number.to_string() })).await,
+            0..=49 => {
+                self.send(room, "m.room.message", None, json!({ "msgtype": "m.text", "body": number.to_string() }))
+                    .await
+            }
             50..=59 => self.send(room, "m.room.topic", Some(""), json!({ "topic": number.to_string() })).await,
             60..=65 => self.send(room, "m.room.name", Some(""), json!({ "name": number.to_string() })).await,
             66..=69 => {
@@ -78,7 +81,12 @@ impl Person<'_> {
         let mut content: serde_json::Value = current.pdu.content_as().ok()?;
         let whom = others.get(usize::try_from(self.random.below(others.len() as u64)).ok()?)?;
         let level = [0, 50, 100][usize::try_from(self.random.below(3)).ok()?];
-        content.as_object_mut()?.entry("users").or_insert_with(|| json!({})).as_object_mut()?.insert(whom.to_string(), level.into());
+        content
+            .as_object_mut()?
+            .entry("users")
+            .or_insert_with(|| json!({}))
+            .as_object_mut()?
+            .insert(whom.to_string(), level.into());
         self.send(room, "m.room.power_levels", Some(""), content).await
     }
 

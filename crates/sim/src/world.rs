@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, api::client::room::create_room::v3::RoomPreset,
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId,
+    api::client::room::create_room::v3::RoomPreset,
 };
 use samtal_account::{Client, NewUser};
 use samtal_db::Db;
@@ -297,9 +298,8 @@ impl Node {
 async fn start(name: &OwnedServerName, db: Db, clock: &Clock, wires: &Arc<Wires>, random: &Random) -> Arc<Homeserver> {
     let settings = Settings { encrypted_by_default: false, ..Settings::default() };
     let link = Arc::new(Link { wires: Arc::clone(wires), from: name.clone() });
-    let hs = Homeserver::over(name.clone(), db, settings, clock.clone(), random.clone(), link)
-        .await
-        .expect("a node starts");
+    let hs =
+        Homeserver::over(name.clone(), db, settings, clock.clone(), random.clone(), link).await.expect("a node starts");
     let router = samtal_federation_api::router().layer(axum::Extension(Arc::clone(&hs)));
     wires.attach(name.clone(), router);
     hs

@@ -28,11 +28,8 @@ fn log() {
 
 fn run(options: Options, weather: Weather, count: usize) -> (Vec<String>, usize) {
     log();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(async {
         let mut world = World::new(options).await;
         world.live(count, weather).await;
@@ -48,7 +45,14 @@ fn run(options: Options, weather: Weather, count: usize) -> (Vec<String>, usize)
 fn options(seed: u64) -> Options {
     let version = [RoomVersionId::V6, RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
     let version = version[usize::try_from(seed % 4).unwrap()].clone();
-    Options { seed, nodes: 2 + usize::try_from(seed % 3).unwrap(), rooms: 1 + usize::try_from(seed % 2).unwrap(), version, wild: false, complete: false }
+    Options {
+        seed,
+        nodes: 2 + usize::try_from(seed % 3).unwrap(),
+        rooms: 1 + usize::try_from(seed % 2).unwrap(),
+        version,
+        wild: false,
+        complete: false,
+    }
 }
 
 #[test]

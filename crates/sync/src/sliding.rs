@@ -104,6 +104,8 @@ impl Sync {
         let edus = &self.engines.edus;
         let next = SyncToken { typing: edus.typing.serial(), ..SyncToken::at(until.into()) };
         let after = from.map_or(until, |from| from.position.0);
+        // A connection for keys and messages of devices looks at no rooms.
+        let has_rooms = !request.lists.is_empty() || !request.subscriptions.is_empty();
         let reads = edus.receipts.of_user(user_id, after, until).await?;
         let turn = Turn {
             request,
@@ -111,10 +113,13 @@ impl Sync {
             from,
             until,
             ignored: self.engines.accounts.ignored(user_id).await?,
-            personal: self.personal(request, until).await?,
+            personal: if has_rooms { self.personal(request, until).await? } else { Personal::default() },
             read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
         };
-        let candidates = self.candidates(request, &memberships, memory, &turn.ignored).await?;
+        let candidates = match has_rooms {
+            true => self.candidates(request, &memberships, memory, &turn.ignored).await?,
+            false => Vec::new(),
+        };
         let (view, counts) = self.in_view(request, &candidates, &turn.personal).await?;
         let mut told = HashMap::new();
         let mut rooms: Vec<(&OwnedRoomId, String)> = Vec::new();

@@ -60,10 +60,15 @@ impl LogControl {
 /// Starts logging for the whole process. A second call changes nothing but gives a control of its own.
 pub fn start(format: Format, level: Level, clock: Clock) -> LogControl {
     let control = LogControl(Arc::new(AtomicU8::new(level as u8)));
-    let lines = Lines { format, level: control.0.clone(), clock, write: |line| {
-        // Nothing can be done about a log that cannot be written.
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
-    } };
+    let lines = Lines {
+        format,
+        level: control.0.clone(),
+        clock,
+        write: |line| {
+            // Nothing can be done about a log that cannot be written.
+            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        },
+    };
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines));
     control
 }
@@ -135,7 +140,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         let chosen = self.level.load(Ordering::Relaxed);
         // Libraries speak one level more quietly than we do: their `info` is our `debug`.
         let own = metadata.target().starts_with("samtal");
-        level_of(metadata.level()) + u8::from(!own && chosen < Level::Trace as u8 && level_of(metadata.level()) > 2) <= chosen
+        level_of(metadata.level()) + u8::from(!own && chosen < Level::Trace as u8 && level_of(metadata.level()) > 2)
+            <= chosen
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
@@ -262,7 +268,10 @@ mod tests {
         let lines = written(Format::Json, Level::Debug, speak);
         let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
         assert_eq!(first["message"], "a line\nforged");
-        assert_eq!(first["fields"], serde_json::json!({"request": "r1", "user": "@a:b", "ip": "::1", "room": "!r", "count": 2}));
+        assert_eq!(
+            first["fields"],
+            serde_json::json!({"request": "r1", "user": "@a:b", "ip": "::1", "room": "!r", "count": 2})
+        );
         assert!(lines.contains("detail") && !lines.contains("hush"));
     }
 }

@@ -67,21 +67,17 @@ pub(super) struct Wish<'a> {
 }
 
 /// Schedules an event. Its id.
-pub(super) async fn put(
-    hs: &samtal_ops::Homeserver,
-    who: &UserPrincipal,
-    wish: Wish<'_>,
-) -> Result<String, ApiError> {
-    let refused = |code: &str, what: &'static str| {
-        ApiError::bad_request(what).with("org.matrix.msc4140.errcode", code)
-    };
+pub(super) async fn put(hs: &samtal_ops::Homeserver, who: &UserPrincipal, wish: Wish<'_>) -> Result<String, ApiError> {
+    let refused = |code: &str, what: &'static str| ApiError::bad_request(what).with("org.matrix.msc4140.errcode", code);
     if wish.delay_ms > DELAY_MS_MAX {
         let error = refused("M_MAX_DELAY_EXCEEDED", "The delay is too long");
         return Err(error.with("org.matrix.msc4140.max_delay", DELAY_MS_MAX));
     }
     let room = hs.rooms.room(&wish.room_id).await?;
     match &wish.state_key {
-        Some(_) => super::state::check(hs, &room, &StateEventType::from(wish.event_type.as_str()), wish.content).await?,
+        Some(_) => {
+            super::state::check(hs, &room, &StateEventType::from(wish.event_type.as_str()), wish.content).await?
+        }
         None if wish.event_type == "m.room.redaction" => {
             return Err(ApiError::bad_request("Redactions cannot be delayed"));
         }

@@ -87,7 +87,8 @@ async fn of_both(args: Args<by_both::Request>) -> Answer<Json<Relations>> {
 async fn relations(hs: &Homeserver, who: &UserPrincipal, question: Question<'_>) -> Answer<Json<Relations>> {
     let target = hs.rooms.visible_event(&who.user_id, question.room_id, question.event_id).await?;
     let room = hs.rooms.room(question.room_id).await?;
-    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
+    let mut viewer =
+        hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
     let direction = match question.dir {
         Dir::Forward => Direction::Forward,
         Dir::Backward => Direction::Backward,
@@ -124,7 +125,8 @@ async fn list_threads(args: Args<threads::Request>) -> Answer<threads::Response>
     let (hs, who, body) = (&args.hs, &args.who, args.body);
     let room = hs.rooms.room(&body.room_id).await?;
     hs.rooms.readable_snapshot(&who.user_id, &room).await?;
-    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
+    let mut viewer =
+        hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
     let participated = body.include == threads::IncludeThreads::Participated;
     let from = body.from.as_deref().map(super::position).transpose()?.unwrap_or(StreamPosition(i64::MAX));
     let chunk = hs.rooms.threads(&mut viewer, participated, from, size(body.limit)).await?;

@@ -47,7 +47,9 @@ pub(super) fn routes() -> Routes {
             &["/_matrix/client/r0/rooms/{room_id}/messages", "/_matrix/client/v3/rooms/{room_id}/messages"],
             page,
         )
-        .route(around).route(single).route(near)
+        .route(around)
+        .route(single)
+        .route(near)
 }
 
 /// What one reader wants to see of a timeline.
@@ -162,7 +164,8 @@ async fn page(args: RawArgs) -> Answer<messages::Response> {
     };
     let room = hs.rooms.room(&room_id).await?;
     let (_, is_current) = hs.rooms.readable_snapshot(&who.user_id, &room).await?;
-    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
+    let mut viewer =
+        hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
     let direction = match query.dir {
         Way::Backward => Direction::Backward,
         Way::Forward => Direction::Forward,
@@ -238,7 +241,8 @@ async fn around(args: Args<context::Request>) -> Answer<context::Response> {
     let room = hs.rooms.room(&body.room_id).await?;
     hs.rooms.readable_snapshot(&who.user_id, &room).await?;
     let event = hs.rooms.visible_event(&who.user_id, &body.room_id, &body.event_id).await?;
-    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
+    let mut viewer =
+        hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
     let wanted = Wanted::new(hs, &who.user_id, &body.filter).await?;
     let limit = size(body.limit);
     let position = event.position.unwrap_or_default();
@@ -283,7 +287,8 @@ async fn single(args: Args<event::Request>) -> Answer<event::Response> {
     let (hs, who, body) = (&args.hs, &args.who, args.body);
     let event = hs.rooms.visible_event(&who.user_id, &body.room_id, &body.event_id).await?;
     let room = hs.rooms.room(&body.room_id).await?;
-    let mut viewer = hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
+    let mut viewer =
+        hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
     let written = hs.rooms.client_events(&mut viewer, std::slice::from_ref(&event), super::form(who)).await?;
     let written = super::raws(written).pop().ok_or_else(|| ApiError::not_found("Event not found"))?;
     Ok(event::Response::new(written))

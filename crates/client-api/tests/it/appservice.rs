@@ -157,9 +157,15 @@ async fn a_bridge_hears_of_rooms_its_ghosts_are_in_and_of_no_others() {
         }
         as_ghost(&node, Method::POST, &format!("/v3/rooms/{ours}/leave"), &ghost, json!({})).await.ok();
         say(&node, &alice, &ours, "unheard", "gone").await;
-        as_ghost(&node, Method::PUT, "/v3/profile/@irc_bob:samtal.test/displayname", &ghost, json!({ "displayname": "B" }))
-            .await
-            .ok();
+        as_ghost(
+            &node,
+            Method::PUT,
+            "/v3/profile/@irc_bob:samtal.test/displayname",
+            &ghost,
+            json!({ "displayname": "B" }),
+        )
+        .await
+        .ok();
         let last = room(&node, &alice, json!({ "invite": [ghost] })).await;
         let mut events = Vec::new();
         while !events.iter().any(|event: &Value| event["room_id"] == last.as_str()) {
@@ -232,7 +238,8 @@ async fn a_bridge_hears_of_typing_receipts_and_messages_to_its_devices() {
         let alice = node.person("alice").await;
         let ours = room(&node, &alice, json!({ "invite": ["@bot:samtal.test"] })).await;
         node.post_as(&bridge_user(""), &format!("/v3/rooms/{ours}/join"), json!({})).await.ok();
-        let sent = node.put_as(&alice, &format!("/v3/rooms/{ours}/send/m.room.message/1"), json!({ "body": "x" })).await;
+        let sent =
+            node.put_as(&alice, &format!("/v3/rooms/{ours}/send/m.room.message/1"), json!({ "body": "x" })).await;
         let event_id = sent.ok()["event_id"].as_str().unwrap().to_owned();
         let typing = format!("/v3/rooms/{ours}/typing/{}", alice.user_id);
         node.put_as(&alice, &typing, json!({ "typing": true, "timeout": 30_000 })).await.ok();
@@ -242,7 +249,10 @@ async fn a_bridge_hears_of_typing_receipts_and_messages_to_its_devices() {
         let message = json!({ "messages": { "@bot:samtal.test": { "BRIDGE": { "hello": 1 } } } });
         node.put_as(&alice, "/v3/sendToDevice/org.example.test/1", message).await.ok();
         let (mut seen, mut to_device) = (Vec::new(), Vec::new());
-        while !(seen.contains(&"m.typing".to_owned()) && seen.contains(&"m.receipt".to_owned()) && !to_device.is_empty()) {
+        while !(seen.contains(&"m.typing".to_owned())
+            && seen.contains(&"m.receipt".to_owned())
+            && !to_device.is_empty())
+        {
             let asked = bridge.next().await;
             for event in asked.body["ephemeral"].as_array().unwrap() {
                 if event["type"] == "m.typing" {
@@ -333,7 +343,8 @@ async fn other_networks_are_looked_up_at_the_bridge() {
     each_engine(async |node: Node| {
         let mut bridge = Bridge::attached(&node).await;
         let alice = node.person("alice").await;
-        let irc = json!({ "user_fields": ["nick"], "icon": "mxc://a/b", "instances": [{ "desc": "X", "network_id": "x" }] });
+        let irc =
+            json!({ "user_fields": ["nick"], "icon": "mxc://a/b", "instances": [{ "desc": "X", "network_id": "x" }] });
         bridge.answers.lock().push_back((StatusCode::OK, irc));
         let found = node.get_as(&alice, "/v3/thirdparty/protocols").await.ok();
         assert_eq!(found["irc"]["instances"][0]["instance_id"], "bridge|x");

@@ -17,6 +17,7 @@ mod profile;
 mod push_rules;
 mod pusher;
 mod register;
+mod room;
 mod routes;
 mod search;
 mod sliding_sync;

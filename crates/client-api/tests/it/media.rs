@@ -107,7 +107,8 @@ async fn note_71_limits_are_told_and_kept() {
         let alice = node.somebody().await;
         assert_eq!(node.get_as(&alice, "/v1/media/config").await.ok(), json!({ "m.upload.size": 1_000 }));
         assert_eq!(node.get_as(&alice, "/_matrix/media/v3/config").await.ok(), json!({ "m.upload.size": 1_000 }));
-        let post = async |bytes: &[u8]| put(&node, &alice, Method::POST, "/_matrix/media/v3/upload", "a/b", bytes).await;
+        let post =
+            async |bytes: &[u8]| put(&node, &alice, Method::POST, "/_matrix/media/v3/upload", "a/b", bytes).await;
         post(&[0; 1_001]).await.refused(413, "M_TOO_LARGE");
         post(&[1; 1_000]).await.ok();
         post(&[2; 600]).await.refused(403, "M_FORBIDDEN");

@@ -101,7 +101,14 @@ async fn rules_come_back_as_they_were_sent_even_if_nothing_here_can_evaluate_the
 async fn what_names_no_rule_is_the_clients_mistake() {
     each_engine(async |node| {
         let alice = node.somebody().await;
-        for path in ["/global", "/global/room", "/global/room/", "/nowhere/room/x", "/global/room/x/colour", "/global/room/a%5Cb"] {
+        for path in [
+            "/global",
+            "/global/room",
+            "/global/room/",
+            "/nowhere/room/x",
+            "/global/room/x/colour",
+            "/global/room/a%5Cb",
+        ] {
             let answer = node.put_as(&alice, &format!("/v3/pushrules{path}"), json!({ "actions": [] })).await;
             assert_eq!(answer.status, 400, "{path}");
         }
@@ -118,7 +125,9 @@ async fn what_names_no_rule_is_the_clients_mistake() {
             let answer = node.put_as(&alice, "/v3/pushrules/global/override/x", rule).await;
             assert_eq!(answer.status, 400);
         }
-        node.put_as(&alice, "/v3/pushrules/global/content/x", json!({ "actions": [] })).await.refused(400, "M_BAD_JSON");
+        node.put_as(&alice, "/v3/pushrules/global/content/x", json!({ "actions": [] }))
+            .await
+            .refused(400, "M_BAD_JSON");
     })
     .await;
 }

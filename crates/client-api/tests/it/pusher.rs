@@ -185,7 +185,9 @@ async fn unfit_pushers_are_refused() {
             unfit[field] = value;
             node.post_as(&alice, "/v3/pushers/set", unfit).await.refused(400, errcode);
         }
-        node.post_as(&alice, "/v3/pushers/set", json!({ "app_id": "a", "pushkey": "b" })).await.refused(400, "M_MISSING_PARAM");
+        node.post_as(&alice, "/v3/pushers/set", json!({ "app_id": "a", "pushkey": "b" }))
+            .await
+            .refused(400, "M_MISSING_PARAM");
         node.post_as(&alice, "/v3/pushers/set", fit).await.ok();
     })
     .await;

@@ -91,11 +91,15 @@ async fn a_window_shows_the_rooms_with_the_newest_activity_and_grows() {
         expected.sort_unstable();
         assert_eq!(rooms(&answer), expected);
         let shown = &answer["rooms"][all[0].as_str()];
-        assert_eq!((&shown["name"], &shown["initial"], &shown["joined_count"]), (&json!("room 0"), &json!(true), &json!(2)));
+        assert_eq!(
+            (&shown["name"], &shown["initial"], &shown["joined_count"]),
+            (&json!("room 0"), &json!(true), &json!(2))
+        );
         assert_eq!(bodies(shown), ["first is now newest"]);
         assert_eq!((&shown["limited"], &shown["num_live"]), (&json!(true), &json!(0)));
         assert_eq!(shown["notification_count"], 1);
-        let members: Vec<&Value> = shown["required_state"].as_array().unwrap().iter().map(|event| &event["state_key"]).collect();
+        let members: Vec<&Value> =
+            shown["required_state"].as_array().unwrap().iter().map(|event| &event["state_key"]).collect();
         for user in ["", &alice.user_id, &bob.user_id] {
             assert!(members.contains(&&json!(user)), "{shown}");
         }
@@ -103,7 +107,8 @@ async fn a_window_shows_the_rooms_with_the_newest_activity_and_grows() {
         assert_eq!(rooms(&answer).len(), 2, "only those that were not told before: {answer}");
         let answer = client.ask(list(9, 1)).await;
         assert_eq!(rooms(&answer).len(), 0);
-        let bump = |answer: &Value, room_id: &OwnedRoomId| answer["rooms"][room_id.as_str()]["bump_stamp"].as_u64().unwrap();
+        let bump =
+            |answer: &Value, room_id: &OwnedRoomId| answer["rooms"][room_id.as_str()]["bump_stamp"].as_u64().unwrap();
         say(&node, &alice, &all[2], "live").await;
         let answer = client.ask(list(9, 1)).await;
         let shown = &answer["rooms"][all[2].as_str()];

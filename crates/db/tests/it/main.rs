@@ -5,9 +5,10 @@ use samtal_db::{
     testing::{Directory, each_engine, open, sqlite},
 };
 
-const SCHEMA: Schema = Schema::new("it", &[Migration::Both(
-    "CREATE TABLE note (id BIGINT PRIMARY KEY, text TEXT NOT NULL, bytes BLOB, position BIGINT);",
-)]);
+const SCHEMA: Schema = Schema::new(
+    "it",
+    &[Migration::Both("CREATE TABLE note (id BIGINT PRIMARY KEY, text TEXT NOT NULL, bytes BLOB, position BIGINT);")],
+);
 const INSERT: Sql = sql!("INSERT INTO note (id, text, bytes, position) VALUES ($1, $2, $3, $4)");
 const SELECT: Sql = sql!("SELECT id, text, bytes, position FROM note WHERE id = $1");
 const SELECT_MANY: Sql = sql!("SELECT id FROM note WHERE id IN list($1) ORDER BY id");

@@ -36,7 +36,8 @@ impl Key {
         bare.remove("signatures");
         bare.remove("unsigned");
         let text = Value::Object(bare).to_string();
-        let canonical = samtal_event::json::parse_object(&text, samtal_event::json::Numbers::Strict).expect("canonical");
+        let canonical =
+            samtal_event::json::parse_object(&text, samtal_event::json::Numbers::Strict).expect("canonical");
         let signature = self.0.sign(canonical.to_canonical().as_bytes()).base64();
         let signatures = object.entry("signatures").or_insert_with(|| json!({}));
         let by = signatures.as_object_mut().expect("object").entry(user.as_str()).or_insert_with(|| json!({}));
@@ -90,7 +91,13 @@ impl Identity {
     }
 }
 
-async fn sign_one(e2ee: &E2ee, signer: &UserId, owner: &UserId, key: &str, signed: JsonObject) -> Option<SignatureFailure> {
+async fn sign_one(
+    e2ee: &E2ee,
+    signer: &UserId,
+    owner: &UserId,
+    key: &str,
+    signed: JsonObject,
+) -> Option<SignatureFailure> {
     let upload = BTreeMap::from([(owner.to_owned(), BTreeMap::from([(key.to_owned(), Value::Object(signed))]))]);
     let mut failures = e2ee.signatures_upload(signer, &upload).await.expect("upload");
     failures.remove(owner)?.remove(key)
@@ -100,7 +107,8 @@ async fn sign_one(e2ee: &E2ee, signer: &UserId, owner: &UserId, key: &str, signe
 async fn the_first_keys_and_the_same_keys_need_no_proof_but_others_do() {
     each(|e2ee| async move {
         let alice = Identity::new("alice");
-        let effect = async |upload: &CrossSigningUpload| e2ee.cross_signing_effect(&alice.user, upload).await.expect("effect");
+        let effect =
+            async |upload: &CrossSigningUpload| e2ee.cross_signing_effect(&alice.user, upload).await.expect("effect");
         assert_eq!(effect(&alice.upload()).await, CrossSigningEffect::First);
         e2ee.cross_signing_upload(&alice.user, &alice.upload()).await.expect("upload");
         assert_eq!(effect(&alice.upload()).await, CrossSigningEffect::Nothing);
@@ -121,7 +129,8 @@ async fn keys_must_be_signed_by_the_master_key_and_named_right() {
         assert!(matches!(refused, Err(E2eeError::Signature(_))), "{refused:?}");
         let bob = e2ee.cross_signing_upload(&user("bob"), &alice.upload()).await;
         assert!(matches!(bob, Err(E2eeError::Invalid(_))), "{bob:?}");
-        let swapped = CrossSigningUpload { master_key: alice.upload().self_signing_key, ..CrossSigningUpload::default() };
+        let swapped =
+            CrossSigningUpload { master_key: alice.upload().self_signing_key, ..CrossSigningUpload::default() };
         let refused = e2ee.cross_signing_upload(&alice.user, &swapped).await;
         assert!(matches!(refused, Err(E2eeError::Invalid(_))), "{refused:?}");
     })

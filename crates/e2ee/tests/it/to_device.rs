@@ -74,7 +74,10 @@ async fn note_42_a_message_id_of_another_server_counts_once_and_only_for_that_se
         for (origin, fresh) in [("a.example", true), ("a.example", false), ("b.example", true)] {
             let once = Once::Message { origin, id: "1" };
             let to = [message(&alice, "PHONE", 1)];
-            assert_eq!(e2ee.to_device_send(&bob, "m.room.encrypted", &to, once, Batch::new()).await.expect("send"), fresh);
+            assert_eq!(
+                e2ee.to_device_send(&bob, "m.room.encrypted", &to, once, Batch::new()).await.expect("send"),
+                fresh
+            );
         }
     })
     .await;

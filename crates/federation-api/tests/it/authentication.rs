@@ -30,7 +30,8 @@ const PATH: &str = "/_matrix/federation/v1/send/1";
 async fn note_30_only_what_is_signed_for_us_is_taken() {
     let world = World::new();
     let (a, b) = (world.node("a.example").await, world.node("b.example").await);
-    let body = r#"{"origin":"b.example","origin_server_ts":1,"pdus":[],"edus":[{"edu_type":"what.is.this","content":{}}]}"#;
+    let body =
+        r#"{"origin":"b.example","origin_server_ts":1,"pdus":[],"edus":[{"edu_type":"what.is.this","content":{}}]}"#;
     let sign = |to: &str, path: &str, body: &str| {
         let to = <&ruma::ServerName>::try_from(to).unwrap();
         b.hs.keyring.sign_request(to, "PUT", path, body).unwrap().to_string()
@@ -42,7 +43,11 @@ async fn note_30_only_what_is_signed_for_us_is_taken() {
     assert_eq!(ask(&a, "PUT", PATH, Some(sign("a.example", PATH, "{}")), body).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(ask(&a, "PUT", PATH, Some(sign("a.example", "/other", body)), body).await.0, StatusCode::UNAUTHORIZED);
     let (status, answer) = ask(&a, "PUT", PATH, Some(sign("a.example", PATH, body)), body).await;
-    assert_eq!((status, answer), (StatusCode::OK, serde_json::json!({ "pdus": {} })), "note 33: unknown EDUs are tolerated");
+    assert_eq!(
+        (status, answer),
+        (StatusCode::OK, serde_json::json!({ "pdus": {} })),
+        "note 33: unknown EDUs are tolerated"
+    );
     let bare = sign("a.example", PATH, body).replace(r#",destination="a.example""#, "");
     assert_eq!(ask(&a, "PUT", PATH, Some(bare), body).await.0, StatusCode::OK, "old servers leave the destination out");
 }
@@ -51,7 +56,9 @@ async fn note_30_only_what_is_signed_for_us_is_taken() {
 async fn note_33_a_transaction_has_its_limits() {
     let world = World::new();
     let (a, b) = (world.node("a.example").await, world.node("b.example").await);
-    let body = serde_json::json!({ "origin": "b.example", "origin_server_ts": 1, "pdus": vec![serde_json::json!({}); 51] }).to_string();
+    let body =
+        serde_json::json!({ "origin": "b.example", "origin_server_ts": 1, "pdus": vec![serde_json::json!({}); 51] })
+            .to_string();
     let header = b.hs.keyring.sign_request(a.name(), "PUT", PATH, &body).unwrap().to_string();
     assert_eq!(ask(&a, "PUT", PATH, Some(header), &body).await.0, StatusCode::BAD_REQUEST);
 }

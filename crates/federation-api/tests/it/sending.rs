@@ -128,7 +128,9 @@ async fn note_40_typing_receipts_and_presence_pass() {
     b.hs.edus.receipts.put(vec![receipt]).await.unwrap();
     until("a sees that b has read", async || {
         let receipts = a.hs.edus.receipts.of_user_in_room(&b.user(), &room).await.unwrap();
-        receipts.iter().any(|receipt| receipt.event_id == said && receipt.thread.as_deref() == Some("main") && receipt.ts_ms == 7)
+        receipts
+            .iter()
+            .any(|receipt| receipt.event_id == said && receipt.thread.as_deref() == Some("main") && receipt.ts_ms == 7)
     })
     .await;
 

@@ -14,7 +14,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId, events::room::member::MembershipState};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId,
+    events::room::member::MembershipState,
+};
 use samtal_account::{Client, NewUser};
 use samtal_event::Draft;
 use samtal_kit::{Clock, Random};
@@ -28,7 +31,12 @@ use tower::ServiceExt;
 pub struct Nowhere;
 
 impl Network for Nowhere {
-    fn exchange<'a>(&'a self, to: &'a ServerName, _: Request<Bytes>, _: Limits) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
+    fn exchange<'a>(
+        &'a self,
+        to: &'a ServerName,
+        _: Request<Bytes>,
+        _: Limits,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
         Box::pin(async move { Err(NetworkError::Unresolved(to.to_string())) })
     }
 
@@ -65,7 +73,16 @@ impl World {
         let settings = Settings { encrypted_by_default: false, presence: true, ..settings };
         let random = Random::seeded(name.as_bytes().iter().map(|byte| u64::from(*byte)).sum());
         let network: Arc<dyn Network> = Arc::clone(&self.network) as _;
-        let hs = Homeserver::open_with(name.clone(), &samtal_db::Options::Memory, settings, self.clock.clone(), random, network).await.unwrap();
+        let hs = Homeserver::open_with(
+            name.clone(),
+            &samtal_db::Options::Memory,
+            settings,
+            self.clock.clone(),
+            random,
+            network,
+        )
+        .await
+        .unwrap();
         let is_up = Arc::new(AtomicBool::new(true));
         let router = samtal_federation_api::router().layer(axum::Extension(Arc::clone(&hs)));
         let up = Arc::clone(&is_up);

@@ -11,8 +11,8 @@ use futures_util::future::BoxFuture;
 use http::{Method, Request, StatusCode, Uri};
 use samtal_http::connect::ConnectError;
 use samtal_http::{
-    AddressPolicy, Certificate, Certificates, Client, ClientError, ClientOptions, FetchLimits, Listener, Network, Resolve, Server,
-    ServerOptions, Target,
+    AddressPolicy, Certificate, Certificates, Client, ClientError, ClientOptions, FetchLimits, Listener, Network,
+    Resolve, Server, ServerOptions, Target,
 };
 use samtal_kit::{Random, Tasks};
 use samtal_telemetry::Metrics;
@@ -27,8 +27,12 @@ struct Running {
 
 async fn run(router: Router, certificates: Option<Arc<Certificates>>, options: ServerOptions) -> Running {
     let metrics = Metrics::new();
-    let listener =
-        Listener { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), certificates, behind_proxy: false, router };
+    let listener = Listener {
+        address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+        certificates,
+        behind_proxy: false,
+        router,
+    };
     let server = Server::bind(vec![listener], &options, &metrics, &Random::seeded(1)).await.unwrap();
     let address = server.addresses()[0];
     let tasks = Tasks::new();
@@ -41,18 +45,32 @@ fn router() -> Router {
         .route("/ok", get(|| async { "fine" }))
         .route("/long", get(|| async { "x".repeat(1001) }))
         .route("/never", get(std::future::pending::<()>))
-        .route("/panic", get(|| async { if true { panic!("on purpose") } }))
+        .route(
+            "/panic",
+            get(|| async {
+                if true {
+                    panic!("on purpose")
+                }
+            }),
+        )
         .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
         .route("/moved", get(|| async { (StatusCode::FOUND, [("location", "/ok")]) }))
         .route("/round", get(|| async { (StatusCode::FOUND, [("location", "/round")]) }))
-        .route("/host", get(|headers: http::HeaderMap, uri: Uri| async move {
-            let host = headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned();
-            if host.is_empty() { uri.authority().map(|a| a.to_string()).unwrap_or_default() } else { host }
-        }))
+        .route(
+            "/host",
+            get(|headers: http::HeaderMap, uri: Uri| async move {
+                let host = headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned();
+                if host.is_empty() { uri.authority().map(|a| a.to_string()).unwrap_or_default() } else { host }
+            }),
+        )
 }
 
 fn request(method: Method, address: SocketAddr, path: &str, body: &'static str) -> Request<Bytes> {
-    Request::builder().method(method).uri(format!("http://{address}{path}")).body(Bytes::from_static(body.as_bytes())).unwrap()
+    Request::builder()
+        .method(method)
+        .uri(format!("http://{address}{path}"))
+        .body(Bytes::from_static(body.as_bytes()))
+        .unwrap()
 }
 
 fn text(bytes: &Bytes) -> &str {
@@ -77,9 +95,12 @@ async fn requests_are_answered_and_counted() {
 async fn every_answer_has_cors_and_options_needs_no_route() {
     let server = run(router(), None, ServerOptions::default()).await;
     let client = Client::new(&ClientOptions::default()).unwrap();
-    for (method, path, status) in
-        [(Method::GET, "/ok", 200), (Method::GET, "/nothing", 404), (Method::GET, "/panic", 500), (Method::OPTIONS, "/any", 204)]
-    {
+    for (method, path, status) in [
+        (Method::GET, "/ok", 200),
+        (Method::GET, "/nothing", 404),
+        (Method::GET, "/panic", 500),
+        (Method::OPTIONS, "/any", 204),
+    ] {
         let answer = client.fetch(request(method, server.address, path, ""), LIMITS).await.unwrap();
         assert_eq!(answer.status(), status, "{path}");
         assert_eq!(answer.headers()["access-control-allow-origin"], "*", "{path}");
@@ -138,20 +159,24 @@ async fn running_requests_are_answered_before_the_end() {
     let (enter, entered) = tokio::sync::oneshot::channel();
     let (leave, left) = tokio::sync::oneshot::channel::<()>();
     let gates = Arc::new(std::sync::Mutex::new(Some((enter, left))));
-    let router = Router::new().route("/slow", get(move || {
-        let gates = gates.clone();
-        async move {
-            let gates = gates.lock().unwrap().take();
-            if let Some((enter, left)) = gates {
-                let _ = enter.send(());
-                let _ = left.await;
+    let router = Router::new().route(
+        "/slow",
+        get(move || {
+            let gates = gates.clone();
+            async move {
+                let gates = gates.lock().unwrap().take();
+                if let Some((enter, left)) = gates {
+                    let _ = enter.send(());
+                    let _ = left.await;
+                }
+                "done"
             }
-            "done"
-        }
-    }));
+        }),
+    );
     let server = run(router, None, ServerOptions::default()).await;
     let client = Client::new(&ClientOptions::default()).unwrap();
-    let slow = tokio::spawn(async move { client.fetch(request(Method::GET, server.address, "/slow", ""), LIMITS).await });
+    let slow =
+        tokio::spawn(async move { client.fetch(request(Method::GET, server.address, "/slow", ""), LIMITS).await });
     entered.await.unwrap();
     let tasks = server.tasks.clone();
     let end = tokio::spawn(async move { tasks.shut_down(Duration::from_secs(10)).await });
@@ -163,7 +188,8 @@ async fn running_requests_are_answered_before_the_end() {
 
 fn certificate(dir: &std::path::Path, name: &str) -> Certificate {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
-    let files = Certificate { certificate: dir.join(format!("{name}.crt")), private_key: dir.join(format!("{name}.key")) };
+    let files =
+        Certificate { certificate: dir.join(format!("{name}.crt")), private_key: dir.join(format!("{name}.key")) };
     std::fs::write(&files.certificate, made.cert.pem()).unwrap();
     std::fs::write(&files.private_key, made.signing_key.serialize_pem()).unwrap();
     files

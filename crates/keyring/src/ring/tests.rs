@@ -34,12 +34,16 @@ fn their_keys(seed: u8) -> OwnKeys {
 }
 
 async fn ring(db: &Db, clock: &Clock, notaries: Vec<OwnedServerName>) -> Keyring {
-    Keyring::open(db.clone(), clock.clone(), Random::seeded(1), server_name!("us.example").to_owned(), notaries).await.unwrap()
+    Keyring::open(db.clone(), clock.clone(), Random::seeded(1), server_name!("us.example").to_owned(), notaries)
+        .await
+        .unwrap()
 }
 
 fn header(keys: &OwnKeys, destination: &str) -> String {
     let destination = ServerName::parse(destination).unwrap();
-    XMatrix::sign(server_name!("them.example"), &destination, keys.current().pair(), "GET", "/x", "").unwrap().to_string()
+    XMatrix::sign(server_name!("them.example"), &destination, keys.current().pair(), "GET", "/x", "")
+        .unwrap()
+        .to_string()
 }
 
 fn request(authorization: &str) -> SignedRequest<'_> {
@@ -75,7 +79,10 @@ async fn note_30_a_request_is_for_us_and_signed_with_a_key_in_use() {
 
         let good = header(&theirs, "us.example");
         assert!(matches!(verify(&good).await, Err(RequestError::Key { .. })), "nobody tells their key");
-        source.direct.lock().insert(server_name!("them.example").to_owned(), theirs.document(server_name!("them.example"), 50_000));
+        source
+            .direct
+            .lock()
+            .insert(server_name!("them.example").to_owned(), theirs.document(server_name!("them.example"), 50_000));
         clock.set_ms(1_000 + ASK_AGAIN_MS);
         assert_eq!(verify(&good).await.unwrap(), "them.example");
         assert!(matches!(verify(&header(&theirs, "other.example")).await, Err(RequestError::Destination(_))));
@@ -102,7 +109,11 @@ async fn note_31_keys_of_the_past_still_verify_the_events_of_the_past() {
         let source = Table::default();
         let them = server_name!("them.example");
         source.direct.lock().insert(them.to_owned(), their_keys(9).document(them, 50_000));
-        let wanted = |ts_ms| Wanted { server: them.to_owned(), key_id: "ed25519:k".into(), purpose: Purpose::Event { ts_ms, enforce: true } };
+        let wanted = |ts_ms| Wanted {
+            server: them.to_owned(),
+            key_id: "ed25519:k".into(),
+            purpose: Purpose::Event { ts_ms, enforce: true },
+        };
         let keys = ring.keys_for(&[wanted(10)], &source).await.unwrap();
         assert_eq!(keys.for_event(50_000, true).len(), 1);
         assert_eq!(keys.for_event(50_001, true).len(), 0);
@@ -148,7 +159,10 @@ async fn note_32_a_notary_signs_and_serves_the_last_known_answer_of_a_dead_serve
         source.direct.lock().insert(them.to_owned(), other.document(them, 20 * DAY_MS));
         clock.set_ms(11 * DAY_MS);
         assert_eq!(ring.notarized(them, &["ed25519:other".into()], None, &source).await.unwrap().len(), 1);
-        assert_eq!(ring.notarized(them, &["ed25519:k".into()], None, &source).await.unwrap(), [ring.sign_object(&document).unwrap()]);
+        assert_eq!(
+            ring.notarized(them, &["ed25519:k".into()], None, &source).await.unwrap(),
+            [ring.sign_object(&document).unwrap()]
+        );
     })
     .await;
 }

@@ -7,9 +7,7 @@ use futures_util::{StreamExt, stream};
 use ruma::{OwnedServerName, OwnedUserId, server_name};
 use samtal_db::testing::{Directory, each_engine};
 use samtal_kit::{Clock, Random};
-use samtal_media::{
-    About, Entry, Location, Media, MediaError, Method, Options, SCHEMA, Target, Thumbnail, Wanted,
-};
+use samtal_media::{About, Entry, Location, Media, MediaError, Method, Options, SCHEMA, Target, Thumbnail, Wanted};
 
 struct Bench {
     media: Media,
@@ -150,7 +148,8 @@ async fn note_71_too_long_an_upload_leaves_nothing_behind() {
 async fn an_upload_that_breaks_off_leaves_nothing_behind() {
     each(Options::default(), |bench| async move {
         let chunks = vec![Ok(Bytes::from_static(&[1; 100])), Err(std::io::Error::other("gone"))];
-        let broken = bench.media.upload(&user("alice"), Target::New, About::default(), None, stream::iter(chunks)).await;
+        let broken =
+            bench.media.upload(&user("alice"), Target::New, About::default(), None, stream::iter(chunks)).await;
         assert!(matches!(broken, Err(MediaError::Broken(_))), "{broken:?}");
         assert_eq!(bench.files(), 0);
         assert_eq!(bench.media.used_bytes(&user("alice")).await.expect("used"), 0);
@@ -185,8 +184,7 @@ async fn note_71_a_reserved_id_takes_one_upload_of_its_owner_in_time() {
         assert!(matches!(put(&bob, id).await, Err(MediaError::NotYours)));
         assert!(matches!(put(&alice, "unknown").await, Err(MediaError::NotFound)));
         let here = here();
-        let (found, uploaded) =
-            tokio::join!(bench.media.find(&here, id, Duration::from_secs(30)), put(&alice, id));
+        let (found, uploaded) = tokio::join!(bench.media.find(&here, id, Duration::from_secs(30)), put(&alice, id));
         uploaded.expect("upload");
         assert_eq!(found.expect("find").expect("there").bytes, 4);
         assert!(matches!(put(&alice, id).await, Err(MediaError::CannotOverwrite)));

@@ -50,7 +50,8 @@ fn an_acl_binds_what_others_do_and_not_what_we_send() {
 fn unencrypted_rooms_and_foreign_types_are_refused_only_when_known() {
     let settings = Settings { encrypted_only: true, room_types: Some(vec![String::new()]), ..Settings::default() };
     let policy = Policy::new(settings);
-    let invite = |room| policy.review(&Question::new(server_name!("a.example"), Direction::Inbound, Action::Invite).room(room));
+    let invite =
+        |room| policy.review(&Question::new(server_name!("a.example"), Direction::Inbound, Action::Invite).room(room));
     assert_eq!(invite(RoomFacts::default()), Decision::Allow);
     assert!(matches!(invite(RoomFacts { encrypted: Some(false), ..RoomFacts::default() }), Decision::Deny(_)));
     assert!(matches!(invite(RoomFacts { room_type: Some("m.space"), ..RoomFacts::default() }), Decision::Deny(_)));
@@ -72,7 +73,11 @@ fn a_change_applies_at_once_and_refusals_are_counted_and_explained() {
 
 #[test]
 fn settings_survive_their_stored_form() {
-    let settings = Settings { allow: Some(vec![ServerRule::new("*.gov.example", "contract")]), encrypted_only: true, ..Settings::default() };
+    let settings = Settings {
+        allow: Some(vec![ServerRule::new("*.gov.example", "contract")]),
+        encrypted_only: true,
+        ..Settings::default()
+    };
     assert_eq!(Settings::from_json(&settings.to_json().unwrap()).unwrap(), settings);
     assert!(Settings::from_json(r#"{"alow":[]}"#).is_err());
 }

@@ -23,7 +23,12 @@ impl Script {
 }
 
 impl Network for Script {
-    fn exchange<'a>(&'a self, _: &'a ServerName, request: Request<Bytes>, _: Limits) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
+    fn exchange<'a>(
+        &'a self,
+        _: &'a ServerName,
+        request: Request<Bytes>,
+        _: Limits,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
         self.asked.lock().push(request);
         let answer = self.answers.lock().pop_front().unwrap_or(Err(NetworkError::Timeout));
         Box::pin(async move { answer })
@@ -59,14 +64,19 @@ async fn note_30_a_request_is_signed_with_its_destination() {
     each_engine(SCHEMAS, |db| async move {
         let World { remote, script, keyring, .. } = world(db).await;
         script.answer(200, r#"{"server":{"name":"Other"}}"#);
-        let answer = remote.send(server_name!("them.example:1234"), get_server_version::v1::Request::new()).await.unwrap();
+        let answer =
+            remote.send(server_name!("them.example:1234"), get_server_version::v1::Request::new()).await.unwrap();
         assert_eq!(answer.server.unwrap().name.unwrap(), "Other");
         let asked = script.asked.lock().pop().unwrap();
         assert_eq!(asked.uri(), "/_matrix/federation/v1/version");
         let header = XMatrix::parse(asked.headers()["authorization"].to_str().unwrap()).unwrap();
         assert_eq!(header.destination.as_ref().unwrap(), "them.example:1234");
         let public_key = keyring.own().current().public_key();
-        assert!(header.verify(server_name!("them.example:1234"), &public_key, "GET", "/_matrix/federation/v1/version", "").unwrap());
+        assert!(
+            header
+                .verify(server_name!("them.example:1234"), &public_key, "GET", "/_matrix/federation/v1/version", "")
+                .unwrap()
+        );
     })
     .await;
 }
@@ -107,7 +117,10 @@ async fn a_silent_server_is_left_alone_until_it_shows_up() {
         script.answer(503, "");
         clock.advance(Duration::from_secs(2));
         assert!(matches!(send(Options::background()).await, Err(RemoteError::Status { .. })));
-        assert!(remote.destinations().failing(them).unwrap().interval_ms > 1000, "a gateway's error is no answer of the server");
+        assert!(
+            remote.destinations().failing(them).unwrap().interval_ms > 1000,
+            "a gateway's error is no answer of the server"
+        );
 
         script.answer(200, "{}");
         assert!(send(Options::default()).await.is_ok(), "a person does not wait for short silences");
@@ -129,7 +142,8 @@ async fn the_tenants_of_a_process_reach_each_other_by_a_call() {
             }),
         );
         let remote = Remote::new(keyring, policy, Arc::new(network), remote.destinations().clone(), clock);
-        let answer = remote.send(server_name!("neighbor.example"), get_server_version::v1::Request::new()).await.unwrap();
+        let answer =
+            remote.send(server_name!("neighbor.example"), get_server_version::v1::Request::new()).await.unwrap();
         assert_eq!(answer.server.unwrap().name.unwrap(), "/_matrix/federation/v1/version");
     })
     .await;
@@ -144,10 +158,14 @@ async fn keys_of_a_tenant_next_door_verify_its_requests() {
         let them = server_name!("them.example");
         let document = theirs.document(them, 2_000_000);
         script.answers.lock().push_back(Ok(Response::new(document.into())));
-        let header = XMatrix::sign(them, keyring.server(), theirs.current().pair(), "PUT", "/x", "{}").unwrap().to_string();
+        let header =
+            XMatrix::sign(them, keyring.server(), theirs.current().pair(), "PUT", "/x", "{}").unwrap().to_string();
         let request = SignedRequest { authorization: &header, method: "PUT", uri: "/x", content: b"{}" };
         assert_eq!(keyring.verify_request(request, &remote).await.unwrap(), "them.example");
-        assert!(!script.asked.lock()[0].headers().contains_key("authorization"), "keys are asked for without a signature");
+        assert!(
+            !script.asked.lock()[0].headers().contains_key("authorization"),
+            "keys are asked for without a signature"
+        );
     })
     .await;
 }

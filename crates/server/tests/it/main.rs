@@ -21,7 +21,10 @@ struct Server {
 fn source(dir: &Path, text: &str) -> Source {
     let file = dir.join("samtal.toml");
     let data = dir.join("data");
-    let head = format!("server.data_dir = '{}'\nlisteners = [{{ address = '127.0.0.1:0', serve = ['client', 'federation', 'metrics'] }}]\n", data.display());
+    let head = format!(
+        "server.data_dir = '{}'\nlisteners = [{{ address = '127.0.0.1:0', serve = ['client', 'federation', 'metrics'] }}]\n",
+        data.display()
+    );
     std::fs::write(&file, head + text).unwrap();
     Source { file: Some(file), ..Source::default() }
 }
@@ -65,9 +68,19 @@ async fn a_server_with_a_name_only_answers_and_ends() {
 #[tokio::test]
 async fn unknown_paths_and_methods_get_the_specifications_errors() {
     let server = start("server.name = 'a.example'").await;
-    for path in ["/", "/_matrix/client/v3/nothing", "/_matrix/federation/v1/nothing", "/_matrix/unknown", "/_matrix/media/v3/nothing"] {
+    for path in [
+        "/",
+        "/_matrix/client/v3/nothing",
+        "/_matrix/federation/v1/nothing",
+        "/_matrix/unknown",
+        "/_matrix/media/v3/nothing",
+    ] {
         let answer = server.get("", path).await;
-        assert_eq!((answer.status(), json(&answer)["errcode"].as_str()), (StatusCode::NOT_FOUND, Some("M_UNRECOGNIZED")), "{path}");
+        assert_eq!(
+            (answer.status(), json(&answer)["errcode"].as_str()),
+            (StatusCode::NOT_FOUND, Some("M_UNRECOGNIZED")),
+            "{path}"
+        );
         assert_eq!(answer.headers()["access-control-allow-origin"], "*");
     }
     let request = Request::delete(format!("{}/_matrix/client/versions", server.running.urls()[0]));
@@ -101,27 +114,44 @@ async fn tenants_are_told_apart_by_host() {
 #[tokio::test]
 async fn two_processes_never_share_a_data_directory() {
     let server = start("server.name = 'a.example'").await;
-    let second = Installation::take(source(server.dir.path(), "server.name = 'a.example'"), Clock::system(), Random::system());
+    let second =
+        Installation::take(source(server.dir.path(), "server.name = 'a.example'"), Clock::system(), Random::system());
     assert!(matches!(second, Err(ServerError::InUse(_))), "{second:?}");
     server.running.end().await;
-    Installation::take(source(server.dir.path(), "server.name = 'a.example'"), Clock::system(), Random::system()).unwrap();
+    Installation::take(source(server.dir.path(), "server.name = 'a.example'"), Clock::system(), Random::system())
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_reload_takes_in_tenants_and_addresses_and_refuses_what_is_wrong() {
     let mut server = start("server.name = 'a.example'\ncontact.email = 'x@a.example'").await;
-    assert_eq!(json(&server.get("", "/.well-known/matrix/support").await)["contacts"][0]["email_address"], "x@a.example");
-    source(server.dir.path(), "server.name = 'a.example'\nserver.public_base_url = 'http://here/'\n[[tenants]]\nname = 'b.example'");
+    assert_eq!(
+        json(&server.get("", "/.well-known/matrix/support").await)["contacts"][0]["email_address"],
+        "x@a.example"
+    );
+    source(
+        server.dir.path(),
+        "server.name = 'a.example'\nserver.public_base_url = 'http://here/'\n[[tenants]]\nname = 'b.example'",
+    );
     server.running.reload().await.unwrap();
-    assert_eq!(json(&server.get("a.example", "/.well-known/matrix/client").await)["m.homeserver"]["base_url"], "http://here");
-    assert_eq!(json(&server.get("b.example", "/.well-known/matrix/client").await)["m.homeserver"]["base_url"], "https://b.example");
+    assert_eq!(
+        json(&server.get("a.example", "/.well-known/matrix/client").await)["m.homeserver"]["base_url"],
+        "http://here"
+    );
+    assert_eq!(
+        json(&server.get("b.example", "/.well-known/matrix/client").await)["m.homeserver"]["base_url"],
+        "https://b.example"
+    );
     assert_eq!(server.get("a.example", "/.well-known/matrix/support").await.status(), 404);
     source(server.dir.path(), "server.name = 'a.example'\n[rums]");
     assert!(server.running.reload().await.is_err());
     assert_eq!(server.get("b.example", "/.well-known/matrix/client").await.status(), 200);
     source(server.dir.path(), "server.name = 'a.example'");
     server.running.reload().await.unwrap();
-    assert_eq!(json(&server.get("b.example", "/.well-known/matrix/client").await)["m.homeserver"]["base_url"], "https://a.example");
+    assert_eq!(
+        json(&server.get("b.example", "/.well-known/matrix/client").await)["m.homeserver"]["base_url"],
+        "https://a.example"
+    );
     server.running.end().await;
 }
 

@@ -175,6 +175,7 @@ impl Sync {
     ) -> Result<(BTreeMap<&'a RoomId, InView<'a>>, BTreeMap<String, usize>), SyncError> {
         let mut view: BTreeMap<&RoomId, InView<'_>> = BTreeMap::new();
         let mut counts = BTreeMap::new();
+        let facts = self.facts_of(request, candidates).await?;
         let enter = |candidate: &Candidate<'a>| InView {
             membership: candidate.membership,
             kind: candidate.kind,
@@ -186,8 +187,8 @@ impl Sync {
         for (name, list) in &request.lists {
             let spaces = self.rooms_of_spaces(&list.filters).await?;
             let mut count = 0;
-            for candidate in candidates {
-                if !self.holds(&request.user_id, &list.filters, candidate, personal, spaces.as_ref()).await? {
+            for (candidate, facts) in candidates.iter().zip(&facts) {
+                if !list.filters.hold(candidate, facts.as_deref(), personal, spaces.as_ref()) {
                     continue;
                 }
                 let index = count;
@@ -210,46 +211,32 @@ impl Sync {
         Ok((view, counts))
     }
 
-    async fn holds(
+    /// For each candidate what filters ask about it, where any filter asks: what is remembered and still true at once, the
+    /// rest one by one.
+    async fn facts_of(
         &self,
-        user_id: &UserId,
-        filters: &Filters,
-        candidate: &Candidate<'_>,
-        personal: &Personal,
-        spaces: Option<&HashSet<String>>,
-    ) -> Result<bool, SyncError> {
-        let membership = candidate.membership;
-        let room_id = membership.room_id.as_str();
-        if filters.is_dm.is_some_and(|wanted| wanted != personal.direct.contains(room_id)) {
-            return Ok(false);
+        request: &SlidingRequest,
+        candidates: &[Candidate<'_>],
+    ) -> Result<Vec<Option<Arc<Facts>>>, SyncError> {
+        if !request.lists.values().any(|list| list.filters.ask_for_facts()) {
+            return Ok(vec![None; candidates.len()]);
         }
-        let is_invite = membership.membership == MembershipState::Invite;
-        if filters.is_invite.is_some_and(|wanted| wanted != is_invite)
-            || spaces.is_some_and(|spaces| !spaces.contains(room_id))
-        {
-            return Ok(false);
-        }
-        let tagged = |wanted: &Vec<String>| {
-            personal.tags.get(room_id).is_some_and(|tags| wanted.iter().any(|tag| tags.contains(tag)))
+        let changed = self.active.last_changes(candidates.iter().map(|candidate| &*candidate.membership.room_id));
+        let mut facts: Vec<Option<Arc<Facts>>> = {
+            let mut remembered = self.facts.facts.lock();
+            let known = |(candidate, changed): (&Candidate<'_>, Option<i64>)| {
+                let (at, facts) = remembered.get(&candidate.membership.room_id)?;
+                let is_true = candidate.kind != Kind::Outside && *at >= changed.unwrap_or(0);
+                is_true.then(|| Arc::clone(facts))
+            };
+            candidates.iter().zip(changed).map(known).collect()
         };
-        if filters.tags.as_ref().is_some_and(|tags| !tagged(tags)) || filters.not_tags.as_ref().is_some_and(tagged) {
-            return Ok(false);
+        for (candidate, facts) in candidates.iter().zip(&mut facts) {
+            if facts.is_none() {
+                *facts = Some(Box::pin(self.room_facts(&request.user_id, candidate)).await?);
+            }
         }
-        let asks = filters.is_encrypted.is_some()
-            || filters.room_types.is_some()
-            || filters.not_room_types.is_some()
-            || filters.room_name_like.is_some();
-        if !asks {
-            return Ok(true);
-        }
-        let facts = self.room_facts(user_id, candidate).await?;
-        let like = filters.room_name_like.as_ref().map(|like| like.to_lowercase());
-        let is_like =
-            |like: &String| facts.name.as_ref().is_some_and(|name| name.to_lowercase().contains(like.as_str()));
-        Ok(filters.is_encrypted.is_none_or(|wanted| wanted == facts.encrypted)
-            && filters.room_types.as_ref().is_none_or(|types| types.contains(&facts.room_type))
-            && filters.not_room_types.as_ref().is_none_or(|types| !types.contains(&facts.room_type))
-            && like.as_ref().is_none_or(is_like))
+        Ok(facts)
     }
 
     async fn rooms_of_spaces(&self, filters: &Filters) -> Result<Option<HashSet<String>>, SyncError> {
@@ -277,12 +264,6 @@ impl Sync {
         {
             return Ok(Arc::new(stripped_facts(&stripped)));
         }
-        let changed = self.active.last_changes([&**room_id]).first().copied().flatten().unwrap_or(0);
-        if let Some((at, facts)) = self.facts.facts.lock().get(room_id)
-            && *at >= changed
-        {
-            return Ok(Arc::clone(facts));
-        }
         let at = self.active.position();
         let room = self.engines.rooms.room(room_id).await?;
         let state = self.store().state_at(room.nid, StreamPosition(at)).await?;
@@ -296,6 +277,45 @@ impl Sync {
         });
         self.facts.facts.lock().put(room_id.clone(), (at, Arc::clone(&facts)));
         Ok(facts)
+    }
+}
+
+impl Filters {
+    fn ask_for_facts(&self) -> bool {
+        self.is_encrypted.is_some()
+            || self.room_types.is_some()
+            || self.not_room_types.is_some()
+            || self.room_name_like.is_some()
+    }
+
+    /// Whether the list holds the room. `spaces` are the rooms of the spaces that the filters name, if they name any.
+    fn hold(
+        &self,
+        candidate: &Candidate<'_>,
+        facts: Option<&Facts>,
+        personal: &Personal,
+        spaces: Option<&HashSet<String>>,
+    ) -> bool {
+        let room_id = candidate.membership.room_id.as_str();
+        let is_invite = candidate.membership.membership == MembershipState::Invite;
+        let tagged = |wanted: &Vec<String>| {
+            personal.tags.get(room_id).is_some_and(|tags| wanted.iter().any(|tag| tags.contains(tag)))
+        };
+        let by_user = self.is_dm.is_none_or(|wanted| wanted == personal.direct.contains(room_id))
+            && self.is_invite.is_none_or(|wanted| wanted == is_invite)
+            && spaces.is_none_or(|spaces| spaces.contains(room_id))
+            && self.tags.as_ref().is_none_or(tagged)
+            && !self.not_tags.as_ref().is_some_and(tagged);
+        by_user && facts.is_none_or(|facts| self.hold_for(facts))
+    }
+
+    fn hold_for(&self, facts: &Facts) -> bool {
+        let like = self.room_name_like.as_ref().map(|like| like.to_lowercase());
+        let is_like = |like: &String| facts.name.as_ref().is_some_and(|name| name.to_lowercase().contains(like.as_str()));
+        self.is_encrypted.is_none_or(|wanted| wanted == facts.encrypted)
+            && self.room_types.as_ref().is_none_or(|types| types.contains(&facts.room_type))
+            && self.not_room_types.as_ref().is_none_or(|types| !types.contains(&facts.room_type))
+            && like.as_ref().is_none_or(is_like)
     }
 }
 
