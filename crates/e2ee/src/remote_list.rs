@@ -243,10 +243,6 @@ impl E2ee {
 /// Adds a device, or nothing when it has no keys or its keys name another.
 fn device_put(batch: &mut Batch, user: &UserId, device: &RemoteDevice, position: Value) {
     let id = device.device_id.as_str();
-    // Keys that do not say whose they are are as good as their server's word; clients check what they sign.
-    let says = |keys: &JsonObject, field: &str, expected: &str| {
-        keys.get(field).is_none_or(|value| value.as_str() == Some(expected))
-    };
     let Some(keys) = fitting(user, device) else {
         batch.exec(&DEVICE_KEY_DELETE, params![user.as_str(), id]);
         return;
@@ -263,9 +259,14 @@ fn device_put(batch: &mut Batch, user: &UserId, device: &RemoteDevice, position:
 
 /// The device's keys, if they name it and its owner.
 fn fitting<'a>(user: &UserId, device: &'a RemoteDevice) -> Option<&'a JsonObject> {
-    let names_it =
-        |keys: &&JsonObject| keys.get("device_id").and_then(|value| value.as_str()) == Some(device.device_id.as_str());
-    device.keys.as_ref().filter(|keys| owned_by(keys, user)).filter(names_it)
+    // Keys that do not say whose they are are as good as their server's word; clients check what they sign.
+    let says = |keys: &JsonObject, field: &str, expected: &str| {
+        keys.get(field).is_none_or(|value| value.as_str() == Some(expected))
+    };
+    let names_it = |keys: &&JsonObject| {
+        says(keys, "user_id", user.as_str()) && says(keys, "device_id", device.device_id.as_str())
+    };
+    device.keys.as_ref().filter(names_it)
 }
 
 fn owned_by(key: &JsonObject, user: &UserId) -> bool {
