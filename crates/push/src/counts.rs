@@ -285,7 +285,7 @@ impl Push {
         let state = store.state_at(room.nid, upto).await?;
         let stretch = Arc::new(Stretch { events, context: RoomContext::read(store, room, state).await? });
         // Long ones are read by those who were away: each of them another.
-        if stretch.events.len() <= 50 {
+        if stretch.events.len() <= 10 {
             self.stretches.lock().put(key, Arc::clone(&stretch));
         }
         Ok(stretch)
