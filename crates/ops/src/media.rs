@@ -102,8 +102,10 @@ impl Homeserver {
                 FileOrLocation::Location(url) => self.fetch_url(&url, options.limits).await,
                 _ => Err(FileError::Remote("an unknown kind of answer".to_owned())),
             },
-            // Older servers know only the endpoint without authentication.
-            Err(RemoteError::Status { status: StatusCode::NOT_FOUND, errcode, .. }) if errcode == "M_UNRECOGNIZED" => {
+            // Older servers know only the endpoint without authentication, and do not always say so well.
+            Err(RemoteError::Status { status, errcode, .. })
+                if status.is_client_error() && matches!(errcode.as_str(), "M_UNRECOGNIZED" | "M_UNKNOWN") =>
+            {
                 self.fetch_legacy(server, media_id, options).await
             }
             Err(error) => Err(told(error)),
