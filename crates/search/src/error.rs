@@ -20,3 +20,15 @@ pub enum SearchError {
     #[error("storage: {0}")]
     Storage(#[from] DbError),
 }
+
+impl SearchError {
+    /// Whether the same may go well later.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Storage(_)
+                | Self::Rooms(RoomError::Storage(_) | RoomError::Busy)
+                | Self::Accounts(AccountError::Storage(_))
+        )
+    }
+}

@@ -146,10 +146,9 @@ impl Search {
                 }
             }
             let Some(last) = gathered.last().map(|logged| logged.position) else { continue };
-            let work = Work::of(&gathered);
-            let is_idle = work.is_empty();
+            let is_idle = Work::of(&gathered).is_empty();
             if !is_idle {
-                self.work(work).await?;
+                self.take(&gathered).await?;
             }
             if !is_idle || last - saved >= CURSOR_EVERY {
                 let mut batch = Batch::new();
@@ -159,6 +158,23 @@ impl Search {
             }
             self.reached(last);
         }
+    }
+
+    /// Works on a stretch of the log. What cannot be read is left out: the index must not stand still for it.
+    async fn take(&self, changes: &[LoggedChange]) -> Result<(), SearchError> {
+        match self.work(Work::of(changes)).await {
+            Err(error) if !error.may_pass() => {}
+            done => return done,
+        }
+        for logged in changes {
+            match self.work(Work::of(std::slice::from_ref(logged))).await {
+                Err(error) if !error.may_pass() => {
+                    tracing::error!(%error, position = logged.position, "a change cannot be found by search");
+                }
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     async fn work(&self, work: Work) -> Result<(), SearchError> {
