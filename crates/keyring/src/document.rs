@@ -170,4 +170,18 @@ mod tests {
         assert_eq!(KeyDocument::parse("{}", None), Err(KeyDocumentError::Field("server_name")));
         assert!(matches!(KeyDocument::parse("[", None), Err(KeyDocumentError::Json(_))));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_damaged_document_is_refused_or_unchanged(at in 0_usize..600, byte in 32_u8..127) {
+            let whole = document();
+            let mut damaged = whole.clone().into_bytes();
+            let at = at % damaged.len();
+            damaged[at] = byte;
+            let damaged = String::from_utf8(damaged).unwrap();
+            if let Ok(read) = KeyDocument::parse(&damaged, None) {
+                proptest::prop_assert_eq!(read.keys, KeyDocument::parse(&whole, None).unwrap().keys);
+            }
+        }
+    }
 }

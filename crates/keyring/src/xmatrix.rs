@@ -269,4 +269,23 @@ mod tests {
         assert!(!check("PUT", uri, ""));
         assert!(!header.verify(server_name!("other.example"), &public, "PUT", uri, body).unwrap());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_header_is_read_or_refused(text in ".{0,200}", params in "X-Matrix [a-z=\",\\\\ :@\\[\\].0-9]{0,120}") {
+            let _ = XMatrix::parse(&text);
+            let _ = XMatrix::parse(&params);
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(
+            origin in "[a-z]{1,10}(\\.[a-z]{1,5}){0,2}(:[1-9][0-9]{0,3})?",
+            name in "[!-~]{1,30}",
+            sig in proptest::collection::vec(proptest::num::u8::ANY, 1..80),
+        ) {
+            let origin = OwnedServerName::try_from(origin).unwrap();
+            let header = XMatrix { origin: origin.clone(), destination: Some(origin), key: format!("ed25519:{name}"), sig };
+            proptest::prop_assert_eq!(XMatrix::parse(&header.to_string()), Ok(header));
+        }
+    }
 }

@@ -115,4 +115,14 @@ mod tests {
             assert!(answer.lifetime_ms <= HOUR_MS);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_counts_for_a_minute_to_two_days(status in 100_u16..600, cache in "[ -~]{0,40}", body in ".{0,80}", server in "[ -~]{0,30}") {
+            for body in [body, format!(r#"{{"m.server":{}}}"#, Value::from(server))] {
+                let answer = read(status, &[(header::CACHE_CONTROL, cache.as_str()), (header::EXPIRES, cache.as_str())], &body);
+                proptest::prop_assert!((MIN_MS..=MAX_MS).contains(&answer.lifetime_ms));
+            }
+        }
+    }
 }
