@@ -8,6 +8,7 @@ mod account;
 mod account_data;
 mod appservice;
 mod bad_input;
+mod counts;
 mod device;
 mod keys;
 mod login;
