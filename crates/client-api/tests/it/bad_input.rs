@@ -111,7 +111,7 @@ fn cases() -> Vec<Case> {
         case(get.clone(), "/v3/devices/%00", "", 400, "M_INVALID_PARAM"),
         case(get.clone(), "/v3/devices/NOWHERE", "", 404, "M_NOT_FOUND"),
         case(get.clone(), "/v3/admin/whois/@bob:samtal.test", "", 403, "M_FORBIDDEN"),
-        case(get, "/v3/pushrules/global/nonsense/x", "", 400, "M_INVALID_PARAM"),
+        case(get, "/v3/pushrules/global/nonsense/x", "", 404, "M_NOT_FOUND"),
         // Sizes.
         case(post, "/v3/login", vec![b' '; 9 * 1024 * 1024], 413, "M_TOO_LARGE"),
         case(put, "/v3/user/{me}/account_data/x", format!("{{\"a\":\"{}\"}}", "x".repeat(600_000)), 413, "M_TOO_LARGE"),
