@@ -221,6 +221,10 @@ impl<'a> Turn<'a> {
 
     /// Appends an event of a local user, or finds the one that the same transaction or the same state made before.
     pub(crate) async fn append_local(&mut self, local: &LocalDraft) -> Result<Appended, RoomError> {
+        if local.draft.type_string() == "m.room.create" {
+            // The rules that depend on state do not say it of an event without a state key.
+            return Err(RoomError::Refused("a room has one create event".into()));
+        }
         if let Some(event_id) = self.already_sent(local).await? {
             return Ok(Appended { event_id, is_new: false });
         }
