@@ -10,11 +10,28 @@ use sha1::Sha1;
 use crate::{Answer, ApiError, Json, RawArgs, Routes};
 
 pub(crate) fn routes() -> Routes {
-    Routes::new().raw::<AccessToken, _, _, _>(
-        Method::GET,
-        &["/_matrix/client/r0/voip/turnServer", "/_matrix/client/v3/voip/turnServer"],
-        turn_server,
-    )
+    Routes::new()
+        .raw::<AccessToken, _, _, _>(
+            Method::GET,
+            &["/_matrix/client/r0/voip/turnServer", "/_matrix/client/v3/voip/turnServer"],
+            turn_server,
+        )
+        .raw::<AccessToken, _, _, _>(
+            Method::GET,
+            &["/_matrix/client/unstable/org.matrix.msc4143/rtc/transports"],
+            transports,
+        )
+}
+
+/// `GET …/rtc/transports` (MSC4143). A server that has none says that it does not know the endpoint: clients then look elsewhere.
+async fn transports(args: RawArgs) -> Answer<Json<Value>> {
+    let urls = &args.hs.settings.livekit_service_urls;
+    if urls.is_empty() {
+        return Err(ApiError::unrecognized("This server has no transports for calls"));
+    }
+    let transports: Vec<Value> =
+        urls.iter().map(|url| json!({ "type": "livekit", "livekit_service_url": url })).collect();
+    Ok(Json(json!({ "rtc_transports": transports })))
 }
 
 /// `GET /voip/turnServer`: credentials that the TURN server checks by the secret it shares with us (the REST API for access to TURN

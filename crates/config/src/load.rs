@@ -98,6 +98,7 @@ const SHARED: &[&str] = &[
     "application_services",
     "mail",
     "turn",
+    "calls",
     "contact",
 ];
 
@@ -406,6 +407,7 @@ fn main_tenant(file: &File, name: OwnedServerName) -> Tenant {
         application_services: file.application_services.clone(),
         mail: file.mail.clone(),
         turn: file.turn.clone(),
+        calls: file.calls.clone(),
         contact: file.contact.clone(),
         name,
     }
@@ -429,6 +431,7 @@ fn tenant(entry: TenantEntry, data_dir: &Path) -> Option<Tenant> {
         application_services: entry.application_services,
         mail: entry.mail,
         turn: entry.turn,
+        calls: entry.calls,
         contact: entry.contact,
         name,
     })

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ruma::OwnedServerName;
 
 use crate::tenant::{
-    ApplicationServices, Contact, Federation, Limits, Login, Mail, Media, Presence, Registration, Rooms, Search,
+    ApplicationServices, Calls, Contact, Federation, Limits, Login, Mail, Media, Presence, Registration, Rooms, Search,
     TenantEntry, Turn, UrlPreviews,
 };
 use crate::{Network, Secret};
@@ -50,6 +50,8 @@ section! {
         mail: Option<Mail> = None => PLAIN.planned(),
         /// A TURN server for calls. Without this table clients get none.
         turn: Option<Turn> = None => PLAIN,
+        /// Where group calls meet.
+        calls: Calls = Calls::default() => PLAIN,
         /// Whom to turn to, published at `/.well-known/matrix/support`.
         contact: Contact = Contact::default() => PLAIN,
         /// A further server name in this process, with a database, keys and media of its own. The tables `registration` to

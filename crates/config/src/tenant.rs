@@ -42,6 +42,8 @@ pub struct Tenant {
     pub mail: Option<Mail>,
     /// `[turn]`
     pub turn: Option<Turn>,
+    /// `[calls]`
+    pub calls: Calls,
     /// `[contact]`
     pub contact: Contact,
 }
@@ -79,6 +81,8 @@ section! {
         mail: Option<Mail> = None => PLAIN.planned(),
         /// As `[turn]`.
         turn: Option<Turn> = None => PLAIN,
+        /// As `[calls]`.
+        calls: Calls = Calls::default() => PLAIN,
         /// As `[contact]`.
         contact: Contact = Contact::default() => PLAIN,
     }
@@ -213,6 +217,8 @@ section! {
         trusted_certificates: Vec<PathBuf> = Vec::new() => PLAIN,
         /// Addresses that are never connected to, whatever a server name resolves to.
         denied_networks: Vec<Network> = networks_that_are_not_public() => PLAIN,
+        /// Whether other servers are told what people call their devices.
+        device_names: bool = false => PLAIN,
         /// Servers that are asked for another server's signing keys when it does not answer itself.
         key_servers: Vec<OwnedServerName> = Vec::new() => PLAIN.example("[\"matrix.org\"]"),
     }
@@ -376,6 +382,14 @@ section! {
         shared_secret: Option<Secret> = None => PLAIN.required().example("\"secret\""),
         /// How long such a password lasts.
         lifetime_ms: u64 = 86_400_000 => PLAIN.unit("ms").range(60_000, 604_800_000),
+    }
+}
+
+section! {
+    /// Where group calls meet (MatrixRTC).
+    pub struct Calls {
+        /// Addresses of the authorization services of LiveKit servers, the best first. Without one clients are told of none.
+        livekit_service_urls: Vec<String> = Vec::new() => PLAIN.example("[\"https://livekit-jwt.example.org\"]"),
     }
 }
 

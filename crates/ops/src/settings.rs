@@ -25,6 +25,8 @@ pub struct Settings {
     pub appservices: samtal_appservice::Options,
     /// The TURN server for calls.
     pub turn: Option<Turn>,
+    /// Where group calls meet: addresses of the authorization services of LiveKit servers, the best first.
+    pub livekit_service_urls: Vec<String>,
     /// The mail server.
     pub mail: Option<crate::Mail>,
 }
@@ -47,6 +49,8 @@ pub struct Federation {
     pub enabled: bool,
     /// With whom, and about what.
     pub policy: samtal_policy::Settings,
+    /// Whether other servers are told what people call their devices.
+    pub device_names: bool,
     /// Servers that are asked for keys of servers that do not answer.
     pub key_servers: Vec<OwnedServerName>,
     /// Certificates, address policy and connections.
@@ -58,6 +62,7 @@ impl Default for Federation {
         Self {
             enabled: true,
             policy: samtal_policy::Settings::default(),
+            device_names: false,
             key_servers: Vec::new(),
             client: samtal_http::ClientOptions::default(),
         }
@@ -77,6 +82,7 @@ impl Default for Settings {
             federation: Federation::default(),
             appservices: samtal_appservice::Options::default(),
             turn: None,
+            livekit_service_urls: Vec::new(),
             mail: None,
         }
     }

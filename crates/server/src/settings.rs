@@ -49,6 +49,7 @@ pub(crate) fn tenant(tenant: &Tenant) -> Settings {
         media: media(tenant),
         federation: federation(tenant),
         turn: turn(tenant),
+        livekit_service_urls: tenant.calls.livekit_service_urls.clone(),
         mail: mail(tenant),
         ..Settings::default()
     }
@@ -169,6 +170,7 @@ pub(crate) fn federation(tenant: &Tenant) -> Federation {
             deny: rules(&settings.deny),
             ..samtal_policy::Settings::default()
         },
+        device_names: settings.device_names,
         key_servers: settings.key_servers.clone(),
         client: ClientOptions {
             trusted_certificates: settings.trusted_certificates.clone(),

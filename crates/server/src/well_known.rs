@@ -22,7 +22,18 @@ pub(crate) fn for_servers() -> Router {
 
 /// `GET /.well-known/matrix/client`
 async fn client(Extension(tenant): Extension<Arc<Tenant>>) -> Response {
-    Json(json!({"m.homeserver": {"base_url": tenant.public_base_url}})).into_response()
+    let mut document = json!({"m.homeserver": {"base_url": tenant.public_base_url}});
+    let foci: Vec<Value> = tenant
+        .calls
+        .livekit_service_urls
+        .iter()
+        .map(|url| json!({"type": "livekit", "livekit_service_url": url}))
+        .collect();
+    if !foci.is_empty() {
+        // MSC4143, for clients that do not ask the endpoint yet.
+        document["org.matrix.msc4143.rtc_foci"] = foci.into();
+    }
+    Json(document).into_response()
 }
 
 /// `GET /.well-known/matrix/server`

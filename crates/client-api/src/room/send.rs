@@ -1,17 +1,42 @@
 //! Sending messages.
 
-use http::StatusCode;
-use ruma::{api::client::message::send_message_event::v3, events::TimelineEventType};
+use http::{Method, StatusCode};
+use ruma::{
+    OwnedRoomId,
+    api::{auth_scheme::AccessToken, client::message::send_message_event::v3},
+    events::TimelineEventType,
+};
 use samtal_event::Draft;
 use samtal_ops::Homeserver;
 use samtal_room::{LocalDraft, Relation, Room, Txn};
-use serde_json::json;
+use serde_json::{json, value::RawValue};
 
 use super::delayed;
-use crate::{Answer, ApiError, Args, Json, Reply, Routes, UserPrincipal};
+use crate::{Answer, ApiError, Args, Json, RawArgs, Reply, Routes, UserPrincipal};
 
 pub(super) fn routes() -> Routes {
-    Routes::new().route(send)
+    Routes::new().route(send).raw::<AccessToken, _, _, _>(
+        Method::POST,
+        &["/_matrix/client/r0/rooms/{room_id}/send/{event_type}", "/_matrix/client/v3/rooms/{room_id}/send/{event_type}"],
+        send_once,
+    )
+}
+
+/// `POST /rooms/{roomId}/send/{eventType}`: as scripts and older bridges send, without a transaction id. Not in the specification.
+async fn send_once(args: RawArgs) -> Answer<impl Reply> {
+    super::limit(&args.hs, &args.who, "messages", |rates| rates.messages)?;
+    let (room_id, event_type): (OwnedRoomId, String) = (args.path(0)?, args.path(1)?);
+    let content: Box<RawValue> = args.json().await?;
+    let (hs, who) = (&args.hs, &args.who);
+    let room = hs.rooms.room(&room_id).await?;
+    let draft = if event_type == "m.room.redaction" {
+        super::redact::draft_from(hs, who, &room, &content).await?
+    } else {
+        Draft::message(TimelineEventType::from(event_type), &content).map_err(samtal_ops::OpError::from)?
+    };
+    refuse_second_annotation(hs, who, &room, &draft).await?;
+    let draft = LocalDraft::new(who.user_id.clone(), draft);
+    Ok(Json(json!({ "event_id": hs.rooms.send_one(&room_id, draft).await? })))
 }
 
 /// `PUT /rooms/{roomId}/send/{eventType}/{txnId}`
