@@ -39,12 +39,22 @@ async fn user_devices(args: Args<devices::Request>) -> Answer<JsonText> {
     }
     let stream_id = hs.e2ee.device_list_position(user).await?;
     let mut found = hs.e2ee.keys_query(&BTreeMap::from([(user.clone(), Vec::new())]), None).await?;
+    if hs.settings.federation.device_names {
+        hs.name_devices(&mut found).await.map_err(ApiError::internal)?;
+    }
     let devices: Vec<_> = found
         .device_keys
         .remove(user)
         .unwrap_or_default()
         .into_iter()
-        .map(|(device_id, keys)| json!({ "device_id": device_id, "keys": keys }))
+        .map(|(device_id, mut keys)| {
+            let unsigned = keys.remove("unsigned").unwrap_or_default();
+            let mut device = json!({ "device_id": device_id, "keys": keys });
+            if let Some(name) = unsigned.get("device_display_name") {
+                device["device_display_name"] = name.clone();
+            }
+            device
+        })
         .collect();
     let mut answer = json!({ "user_id": user, "stream_id": stream_id, "devices": devices });
     if let Some(key) = found.master_keys.remove(user) {
@@ -69,7 +79,10 @@ async fn keys_query(args: Args<query::Request>) -> Answer<JsonText> {
         .filter(|(user, _)| hs.is_local(user))
         .map(|(user, devices)| (user, devices.iter().map(ToString::to_string).collect()))
         .collect();
-    let found = hs.e2ee.keys_query(&wanted, None).await?;
+    let mut found = hs.e2ee.keys_query(&wanted, None).await?;
+    if hs.settings.federation.device_names {
+        hs.name_devices(&mut found).await.map_err(ApiError::internal)?;
+    }
     let answer = json!({
         "device_keys": found.device_keys,
         "master_keys": found.master_keys,

@@ -77,7 +77,7 @@ impl Homeserver {
     }
 
     /// Adds the display names of our users' devices.
-    async fn name_devices(&self, found: &mut KeysFound) -> Result<(), KeysError> {
+    pub async fn name_devices(&self, found: &mut KeysFound) -> Result<(), KeysError> {
         for (user, devices) in &mut found.device_keys {
             if devices.is_empty() {
                 continue;
