@@ -2,35 +2,62 @@
 
 use std::time::Duration;
 
+use http::Method;
 use ruma::{
-    UserId,
-    api::client::{
-        presence::{get_presence, set_presence},
-        typing::create_typing_event::{self, v3::Typing},
+    OwnedRoomId, OwnedUserId, UserId,
+    api::{
+        auth_scheme::AccessToken,
+        client::{
+            presence::{get_presence, set_presence},
+            typing::create_typing_event,
+        },
     },
     presence::PresenceState,
 };
+use serde::Deserialize;
 
-use crate::{Answer, ApiError, Args, Routes, receipts::require_joined};
+use crate::{Answer, ApiError, Args, RawArgs, Routes, receipts::require_joined};
+
+/// How long somebody types who does not say.
+const TYPING: Duration = Duration::from_secs(30);
 
 /// Longest message beside presence, in bytes.
 const STATUS_BYTES_MAX: usize = 1_024;
 
 pub(crate) fn routes() -> Routes {
-    Routes::new().route(typing).route(set).route(get)
+    Routes::new()
+        .raw::<AccessToken, _, _, _>(
+            Method::PUT,
+            &[
+                "/_matrix/client/r0/rooms/{room_id}/typing/{user_id}",
+                "/_matrix/client/v3/rooms/{room_id}/typing/{user_id}",
+            ],
+            typing,
+        )
+        .route(set)
+        .route(get)
+}
+
+#[derive(Deserialize)]
+struct Typing {
+    typing: bool,
+    /// SPEC: required while typing; older clients leave it out.
+    timeout: Option<u64>,
 }
 
 /// `PUT /rooms/{roomId}/typing/{userId}`
-async fn typing(args: Args<create_typing_event::v3::Request>) -> Answer<create_typing_event::v3::Response> {
-    args.who.require_self(&args.body.user_id)?;
-    require_joined(&args.hs, &args.who, &args.body.room_id).await?;
-    let typing = &args.hs.edus.typing;
-    match &args.body.state {
-        Typing::Yes(info) => {
-            typing.start(&args.body.room_id, &args.who.user_id, info.timeout.max(Duration::from_secs(1)));
-            args.hs.edus.presence.active(&args.who.user_id);
-        }
-        Typing::No => typing.stop(&args.body.room_id, &args.who.user_id),
+async fn typing(mut args: RawArgs) -> Answer<create_typing_event::v3::Response> {
+    let (room_id, user_id): (OwnedRoomId, OwnedUserId) = (args.path(0)?, args.path(1)?);
+    let Typing { typing, timeout } = args.json().await?;
+    args.who.require_self(&user_id)?;
+    require_joined(&args.hs, &args.who, &room_id).await?;
+    let edus = &args.hs.edus;
+    if typing {
+        let timeout = timeout.map_or(TYPING, Duration::from_millis).max(Duration::from_secs(1));
+        edus.typing.start(&room_id, &user_id, timeout);
+        edus.presence.active(&user_id);
+    } else {
+        edus.typing.stop(&room_id, &user_id);
     }
     Ok(create_typing_event::v3::Response::new())
 }
