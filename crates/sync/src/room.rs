@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ruma::{OwnedDeviceId, OwnedUserId, UserId, events::room::member::MembershipState};
@@ -37,6 +40,8 @@ pub(crate) struct Round<'a> {
     pub(crate) account_data: Vec<AccountData>,
     /// Rooms in which the user's own receipts moved.
     pub(crate) read: HashSet<ruma::OwnedRoomId>,
+    /// Set when the answer shows the device an event that it has sent itself.
+    pub(crate) echo: AtomicBool,
 }
 
 impl Round<'_> {
@@ -339,6 +344,9 @@ impl Sync {
             return Ok(chosen_fields(filter, federation_form(event)));
         }
         let transaction_id = round.reader.transaction_id(event);
+        if transaction_id.is_some() {
+            round.echo.store(true, Ordering::Relaxed);
+        }
         let json =
             view::render(self.store(), event, round.reader.now_ms, membership, transaction_id, relations).await?;
         Ok(chosen_fields(filter, json))

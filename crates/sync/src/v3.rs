@@ -1,6 +1,13 @@
 //! `GET /v3/sync`: one answer, or the wait for something to tell.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use ruma::{OwnedDeviceId, OwnedUserId, events::room::member::MembershipState, presence::PresenceState};
 use samtal_edu::{Edus, PresenceEntry};
@@ -22,6 +29,9 @@ use crate::{
 const TO_DEVICE_MAX: i64 = 100;
 /// Newcomers of whom it is told, too, that nothing is known of their presence.
 const NEWCOMERS_MAX: usize = 100;
+/// A device hears of its own event by sync so much later than others: clients are confused (matrix-js-sdk in threads) when
+/// the answer to their sending comes after it.
+const ECHO_PAUSE: Duration = Duration::from_millis(25);
 /// Longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
@@ -61,6 +71,8 @@ pub struct SyncRequest {
 struct Answer {
     body: String,
     is_empty: bool,
+    /// Whether it shows the device an event that it has sent itself.
+    has_echo: bool,
 }
 
 /// Says that a user is there for as long as it lives.
@@ -97,6 +109,9 @@ impl Sync {
             let answer = Box::pin(self.answer(request, &listener)).await?;
             if !answer.is_empty || request.since.is_none() || request.full_state || request.timeout.is_zero() {
                 drop(online);
+                if answer.has_echo && request.since.is_some() {
+                    tokio::time::sleep(ECHO_PAUSE).await;
+                }
                 return Ok(answer.body);
             }
             tokio::select! {
@@ -148,6 +163,7 @@ impl Sync {
                 _ => Vec::new(),
             },
             read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
+            echo: AtomicBool::new(false),
         };
         let (rooms, company) = self.rooms(&round, &memberships).await?;
         let mut body = String::with_capacity(256 + rooms.len());
@@ -186,7 +202,7 @@ impl Sync {
         }
         object.text("next_batch", &next.to_string());
         object.end();
-        Ok(Answer { body, is_empty })
+        Ok(Answer { body, is_empty, has_echo: round.echo.load(Ordering::Relaxed) })
     }
 
     /// The `rooms` object, empty when there is nothing to tell; and who came and went.
