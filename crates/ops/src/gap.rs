@@ -94,7 +94,15 @@ impl Homeserver {
                 match self.rooms.ingest(room, event, None, None).await? {
                     Ingest::Done(_) => break,
                     Ingest::NeedAuth(ids) => {
-                        if let Err(error) = self.fetch_auth(origin, room, event, &ids).await {
+                        // The state at a gap brings auth events with it, so it is asked for first.
+                        let missing = self.unknown(event.prev_events()).await?;
+                        let had = if missing.is_empty() || jumps >= JUMPS_MAX {
+                            self.fetch_auth(origin, room, event, &ids).await
+                        } else {
+                            jumps += 1;
+                            self.jump(origin, room, event, &missing).await.map(|_| ())
+                        };
+                        if let Err(error) = had {
                             tracing::info!(event = %event.event_id(), %error, "a missing event is left out");
                             break;
                         }

@@ -157,10 +157,12 @@ impl Homeserver {
         if let Some(member) = store.graph.membership(user, room_id).await? {
             servers.push(member.sender.server_name().to_owned());
         }
-        if let Some(room) = store.graph.room(room_id).await? {
+        // Whoever names servers may have reasons to.
+        if via.is_empty()
+            && let Some(room) = store.graph.room(room_id).await?
+        {
             servers.extend(store.graph.servers(room.nid).await?);
         }
-        // Only a last resort: whoever names servers may have reasons to.
         if servers.iter().all(|server| *server == self.name) {
             servers.extend(room_id.server_name().map(ToOwned::to_owned));
         }

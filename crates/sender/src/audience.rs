@@ -82,6 +82,9 @@ impl<'a> Audience<'a> {
         servers.remove(&self.engines.name);
         let event = self.engines.rooms.store().graph.event(event_id).await?;
         if let Some(event) = &event {
+            if self.is_handed_in(event).await? {
+                return Ok(None);
+            }
             self.leave_out_late(room, event, position, &mut servers).await?;
             if matches!(membership_of(&event.pdu), Some(Leave | Ban))
                 && let Some(target) = event.pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok())
@@ -95,6 +98,16 @@ impl<'a> Audience<'a> {
         }
         let item = Item::Event { room: room.to_owned(), event_id: event_id.to_owned() };
         Ok(Some(News { item, servers }))
+    }
+
+    /// Whether a user of ours came or went through a server that is in the room: it tells the others. Such an event stands on events
+    /// that are not here.
+    async fn is_handed_in(&self, event: &StoredEvent) -> Result<bool, SenderError> {
+        if membership_of(&event.pdu).is_none() || event.pdu.state_key() != Some(event.pdu.sender().as_str()) {
+            return Ok(false);
+        }
+        let held = self.engines.rooms.store().graph.events(event.pdu.prev_events()).await?;
+        Ok(!held.iter().any(|prev| prev.before.is_some()))
     }
 
     /// The log is read after the fact: a server that joined since then has this event with the room's state, or not at all.
