@@ -41,6 +41,7 @@ pub(crate) fn smaller(
     if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Gif | ImageFormat::WebP)) {
         return Err(MediaError::NoPicture("not a PNG, JPEG, GIF or WebP".to_owned()));
     }
+    let drawn = matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Gif));
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE_MAX);
     limits.max_image_height = Some(SIDE_MAX);
@@ -63,13 +64,16 @@ pub(crate) fn smaller(
             picture.resize_to_fill(width.min(picture.width()), height.min(picture.height()), FilterType::Triangle)
         }
     };
-    encode(&picture).map(Some)
+    encode(&picture, drawn).map(Some)
 }
 
-fn encode(picture: &DynamicImage) -> Result<Smaller, MediaError> {
+/// Drawings and what one can see through stay without loss, photographs become small.
+fn encode(picture: &DynamicImage, drawn: bool) -> Result<Smaller, MediaError> {
     let mut bytes = Cursor::new(Vec::new());
     let (content_type, result) = if picture.color().has_alpha() {
         ("image/png", picture.to_rgba8().write_to(&mut bytes, ImageFormat::Png))
+    } else if drawn {
+        ("image/png", picture.to_rgb8().write_to(&mut bytes, ImageFormat::Png))
     } else {
         ("image/jpeg", picture.to_rgb8().write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)))
     };
