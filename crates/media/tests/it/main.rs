@@ -308,3 +308,34 @@ async fn many_uploads_of_one_content_at_once_leave_one_file() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn note_73_previews_go_to_no_denied_network() {
+    let network = |address: &str, prefix_bits| samtal_http::Network { address: address.parse().unwrap(), prefix_bits };
+    let denied = vec![network("127.0.0.0", 8), network("169.254.0.0", 16), network("::1", 128)];
+    let client = samtal_http::ClientOptions {
+        policy: samtal_http::AddressPolicy::denying(denied),
+        ..samtal_http::ClientOptions::default()
+    };
+    each(Options { previews: Some(client), ..Options::default() }, |bench| async move {
+        for url in [
+            "http://127.0.0.1:9/",
+            "http://127.1:9/",
+            "http://2130706433:9/",
+            "http://localhost:9/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://[::1]:9/",
+            "http://[::ffff:127.0.0.1]:9/",
+            "http://[64:ff9b::7f00:1]:9/",
+        ] {
+            let refused = bench.media.preview(url).await;
+            assert!(matches!(refused, Err(samtal_media::preview::PreviewError::Denied)), "{url}: {refused:?}");
+        }
+    })
+    .await;
+    each(Options::default(), |bench| async move {
+        let refused = bench.media.preview("https://a.example/").await;
+        assert!(matches!(refused, Err(samtal_media::preview::PreviewError::Off)), "{refused:?}");
+    })
+    .await;
+}
