@@ -1,6 +1,6 @@
 //! Deleting: a whole room, or its old history.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use ruma::{EventId, OwnedEventId, RoomId};
 use samtal_db::{Batch, Change, Row, Sql, params, sql};
@@ -9,7 +9,7 @@ use samtal_model::{ChangeKind, StreamPosition};
 use crate::{
     Rooms,
     error::RoomError,
-    graph::{Flags, Room, StoredEvent},
+    graph::{Flags, Room},
     ids::EventNid,
 };
 
@@ -72,7 +72,7 @@ impl Rooms {
         let head = self.head(room).await?;
         let graph = &self.inner.store.graph;
         let (mut gone, mut kept_references) = (HashSet::new(), Vec::new());
-        let mut batches: Vec<Vec<Arc<StoredEvent>>> = Vec::new();
+        let mut batches: Vec<Vec<Going>> = Vec::new();
         let mut at = StreamPosition(i64::MIN);
         loop {
             let page = graph.timeline_forward(room.nid, at, StreamPosition(before.0 - 1), STEP).await?;
@@ -83,10 +83,12 @@ impl Rooms {
                 let id: OwnedEventId = event.pdu.event_id().to_owned();
                 if head.extremities.contains(&id) {
                     kept_references.extend(event.pdu.prev_events().iter().cloned());
-                } else {
-                    gone.insert(id);
-                    going.push(event);
+                    continue;
                 }
+                let is_own = event.pdu.sender().server_name() == self.server_name();
+                let is_kept = event.pdu.state_key().is_some() || (is_own && !own_too);
+                gone.insert(id.clone());
+                going.push(Going { nid: event.nid, id, flags: event.flags, is_kept });
             }
             batches.push(going);
         }
@@ -109,7 +111,7 @@ impl Rooms {
         batch.exec(&STATE_LOG_TRIM, params![room.nid.0, before.0]);
         self.inner.store.db().commit(batch).await?;
         for going in batches {
-            self.purge_events(&going, own_too).await?;
+            self.purge_events(&going).await?;
         }
         let mut batch = Batch::new();
         batch.log(Change::new(ChangeKind::Purge).room(&room.room_id));
@@ -117,26 +119,29 @@ impl Rooms {
         Ok(gone.len())
     }
 
-    async fn purge_events(&self, going: &[Arc<StoredEvent>], own_too: bool) -> Result<(), RoomError> {
+    async fn purge_events(&self, going: &[Going]) -> Result<(), RoomError> {
         let mut batch = Batch::new();
-        let is_kept = |event: &&Arc<StoredEvent>| {
-            let is_own = event.pdu.sender().server_name() == self.server_name();
-            event.pdu.state_key().is_some() || (is_own && !own_too)
-        };
-        let (kept, messages): (Vec<_>, Vec<_>) = going.iter().partition(is_kept);
-        let nids: Vec<i64> = messages.iter().map(|event| event.nid.0).collect();
         let all: Vec<i64> = going.iter().map(|event| event.nid.0).collect();
+        let deleted: Vec<i64> = going.iter().filter(|event| !event.is_kept).map(|event| event.nid.0).collect();
         batch.exec(&RELATION_DELETE, params![all]);
-        batch.exec(&EVENT_DELETE, params![nids]);
-        for event in kept {
+        batch.exec(&EVENT_DELETE, params![deleted]);
+        for event in going.iter().filter(|event| event.is_kept) {
             batch.exec(&EVENT_UNPLACE, params![event.flags.with(Flags::OUTLIER).0, event.nid.0]);
         }
         self.inner.store.db().commit(batch).await?;
-        let names: Vec<(EventNid, OwnedEventId)> =
-            going.iter().map(|event| (event.nid, event.pdu.event_id().to_owned())).collect();
+        let names: Vec<_> = going.iter().map(|event| (event.nid, event.id.clone())).collect();
         self.inner.store.graph.forget_events(&names);
         Ok(())
     }
+}
+
+/// An event on its way out.
+struct Going {
+    nid: EventNid,
+    id: OwnedEventId,
+    flags: Flags,
+    /// Whether it only leaves the timeline.
+    is_kept: bool,
 }
 
 fn named(row: &Row) -> Result<(EventNid, OwnedEventId), RoomError> {
