@@ -263,9 +263,8 @@ fn fitting<'a>(user: &UserId, device: &'a RemoteDevice) -> Option<&'a JsonObject
     let says = |keys: &JsonObject, field: &str, expected: &str| {
         keys.get(field).is_none_or(|value| value.as_str() == Some(expected))
     };
-    let names_it = |keys: &&JsonObject| {
-        says(keys, "user_id", user.as_str()) && says(keys, "device_id", device.device_id.as_str())
-    };
+    let names_it =
+        |keys: &&JsonObject| says(keys, "user_id", user.as_str()) && says(keys, "device_id", device.device_id.as_str());
     device.keys.as_ref().filter(names_it)
 }
 
