@@ -109,7 +109,7 @@ impl Delivery {
         self.read_pushers().await?;
         for row in db.query(&schema::PENDING_KEYS, vec![]).await? {
             if let Ok(user_id) = UserId::parse(row.text(0)?) {
-                self.start(PusherKey { user_id: user_id.into(), app_id: row.get(1)?, pushkey: row.get(2)? });
+                self.start(PusherKey { user_id, app_id: row.get(1)?, pushkey: row.get(2)? });
             }
         }
         let stored = db.cursor(CURSOR).await?;

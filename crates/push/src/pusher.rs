@@ -59,7 +59,7 @@ impl Pusher {
     fn from_row(row: &Row) -> Result<Option<Self>, PushError> {
         let Ok(user_id) = UserId::parse(row.text(0)?) else { return Ok(None) };
         Ok(Some(Self {
-            key: PusherKey { user_id: user_id.into(), app_id: row.get(1)?, pushkey: row.get(2)? },
+            key: PusherKey { user_id, app_id: row.get(1)?, pushkey: row.get(2)? },
             kind: row.get(3)?,
             device_id: row.get(4)?,
             app_display_name: row.get(5)?,
@@ -111,7 +111,7 @@ impl Pushers {
                 if user != key.user_id.as_str()
                     && let Ok(user_id) = UserId::parse(user)
                 {
-                    delete(&mut batch, &PusherKey { user_id: user_id.into(), ..key.clone() });
+                    delete(&mut batch, &PusherKey { user_id, ..key.clone() });
                 }
             }
         }

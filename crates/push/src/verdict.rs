@@ -43,7 +43,12 @@ impl RoomContext {
     }
 
     /// For the rules of one user.
-    pub(crate) async fn of(&self, store: &Store, room: &Room, user_id: &UserId) -> Result<PushConditionRoomCtx, RoomError> {
+    pub(crate) async fn of(
+        &self,
+        store: &Store,
+        room: &Room,
+        user_id: &UserId,
+    ) -> Result<PushConditionRoomCtx, RoomError> {
         let member = store.state_event(self.state, "m.room.member", user_id.as_str()).await?;
         let name = member
             .filter(|member| membership_of(&member.pdu).is_some())
@@ -66,7 +71,7 @@ async fn power_levels(
     let Some(create) = store.state_event(state, "m.room.create", "").await? else { return Ok(None) };
     let additional: Vec<String> = create.pdu.content_field("additional_creators").unwrap_or_default();
     let creators = std::iter::once(create.pdu.sender().to_owned())
-        .chain(additional.iter().filter_map(|user| UserId::parse(user).ok().map(Into::into)));
+        .chain(additional.iter().filter_map(|user| UserId::parse(user).ok()));
     let levels = match store.state_event(state, "m.room.power_levels", "").await? {
         Some(event) => event.pdu.content_as::<RoomPowerLevelsEventContent>().ok(),
         None => None,

@@ -306,7 +306,7 @@ impl Sync {
                 if samtal_room::membership_of(&member.pdu) == Some(MembershipState::Join)
                     && let Some(user_id) = member.pdu.state_key().and_then(|key| UserId::parse(key).ok())
                 {
-                    left.insert(user_id.into());
+                    left.insert(user_id);
                 }
             }
         }

@@ -401,7 +401,7 @@ impl Sync {
         if to_the_end {
             // The reader takes no state from the timeline: whose membership changes there is told as well.
             let members = draft.timeline.events.iter().filter(|event| event.pdu.type_str() == "m.room.member");
-            needed.extend(members.filter_map(|event| UserId::parse(event.pdu.state_key()?).ok().map(Into::into)));
+            needed.extend(members.filter_map(|event| UserId::parse(event.pdu.state_key()?).ok()));
         }
         if everything {
             needed.insert(user_id.clone());
@@ -439,7 +439,7 @@ impl Sync {
         if let Some(device) = device {
             let members = events.iter().filter(|event| is_member(event)).filter_map(|event| {
                 let member = UserId::parse(event.pdu.state_key()?).ok()?;
-                Some((member.into(), event.pdu.event_id().to_owned()))
+                Some((member, event.pdu.event_id().to_owned()))
             });
             self.lazy.tell(&device, round.until, &room.room_id, members);
         }

@@ -190,7 +190,7 @@ async fn member(
     let Some(nid) = nid else { return Ok((None, None)) };
     let event = store.graph.event_by_nid(nid).await?;
     let user_id = event.pdu.state_key().and_then(|key| UserId::parse(key).ok());
-    Ok((membership_of(&event.pdu), user_id.map(Into::into)))
+    Ok((membership_of(&event.pdu), user_id))
 }
 
 impl Span {

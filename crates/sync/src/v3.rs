@@ -248,12 +248,14 @@ impl Sync {
                 let known = !initial && (!is_new || self.was_joined(user_id, room_id, round.after()).await?);
                 let has_data =
                     || round.account_data.iter().any(|data| data.room_id.as_deref() == Some(room_id.as_str()));
-                let quiet = known
-                    && !round.request.full_state
-                    && !(changed.events || changed.receipts || typing)
-                    && !round.read.contains(room_id)
-                    && !has_data();
-                if quiet {
+                let may_have_news = !known
+                    || round.request.full_state
+                    || changed.events
+                    || changed.receipts
+                    || typing
+                    || round.read.contains(room_id)
+                    || has_data();
+                if !may_have_news {
                     return Ok(());
                 }
                 let joined =
@@ -270,17 +272,13 @@ impl Sync {
                     sections.join.push((room_id.to_string(), json));
                 }
             }
-            MembershipState::Invite => {
-                if (initial || is_new) && !round.ignored.contains(&membership.sender) {
-                    let json = self.outside_room(membership, user_id, "invite_state").await?;
-                    sections.invite.push((room_id.to_string(), json));
-                }
+            MembershipState::Invite if (initial || is_new) && !round.ignored.contains(&membership.sender) => {
+                let json = self.outside_room(membership, user_id, "invite_state").await?;
+                sections.invite.push((room_id.to_string(), json));
             }
-            MembershipState::Knock => {
-                if initial || is_new {
-                    let json = self.outside_room(membership, user_id, "knock_state").await?;
-                    sections.knock.push((room_id.to_string(), json));
-                }
+            MembershipState::Knock if initial || is_new => {
+                let json = self.outside_room(membership, user_id, "knock_state").await?;
+                sections.knock.push((room_id.to_string(), json));
             }
             MembershipState::Leave | MembershipState::Ban => {
                 let wanted = if initial { round.request.filter.include_leave } else { is_new };

@@ -311,7 +311,8 @@ impl Filters {
 
     fn hold_for(&self, facts: &Facts) -> bool {
         let like = self.room_name_like.as_ref().map(|like| like.to_lowercase());
-        let is_like = |like: &String| facts.name.as_ref().is_some_and(|name| name.to_lowercase().contains(like.as_str()));
+        let is_like =
+            |like: &String| facts.name.as_ref().is_some_and(|name| name.to_lowercase().contains(like.as_str()));
         self.is_encrypted.is_none_or(|wanted| wanted == facts.encrypted)
             && self.room_types.as_ref().is_none_or(|types| types.contains(&facts.room_type))
             && self.not_room_types.as_ref().is_none_or(|types| !types.contains(&facts.room_type))
