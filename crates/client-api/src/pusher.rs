@@ -74,7 +74,7 @@ struct Set {
 }
 
 /// `POST /pushers/set`
-async fn set(mut args: RawArgs) -> Answer<Json<Value>> {
+async fn set(args: RawArgs) -> Answer<Json<Value>> {
     // `kind` must be there, if only to say `null`.
     let fields: Map<String, Value> = args.json().await?;
     if !fields.contains_key("kind") {

@@ -66,7 +66,7 @@ struct SlidingQuery {
 }
 
 /// `POST /sync` as clients have it (MSC4186 under the name of `org.matrix.simplified_msc3575`)
-async fn sliding_deployed(mut args: RawArgs) -> Answer<Raw> {
+async fn sliding_deployed(args: RawArgs) -> Answer<Raw> {
     let query: SlidingQuery = args.query()?;
     let mut body: SlidingBody = args.json().await?;
     body.pos = query.pos;
@@ -76,7 +76,7 @@ async fn sliding_deployed(mut args: RawArgs) -> Answer<Raw> {
 }
 
 /// `POST /v4/sync` as it was accepted (MSC4186)
-async fn sliding_accepted(mut args: RawArgs) -> Answer<Raw> {
+async fn sliding_accepted(args: RawArgs) -> Answer<Raw> {
     let body: SlidingBody = args.json().await?;
     sliding(args, Shape::Accepted, body).await
 }

@@ -206,7 +206,7 @@ impl E2ee {
 
     /// Now and then forgets ids that no longer count.
     fn sweep(&self, batch: &mut Batch) {
-        if self.counters.to_device_sent.fetch_add(1, Ordering::Relaxed) % SENDS_PER_SWEEP == 0 {
+        if self.counters.to_device_sent.fetch_add(1, Ordering::Relaxed).is_multiple_of(SENDS_PER_SWEEP) {
             let before = self.clock.now_ms().saturating_sub(SEEN_MS);
             batch.exec(&SENT_SWEEP, params![before]);
             batch.exec(&RECEIVED_SWEEP, params![before]);

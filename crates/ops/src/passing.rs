@@ -96,7 +96,7 @@ impl Homeserver {
                 }
                 let events =
                     receipt.get("event_ids").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-                let Some(event_id) = events.filter_map(|id| EventId::parse(id).ok()).last() else { continue };
+                let Some(event_id) = events.rev().find_map(|id| EventId::parse(id).ok()) else { continue };
                 let data = receipt.get("data");
                 let event = self.rooms.store().graph.event(&event_id).await?;
                 receipts.push(NewReceipt {

@@ -131,7 +131,7 @@ impl Homeserver {
 
     async fn allowed_room_has<F, Fut>(&self, summary: &RoomSummary, has: F) -> Result<bool, OpError>
     where
-        F: Fn(ruma::OwnedRoomId) -> Fut,
+        F: Fn(OwnedRoomId) -> Fut,
         Fut: Future<Output = Result<bool, OpError>>,
     {
         let (JoinRuleSummary::Restricted(rule) | JoinRuleSummary::KnockRestricted(rule)) = &summary.join_rule else {

@@ -45,7 +45,7 @@ impl Person<'_> {
             }
             70..=74 => self.set_power(room, others).await,
             75..=79 => {
-                let rule = if number % 4 == 0 { "invite" } else { "public" };
+                let rule = if number.is_multiple_of(4) { "invite" } else { "public" };
                 self.send(room, "m.room.join_rules", Some(""), json!({ "join_rule": rule })).await
             }
             80..=84 => self.moderate(room, others, &MembershipState::Leave).await,

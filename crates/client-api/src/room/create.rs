@@ -52,7 +52,7 @@ pub(super) fn version(text: &str) -> Result<RoomVersionId, ApiError> {
 }
 
 /// `POST /createRoom`
-async fn create(mut args: RawArgs) -> Answer<v3::Response> {
+async fn create(args: RawArgs) -> Answer<v3::Response> {
     let json = args.json_bytes().await?;
     let Version { room_version } = serde_json::from_slice(&json).map_err(|error| crate::args::json_error(&error))?;
     if let Some(room_version) = &room_version {

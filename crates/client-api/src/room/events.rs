@@ -99,7 +99,7 @@ async fn all(
         let Ok(room_id) = OwnedRoomId::try_from(room_id.as_str()) else { continue };
         let Some(found) = hs.rooms.store().graph.membership(&who.user_id, &room_id).await? else { continue };
         if let Some(event) = hs.rooms.store().graph.event(&found.event_id).await? {
-            chunk.push(with_user_id(&*hs.rooms.client_event(&event, &who.user_id, super::form(who)).await?));
+            chunk.push(with_user_id(&hs.rooms.client_event(&event, &who.user_id, super::form(who)).await?));
         }
     }
     let presence = body.get("presence").and_then(|part| part.get("events")).and_then(Value::as_array);
@@ -195,5 +195,5 @@ async fn single(args: RawArgs) -> Answer<Json<Value>> {
     let event = hs.rooms.event(&args.path::<OwnedEventId>(0)?).await?;
     let room_id = event.pdu.room_id();
     let event = hs.rooms.visible_event(&who.user_id, room_id, event.pdu.event_id()).await?;
-    Ok(Json(with_user_id(&*hs.rooms.client_event(&event, &who.user_id, super::form(who)).await?)))
+    Ok(Json(with_user_id(&hs.rooms.client_event(&event, &who.user_id, super::form(who)).await?)))
 }

@@ -129,7 +129,7 @@ fn direction(dir: Dir) -> Direction {
     }
 }
 
-fn size(limit: ruma::UInt) -> usize {
+fn size(limit: UInt) -> usize {
     usize::try_from(u64::from(limit)).unwrap_or(LIMIT_MAX).min(LIMIT_MAX)
 }
 

@@ -25,7 +25,7 @@ struct Body {
 }
 
 /// `POST /rooms/{roomId}/upgrade`
-async fn upgrade(mut args: RawArgs) -> Answer<v3::Response> {
+async fn upgrade(args: RawArgs) -> Answer<v3::Response> {
     let room_id: OwnedRoomId = args.path(0)?;
     let Body { new_version, additional_creators } = args.json().await?;
     let version = super::create::version(&new_version)?;
