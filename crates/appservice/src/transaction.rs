@@ -79,7 +79,7 @@ impl Reader<'_> {
                 }
             }
             (Some(ChangeKind::ToDevice), _, Some(user), Some(device)) if self.service.ephemeral => {
-                self.to_device(draft, user, device, position).await?;
+                self.message(draft, user, device, position).await?;
             }
             (Some(ChangeKind::OneTimeKeys), _, Some(user), Some(device))
                 if self.service.devices && self.service.has_user(user) =>
@@ -212,7 +212,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    async fn to_device(
+    async fn message(
         &mut self,
         draft: &mut Draft,
         user: &UserId,
