@@ -14,7 +14,11 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
         for (number, line) in file.text.lines().enumerate() {
             for target in links(line) {
                 let path = target.split('#').next().unwrap_or_default();
-                if !path.is_empty() && !path.contains("://") && !path.starts_with("mailto:") && !folder.join(path).exists() {
+                if !path.is_empty()
+                    && !path.contains("://")
+                    && !path.starts_with("mailto:")
+                    && !folder.join(path).exists()
+                {
                     complaints.push(format!("{}:{}: {target} is not there", file.path, number + 1));
                 }
             }

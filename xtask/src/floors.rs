@@ -29,7 +29,8 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
     for one in &tree.crates {
         let Some(here) = floor(&one.name) else {
-            complaints.push(format!("{} has no floor: give it one in xtask/src/floors.rs and ARCHITECTURE.md", one.name));
+            complaints
+                .push(format!("{} has no floor: give it one in xtask/src/floors.rs and ARCHITECTURE.md", one.name));
             continue;
         };
         for need in &one.needs {

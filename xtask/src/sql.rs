@@ -143,9 +143,7 @@ fn literal(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> String {
         match c {
             '"' => break,
             '\\' => match chars.next() {
-                Some('\n') => {
-                    while chars.next_if(|c| c.is_whitespace()).is_some() {}
-                }
+                Some('\n') => while chars.next_if(|c| c.is_whitespace()).is_some() {},
                 Some('n') => text.push('\n'),
                 Some(other) => text.push(other),
                 None => break,

@@ -68,8 +68,7 @@ fn plain(path: &str) -> String {
 /// Whether a path is an older or a proposal's form of what is in the specification.
 fn is_other_form(path: &str) -> bool {
     let older = ["/_matrix/client/r0/", "/_matrix/client/api/", "/_matrix/media/r0/", "/_matrix/media/v1/"];
-    let once =
-        ["/_matrix/client/v1/refresh", "/_matrix/key/v2/server/{}", "/_matrix/client/v3/rooms/{}/send/{}"];
+    let once = ["/_matrix/client/v1/refresh", "/_matrix/key/v2/server/{}", "/_matrix/client/v3/rooms/{}/send/{}"];
     older.iter().any(|start| path.starts_with(start)) || once.contains(&path) || path.contains("/unstable/")
 }
 

@@ -120,11 +120,8 @@ async fn take_up(
     if signed.mxid != user {
         return Err(ApiError::forbidden("The invite is somebody else's"));
     }
-    let bound = BoundInvite {
-        sender: signed.sender.clone(),
-        target: user.to_owned(),
-        signed: third_party_signed(json),
-    };
+    let bound =
+        BoundInvite { sender: signed.sender.clone(), target: user.to_owned(), signed: third_party_signed(json) };
     Ok(hs.invite_bound(room_id, bound).await?)
 }
 

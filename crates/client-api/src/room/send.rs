@@ -17,7 +17,10 @@ use crate::{Answer, ApiError, Args, Json, RawArgs, Reply, Routes, UserPrincipal}
 pub(super) fn routes() -> Routes {
     Routes::new().route(send).raw::<AccessToken, _, _, _>(
         Method::POST,
-        &["/_matrix/client/r0/rooms/{room_id}/send/{event_type}", "/_matrix/client/v3/rooms/{room_id}/send/{event_type}"],
+        &[
+            "/_matrix/client/r0/rooms/{room_id}/send/{event_type}",
+            "/_matrix/client/v3/rooms/{room_id}/send/{event_type}",
+        ],
         send_once,
     )
 }

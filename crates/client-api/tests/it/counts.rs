@@ -40,7 +40,14 @@ async fn send(node: &Node, who: &Person, room_id: &OwnedRoomId, event_type: &str
 }
 
 /// Judges every event by itself, and holds it against every receipt and every event of the reader's own.
-async fn plainly(node: &Node, reader: &Person, room_id: &OwnedRoomId, all: &[Said], read: &[Read], from: i64) -> Counts {
+async fn plainly(
+    node: &Node,
+    reader: &Person,
+    room_id: &OwnedRoomId,
+    all: &[Said],
+    read: &[Read],
+    from: i64,
+) -> Counts {
     let room = node.hs.rooms.room(room_id).await.unwrap();
     let mut counts = Counts::default();
     for said in all.iter().filter(|said| said.sender != reader.user_id && said.position > from) {
@@ -49,9 +56,9 @@ async fn plainly(node: &Node, reader: &Person, room_id: &OwnedRoomId, all: &[Sai
             let main = read.thread.as_deref() == Some("main") && said.thread.is_none();
             said.position <= read.position && (read.thread.is_none() || main || same_thread(&read.thread))
         });
-        let by_own = all.iter().any(|own| {
-            own.sender == reader.user_id && own.position >= said.position && same_thread(&own.thread)
-        });
+        let by_own = all
+            .iter()
+            .any(|own| own.sender == reader.user_id && own.position >= said.position && same_thread(&own.thread));
         if by_receipt || by_own {
             continue;
         }
@@ -159,7 +166,11 @@ async fn one_history(node: &Node, seed: u64) {
                 let counted = node.hs.push.counts(&id(reader), &room, &membership, until).await.unwrap();
                 let expected = plainly(node, reader, &room_id, &all, &read, begin).await;
                 let shown: BTreeMap<_, _> = counted.threads.iter().collect();
-                assert_eq!((counted.main, shown), (expected.main, expected.threads.iter().collect()), "seed {seed}, step {step}");
+                assert_eq!(
+                    (counted.main, shown),
+                    (expected.main, expected.threads.iter().collect()),
+                    "seed {seed}, step {step}"
+                );
             }
         }
     }

@@ -1,3 +1,5 @@
+//! Keys and messages to devices, through the router.
+
 use serde_json::{Value, json};
 
 use crate::harness::{Node, Person, each_engine};

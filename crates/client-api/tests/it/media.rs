@@ -1,3 +1,5 @@
+//! Files, through the router.
+
 use std::io::Cursor;
 
 use axum::body::Body;

@@ -1,3 +1,5 @@
+//! Pushers, against a gateway of our own.
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, routing::post};

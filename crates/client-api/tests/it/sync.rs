@@ -1,3 +1,5 @@
+//! Sync, through the router.
+
 use std::time::Duration;
 
 use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room::v3::RoomPreset, events::StateEventType};

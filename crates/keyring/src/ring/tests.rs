@@ -1,3 +1,5 @@
+//! What the ring promises, without a network.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ruma::server_name;

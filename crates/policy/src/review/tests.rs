@@ -1,3 +1,5 @@
+//! What passes and what does not.
+
 use ruma::server_name;
 use serde_json::json;
 

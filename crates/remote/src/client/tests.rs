@@ -1,3 +1,5 @@
+//! Requests to other servers, over a scripted network.
+
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
