@@ -46,7 +46,7 @@ struct Typing {
 }
 
 /// `PUT /rooms/{roomId}/typing/{userId}`
-async fn typing(mut args: RawArgs) -> Answer<create_typing_event::v3::Response> {
+async fn typing(args: RawArgs) -> Answer<create_typing_event::v3::Response> {
     let (room_id, user_id): (OwnedRoomId, OwnedUserId) = (args.path(0)?, args.path(1)?);
     let Typing { typing, timeout } = args.json().await?;
     args.who.require_self(&user_id)?;
