@@ -99,7 +99,7 @@ async fn one_history(node: &Node, seed: u64) {
     // One of them wants to hear nothing but a word; another has muted the room.
     let rule = json!({ "pattern": "word", "actions": ["notify", { "set_tweak": "highlight" }] });
     node.put_as(&people[1], "/v3/pushrules/global/content/word", rule).await.ok();
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         let mute = json!({ "actions": [] });
         node.put_as(&people[2], &format!("/v3/pushrules/global/room/{room_id}"), mute).await.ok();
     }
