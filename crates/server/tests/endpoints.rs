@@ -69,7 +69,21 @@ fn plain(path: &str) -> String {
 fn is_other_form(path: &str) -> bool {
     let older = ["/_matrix/client/r0/", "/_matrix/client/api/", "/_matrix/media/r0/", "/_matrix/media/v1/"];
     let once = ["/_matrix/client/v1/refresh", "/_matrix/key/v2/server/{}", "/_matrix/client/v3/rooms/{}/send/{}"];
-    older.iter().any(|start| path.starts_with(start)) || once.contains(&path) || path.contains("/unstable/")
+    // Without the empty state key; by key id; a service's withdrawal; as the accepted proposal of sliding sync has it; as
+    // before v1.18; and what one suite posts.
+    let further = [
+        "/_matrix/client/v3/rooms/{}/state/{}",
+        "/_matrix/key/v2/query/{}/{}",
+        "/_matrix/client/v3/directory/list/appservice/{}/{}",
+        "/_matrix/client/v4/sync",
+        "/_matrix/federation/v1/send_join/{}/{}",
+        "/_matrix/federation/v1/send_leave/{}/{}",
+        "/_matrix/federation/v1/3pid/onbind",
+    ];
+    older.iter().any(|start| path.starts_with(start))
+        || further.contains(&path)
+        || once.contains(&path)
+        || path.contains("/unstable/")
 }
 
 /// Other vendors' endpoints that tools use, and the specification does not have.
