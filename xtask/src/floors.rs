@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["tenant", "keyring", "jobs", "policy", "account", "room", "edu", "e2ee", "remote", "media"],
     &["sync", "push", "sender", "appservice", "search"],
     &["ops"],
-    &["client-api", "federation-api", "admin-api"],
+    &["edge", "client-api", "federation-api", "admin-api"],
     &["server", "samtal"],
     &["bench", "sim", "xtask"],
 ];

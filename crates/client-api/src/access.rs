@@ -87,7 +87,7 @@ const LOCKED: &[(&str, &str)] = &[("POST", "logout"), ("POST", "logout/all")];
 
 /// Who besides ordinary users may use the endpoint.
 pub(crate) fn of(method: &Method, path: &str) -> Access {
-    let path = crate::routes::without_names(path);
+    let path = samtal_edge::without_names(path);
     // `/_matrix/client/v3/x` and `/_matrix/client/unstable/org.example/x` both end in `x`.
     let is_in = |list: &[(&str, &str)]| {
         list.iter().any(|(known_method, known)| {

@@ -68,7 +68,7 @@ async fn update(args: RawArgs) -> Answer<Raw> {
     } else if let Some(name) = &body.display_name {
         args.hs.rename_device(user, &device_id, Some(name)).await?;
     }
-    Ok(Raw(crate::reply::json(status, &json!({}))))
+    Ok(Raw(crate::json_response(status, &json!({}))))
 }
 
 /// `DELETE /devices/{deviceId}`

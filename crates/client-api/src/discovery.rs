@@ -52,7 +52,7 @@ pub(crate) fn routes() -> Routes {
 async fn versions(_: RawArgs<AccessTokenOptional>) -> Answer<Raw> {
     let features: Map<String, Value> = UNSTABLE_FEATURES.iter().map(|name| ((*name).to_owned(), true.into())).collect();
     let body = json!({ "versions": VERSIONS, "unstable_features": features });
-    let mut response = crate::reply::json(http::StatusCode::OK, &body);
+    let mut response = crate::json_response(http::StatusCode::OK, &body);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Authorization"));
     Ok(Raw(response))
 }

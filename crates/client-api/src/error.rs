@@ -1,77 +1,25 @@
 //! Errors as clients see them.
 
-use std::borrow::Cow;
-
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use samtal_account::AccountError;
 use samtal_db::DbError;
+use samtal_edge::ErrorAnswer;
 use serde_json::{Map, Value};
 
-/// An error answer: an HTTP status, an `errcode`, a text for people, and further fields.
-#[derive(Clone, Debug)]
-pub struct ApiError(Box<Parts>);
-
-#[derive(Clone, Debug)]
-struct Parts {
-    status: StatusCode,
-    errcode: Option<Cow<'static, str>>,
-    message: Cow<'static, str>,
-    extra: Map<String, Value>,
-    retry_after_ms: Option<u64>,
-}
-
-macro_rules! shorthands {
-    ($($(#[$doc:meta])* $name:ident => $status:ident $errcode:literal;)*) => {$(
-        $(#[$doc])*
-        pub fn $name(message: impl Into<Cow<'static, str>>) -> Self {
-            Self::new(StatusCode::$status, $errcode, message)
-        }
-    )*};
+samtal_edge::api_error! {
+    /// An error as clients see it.
+    pub struct ApiError {
+        /// 400 `M_UNKNOWN`.
+        bad_request => BAD_REQUEST "M_UNKNOWN";
+        /// 401 `M_MISSING_TOKEN`.
+        missing_token => UNAUTHORIZED "M_MISSING_TOKEN";
+    }
 }
 
 impl ApiError {
-    /// An error with this status and `errcode`.
-    pub fn new(
-        status: StatusCode,
-        errcode: impl Into<Cow<'static, str>>,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self(Box::new(Parts {
-            status,
-            errcode: Some(errcode.into()),
-            message: message.into(),
-            extra: Map::new(),
-            retry_after_ms: None,
-        }))
-    }
-
     /// An answer without `errcode`: what asks for another stage of user-interactive authentication.
     pub fn bare(status: StatusCode, body: Map<String, Value>) -> Self {
-        Self(Box::new(Parts { status, errcode: None, message: "".into(), extra: body, retry_after_ms: None }))
-    }
-
-    shorthands! {
-        /// 403 `M_FORBIDDEN`.
-        forbidden => FORBIDDEN "M_FORBIDDEN";
-        /// 404 `M_NOT_FOUND`.
-        not_found => NOT_FOUND "M_NOT_FOUND";
-        /// 404 `M_UNRECOGNIZED`: no such endpoint.
-        unrecognized => NOT_FOUND "M_UNRECOGNIZED";
-        /// 400 `M_BAD_JSON`: JSON of the wrong shape.
-        bad_json => BAD_REQUEST "M_BAD_JSON";
-        /// 400 `M_NOT_JSON`: not JSON.
-        not_json => BAD_REQUEST "M_NOT_JSON";
-        /// 400 `M_MISSING_PARAM`.
-        missing_param => BAD_REQUEST "M_MISSING_PARAM";
-        /// 400 `M_INVALID_PARAM`.
-        invalid_param => BAD_REQUEST "M_INVALID_PARAM";
-        /// 400 `M_UNKNOWN`.
-        bad_request => BAD_REQUEST "M_UNKNOWN";
-        /// 413 `M_TOO_LARGE`.
-        too_large => PAYLOAD_TOO_LARGE "M_TOO_LARGE";
-        /// 401 `M_MISSING_TOKEN`.
-        missing_token => UNAUTHORIZED "M_MISSING_TOKEN";
+        ErrorAnswer::bare(status, body).into()
     }
 
     /// 401 `M_UNKNOWN_TOKEN`. With `soft_logout` the client keeps its keys and may come back on the same device.
@@ -80,54 +28,26 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", message).with("soft_logout", soft_logout)
     }
 
-    /// 429 `M_LIMIT_EXCEEDED`, with `Retry-After` and, for older clients, `retry_after_ms`.
+    /// 429 `M_LIMIT_EXCEEDED`, with the time to wait in milliseconds.
     pub fn limit_exceeded(retry_after_ms: u64) -> Self {
-        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", "Too many requests");
-        error.0.retry_after_ms = Some(retry_after_ms);
-        error.with("retry_after_ms", retry_after_ms)
-    }
-
-    /// 500 `M_UNKNOWN`; the cause goes to the log, not to the client.
-    pub fn internal(cause: impl std::fmt::Display) -> Self {
-        tracing::error!(%cause, "request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")
-    }
-
-    /// With one more field in the body.
-    #[must_use]
-    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.0.extra.insert(key.to_owned(), value.into());
-        self
+        ErrorAnswer::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", "Too many requests")
+            .retry_after(retry_after_ms)
+            .into()
     }
 
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
-        self.0.status
+        self.0.status()
     }
 
     /// The `errcode`, or the empty text.
     pub fn errcode(&self) -> &str {
-        self.0.errcode.as_deref().unwrap_or_default()
+        self.0.errcode()
     }
 
     /// The body.
     pub fn body(&self) -> Map<String, Value> {
-        let mut body = self.0.extra.clone();
-        if let Some(errcode) = &self.0.errcode {
-            body.insert("errcode".to_owned(), errcode.as_ref().into());
-            body.insert("error".to_owned(), self.0.message.as_ref().into());
-        }
-        body
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let mut response = crate::reply::json(self.0.status, &self.body());
-        if let Some(retry_after_ms) = self.0.retry_after_ms {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1000)));
-        }
-        response
+        self.0.body()
     }
 }
 
@@ -135,9 +55,9 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Busy => {
-                let mut busy = Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_LIMIT_EXCEEDED", "The server is busy");
-                busy.0.retry_after_ms = Some(1_000);
-                busy.with("retry_after_ms", 1_000)
+                ErrorAnswer::new(StatusCode::SERVICE_UNAVAILABLE, "M_LIMIT_EXCEEDED", "The server is busy")
+                    .retry_after(1_000)
+                    .into()
             }
             DbError::Closed => Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", "The server is shutting down"),
             DbError::Full => {

@@ -9,7 +9,6 @@ mod access;
 mod args;
 mod error;
 mod principal;
-mod reply;
 mod routes;
 
 mod account;
@@ -44,8 +43,11 @@ mod user_directory;
 pub use args::{Args, BODY_BYTES_MAX, RawArgs};
 pub use error::ApiError;
 pub use principal::{Access, Limited, Peer, Scheme, UserPrincipal};
-pub use reply::{Answer, Json, Raw, Reply, json as json_response};
-pub use routes::{Routes, without_names};
+pub use routes::Routes;
+pub use samtal_edge::{Json, Raw, Reply, json as json_response};
+
+/// What a handler answers: one of ruma's responses, a [`Json`] or a [`Raw`].
+pub type Answer<R> = Result<R, ApiError>;
 
 /// All endpoints of this crate.
 pub fn routes() -> Routes {
@@ -81,5 +83,5 @@ pub fn routes() -> Routes {
 /// The router of all endpoints. The tenant is expected as an `Arc<Homeserver>` among the request's extensions, the other
 /// end's address as a [`Peer`].
 pub fn router() -> axum::Router {
-    routes().into_router()
+    samtal_edge::with_errors(routes().into_router())
 }

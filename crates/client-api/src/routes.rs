@@ -1,40 +1,25 @@
 //! Registering endpoints.
 
-use std::{collections::BTreeMap, fmt, future::Future};
+use std::future::Future;
 
 use axum::{
     Router,
     body::Body,
-    handler::Handler,
     response::{IntoResponse, Response},
-    routing::{MethodFilter, MethodRouter, on},
 };
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use ruma::api::{IncomingRequest, Metadata, path_builder::PathBuilder};
+use samtal_edge::{Endpoints, Reply};
 
 use crate::{
-    Answer, ApiError, access,
+    Answer, access,
     args::{Args, Endpoint, RawArgs},
     principal::Scheme,
-    reply::Reply,
 };
 
 /// Endpoints under way to a router. Each area of the API makes one; they are merged.
-#[derive(Default)]
-pub struct Routes(Vec<Route>);
-
-struct Route {
-    method: Method,
-    path: &'static str,
-    handler: MethodRouter,
-    listed: bool,
-}
-
-impl fmt::Debug for Routes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|route| (&route.method, route.path))).finish()
-    }
-}
+#[derive(Debug, Default)]
+pub struct Routes(Endpoints);
 
 impl Routes {
     /// None yet.
@@ -77,7 +62,7 @@ impl Routes {
                     Err(error) => error.into_response(),
                 }
             };
-            self.push(T::METHOD, path, serve);
+            self.0.push(T::METHOD, path, serve);
         }
         self
     }
@@ -100,21 +85,9 @@ impl Routes {
                     Err(error) => error.into_response(),
                 }
             };
-            self.push(method.clone(), path, serve);
+            self.0.push(method.clone(), path, serve);
         }
         self
-    }
-
-    fn push<H, M>(&mut self, method: Method, path: &'static str, handler: H)
-    where
-        H: Handler<M, ()>,
-        M: 'static,
-    {
-        if self.0.iter().any(|route| route.method == method && route.path == path) {
-            return;
-        }
-        let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
-        self.0.push(Route { method, path, handler: on(filter, handler), listed: true });
     }
 
     /// All of both.
@@ -127,37 +100,19 @@ impl Routes {
     /// Leaves these endpoints out of [`Routes::list`]: what they answer is that there is no such endpoint.
     #[must_use]
     pub(crate) fn unlisted(mut self) -> Self {
-        self.0.iter_mut().for_each(|route| route.listed = false);
+        self.0.unlist();
         self
     }
 
     /// Method and path of each endpoint.
     pub fn list(&self) -> Vec<(Method, &'static str)> {
-        self.0.iter().filter(|route| route.listed).map(|route| (route.method.clone(), route.path)).collect()
+        self.0.list()
     }
 
-    /// The router. Paths that differ in their parameters' names only are one path, whose first name is kept. What is not
-    /// here is answered with 404, a known path with an unknown method with 405, both `M_UNRECOGNIZED`.
+    /// The router. What is not here is left to who merges it.
     pub fn into_router(self) -> Router {
-        let mut paths: BTreeMap<String, (&'static str, MethodRouter)> = BTreeMap::new();
-        for route in self.0 {
-            let known = paths.entry(without_names(route.path)).or_insert_with(|| (route.path, MethodRouter::new()));
-            let methods = std::mem::take(&mut known.1);
-            known.1 = methods.merge(route.handler);
-        }
-        let mut router = Router::new();
-        for (path, methods) in paths.into_values() {
-            router = router.route(path, methods);
-        }
-        router.fallback(unknown_path).method_not_allowed_fallback(unknown_method)
+        self.0.into_router()
     }
-}
-
-/// `/rooms/{room_id}/send` as `/rooms/{}/send`.
-pub fn without_names(path: &str) -> String {
-    let segments: Vec<&str> =
-        path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment }).collect();
-    segments.join("/")
 }
 
 fn finish<R: Reply>(answer: Answer<R>) -> Response {
@@ -165,12 +120,4 @@ fn finish<R: Reply>(answer: Answer<R>) -> Response {
         Ok(reply) => reply.into_http(),
         Err(error) => error.into_response(),
     }
-}
-
-async fn unknown_path() -> ApiError {
-    ApiError::unrecognized("There is no such endpoint")
-}
-
-async fn unknown_method() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "The endpoint does not know this method")
 }

@@ -17,7 +17,7 @@ use crate::{
     args::Args,
     event::room_of_member,
     membership::write_list,
-    routes::{Answer, JsonText, Routes},
+    routes::{Answer, Customs, JsonText, Routes},
 };
 
 /// Most events of one answer to `/backfill`.
@@ -30,7 +30,10 @@ const NAMED_MAX: usize = 100;
 pub(crate) fn routes(routes: Routes) -> Routes {
     routes
         .route::<backfill::Request, _, _, _>(events_before)
-        .lenient::<missing::Request, _, _, _>(&[("earliest_events", "[]"), ("latest_events", "[]")], events_between)
+        .with::<missing::Request, _, _, _>(
+            Customs::defaults(&[("earliest_events", "[]"), ("latest_events", "[]")]),
+            events_between,
+        )
         .route::<near::Request, _, _, _>(event_near)
 }
 

@@ -14,13 +14,13 @@ use serde_json::value::RawValue;
 use crate::{
     ApiError,
     args::Args,
-    routes::{Answer, JsonText, Routes},
+    routes::{Answer, Customs, JsonText, Routes},
 };
 
 pub(crate) fn routes(routes: Routes) -> Routes {
     routes
-        .lenient::<v2::Request, _, _, _>(&[("invite_room_state", "[]")], invite)
-        .lenient::<v1::Request, _, _, _>(&[("origin", r#""left.out""#)], invite_v1)
+        .with::<v2::Request, _, _, _>(Customs::defaults(&[("invite_room_state", "[]")]), invite)
+        .with::<v1::Request, _, _, _>(Customs::defaults(&[("origin", r#""left.out""#)]), invite_v1)
 }
 
 /// `PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`

@@ -10,7 +10,7 @@ use ruma::{
 use crate::{
     ApiError,
     args::Args,
-    routes::{Answer, JsonText, Routes},
+    routes::{Answer, Customs, JsonText, Routes},
 };
 
 /// Most servers asked about at once.
@@ -20,9 +20,15 @@ pub(crate) fn routes(routes: Routes) -> Routes {
     routes
         .route::<own::v2::Request, _, _, _>(server)
         // Old servers name the key they want; the answer is the same.
-        .route_at::<own::v2::Request, _, _, _>(&["/_matrix/key/v2/server/", "/_matrix/key/v2/server/{key_id}"], server)
+        .with::<own::v2::Request, _, _, _>(
+            Customs::paths(&["/_matrix/key/v2/server/", "/_matrix/key/v2/server/{key_id}"]),
+            server,
+        )
         .route::<query_one::v2::Request, _, _, _>(query_server)
-        .route_at::<query_one::v2::Request, _, _, _>(&["/_matrix/key/v2/query/{server_name}/{key_id}"], query_server)
+        .with::<query_one::v2::Request, _, _, _>(
+            Customs::paths(&["/_matrix/key/v2/query/{server_name}/{key_id}"]),
+            query_server,
+        )
         .route::<query::v2::Request, _, _, _>(query_servers)
 }
 

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use crate::{
     ApiError,
     args::Args,
-    routes::{Answer, JsonText, Routes},
+    routes::{Answer, Customs, JsonText, Routes},
 };
 
 pub(crate) fn routes(routes: Routes) -> Routes {
@@ -24,12 +24,18 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .route::<make_join::Request, _, _, _>(template_of_join)
         .route::<send_join::Request, _, _, _>(join)
         // Gone since Matrix 1.18; others still call it.
-        .route_at::<send_join::Request, _, _, _>(&["/_matrix/federation/v1/send_join/{room_id}/{event_id}"], join_v1)
+        .with::<send_join::Request, _, _, _>(
+            Customs::paths(&["/_matrix/federation/v1/send_join/{room_id}/{event_id}"]),
+            join_v1,
+        )
         .route::<make_knock::Request, _, _, _>(template_of_knock)
         .route::<send_knock::Request, _, _, _>(knock)
         .route::<make_leave::Request, _, _, _>(template_of_leave)
         .route::<send_leave::Request, _, _, _>(leave)
-        .route_at::<send_leave::Request, _, _, _>(&["/_matrix/federation/v1/send_leave/{room_id}/{event_id}"], leave_v1)
+        .with::<send_leave::Request, _, _, _>(
+            Customs::paths(&["/_matrix/federation/v1/send_leave/{room_id}/{event_id}"]),
+            leave_v1,
+        )
 }
 
 fn raw(template: String) -> Result<Box<RawValue>, ApiError> {

@@ -1,16 +1,10 @@
 //! Registering endpoints.
 
-use std::collections::BTreeMap;
-
-use axum::{
-    Router,
-    body::Body,
-    response::{IntoResponse, Response},
-    routing::{MethodFilter, MethodRouter, on},
-};
-use bytes::BytesMut;
-use http::{HeaderValue, Method, Request, header};
-use ruma::api::{IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt, path_builder::PathBuilder};
+use axum::{Router, body::Body, response::IntoResponse};
+use http::{Method, Request};
+use ruma::api::{IncomingRequest, Metadata, path_builder::PathBuilder};
+use samtal_edge::Endpoints;
+pub(crate) use samtal_edge::{JsonText, Reply};
 
 use crate::{
     ApiError,
@@ -20,37 +14,31 @@ use crate::{
 /// What a handler answers.
 pub(crate) type Answer<R> = Result<R, ApiError>;
 
-/// Something that can be sent as an answer.
-pub(crate) trait Reply {
-    /// The HTTP response.
-    fn into_http(self) -> Response;
-}
-
-/// A JSON text, as it is.
-pub(crate) struct JsonText(pub(crate) String);
-
-impl<R: OutgoingResponse> Reply for R {
-    fn into_http(self) -> Response {
-        match self.try_into_http_response::<BytesMut>() {
-            Ok(response) => response.map(|body| Body::from(body.freeze())),
-            Err(error) => ApiError::internal(error).into_response(),
-        }
-    }
-}
-
-impl Reply for JsonText {
-    fn into_http(self) -> Response {
-        let mut response = Response::new(Body::from(self.0));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
-    }
-}
-
 /// Endpoints under way to a router.
-#[derive(Default)]
-pub(crate) struct Routes {
-    paths: BTreeMap<String, (&'static str, MethodRouter)>,
-    list: Vec<(Method, &'static str)>,
+#[derive(Debug, Default)]
+pub(crate) struct Routes(Endpoints);
+
+/// How older servers call an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Customs {
+    /// Fields of the body that they leave out, and the JSON that stands for them.
+    pub(crate) defaults: &'static [(&'static str, &'static str)],
+    /// The paths, if not all that ruma knows.
+    pub(crate) paths: Option<&'static [&'static str]>,
+    /// The method, if not ruma's.
+    pub(crate) method: Option<&'static Method>,
+}
+
+impl Customs {
+    /// Left-out fields, and the JSON that stands for them.
+    pub(crate) fn defaults(defaults: &'static [(&'static str, &'static str)]) -> Self {
+        Self { defaults, ..Self::default() }
+    }
+
+    /// These paths only.
+    pub(crate) fn paths(paths: &'static [&'static str]) -> Self {
+        Self { paths: Some(paths), ..Self::default() }
+    }
 }
 
 impl Routes {
@@ -63,11 +51,11 @@ impl Routes {
         Fut: Future<Output = Answer<R>> + Send,
         R: Reply,
     {
-        self.lenient(&[], handler)
+        self.with(Customs::default(), handler)
     }
 
-    /// As [`Self::route`]; fields of the body that old servers leave out get these values (JSON).
-    pub(crate) fn lenient<T, F, Fut, R>(self, defaults: &'static [(&'static str, &'static str)], handler: F) -> Self
+    /// As [`Self::route`], in the way of older servers.
+    pub(crate) fn with<T, F, Fut, R>(mut self, customs: Customs, handler: F) -> Self
     where
         T: IncomingRequest + Send + 'static,
         T::Authentication: Scheme,
@@ -75,59 +63,13 @@ impl Routes {
         Fut: Future<Output = Answer<R>> + Send,
         R: Reply,
     {
-        let paths: Vec<&'static str> = T::PATH_BUILDER.all_paths().collect();
-        self.add(&<T as Metadata>::METHOD, &paths, defaults, handler)
-    }
-
-    /// As [`Self::route`], at these paths.
-    pub(crate) fn route_at<T, F, Fut, R>(self, paths: &[&'static str], handler: F) -> Self
-    where
-        T: IncomingRequest + Send + 'static,
-        T::Authentication: Scheme,
-        F: Fn(Args<T>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Answer<R>> + Send,
-        R: Reply,
-    {
-        self.add(&<T as Metadata>::METHOD, paths, &[], handler)
-    }
-
-    /// As [`Self::lenient`], for a method that callers used before the specification had another.
-    pub(crate) fn with_method<T, F, Fut, R>(
-        self,
-        method: &Method,
-        defaults: &'static [(&'static str, &'static str)],
-        handler: F,
-    ) -> Self
-    where
-        T: IncomingRequest + Send + 'static,
-        T::Authentication: Scheme,
-        F: Fn(Args<T>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Answer<R>> + Send,
-        R: Reply,
-    {
-        let paths: Vec<&'static str> = T::PATH_BUILDER.all_paths().collect();
-        self.add(method, &paths, defaults, handler)
-    }
-
-    fn add<T, F, Fut, R>(
-        mut self,
-        method: &Method,
-        paths: &[&'static str],
-        defaults: &'static [(&'static str, &'static str)],
-        handler: F,
-    ) -> Self
-    where
-        T: IncomingRequest + Send + 'static,
-        T::Authentication: Scheme,
-        F: Fn(Args<T>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Answer<R>> + Send,
-        R: Reply,
-    {
-        for &path in paths {
+        let paths = customs.paths.map_or_else(|| T::PATH_BUILDER.all_paths().collect(), <[_]>::to_vec);
+        let method = customs.method.unwrap_or(&<T as Metadata>::METHOD).clone();
+        for path in paths {
             let handler = handler.clone();
             let serve = move |request: Request<Body>| async move {
                 // Boxed: a request's state is large, and most of it is not needed while it waits.
-                match Box::pin(Args::<T>::from_request(request, defaults)).await {
+                match Box::pin(Args::<T>::from_request(request, customs.defaults)).await {
                     Ok(args) => match Box::pin(handler(args)).await {
                         Ok(reply) => reply.into_http(),
                         Err(error) => error.into_response(),
@@ -135,27 +77,18 @@ impl Routes {
                     Err(error) => error.into_response(),
                 }
             };
-            let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
-            // Paths that differ in their parameters' names only are one path.
-            let key = path
-                .split('/')
-                .map(|part| if part.starts_with('{') { "{}" } else { part })
-                .collect::<Vec<_>>()
-                .join("/");
-            let known = self.paths.entry(key).or_insert_with(|| (path, MethodRouter::new()));
-            known.1 = std::mem::take(&mut known.1).merge(on(filter, serve));
-            self.list.push((method.clone(), path));
+            self.0.push(method.clone(), path, serve);
         }
         self
     }
 
     /// Method and path of each endpoint.
     pub(crate) fn list(&self) -> Vec<(Method, &'static str)> {
-        self.list.clone()
+        self.0.list()
     }
 
-    /// The router.
+    /// The router. What is not here is left to who merges it.
     pub(crate) fn into_router(self) -> Router {
-        self.paths.into_values().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+        self.0.into_router()
     }
 }

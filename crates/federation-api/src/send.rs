@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use crate::{
     ApiError,
     args::Args,
-    routes::{Answer, JsonText, Routes},
+    routes::{Answer, Customs, JsonText, Routes},
 };
 
 /// Most events of a transaction.
@@ -17,7 +17,10 @@ const PDUS_MAX: usize = 50;
 const EDUS_MAX: usize = 100;
 
 pub(crate) fn routes(routes: Routes) -> Routes {
-    routes.lenient::<v1::Request, _, _, _>(&[("origin", r#""left.out""#), ("origin_server_ts", "0")], send)
+    routes.with::<v1::Request, _, _, _>(
+        Customs::defaults(&[("origin", r#""left.out""#), ("origin_server_ts", "0")]),
+        send,
+    )
 }
 
 /// `PUT /_matrix/federation/v1/send/{txnId}`

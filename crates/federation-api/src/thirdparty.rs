@@ -13,14 +13,14 @@ use serde_json::Value;
 use crate::{
     ApiError,
     args::Args,
-    routes::{Answer, Routes},
+    routes::{Answer, Customs, Routes},
 };
 
 pub(crate) fn routes(routes: Routes) -> Routes {
     const DEFAULTS: &[(&str, &str)] = &[("invites", "[]")];
     routes
-        .lenient::<bind::Request, _, _, _>(DEFAULTS, bound)
-        .with_method::<bind::Request, _, _, _>(&Method::POST, DEFAULTS, bound)
+        .with::<bind::Request, _, _, _>(Customs::defaults(DEFAULTS), bound)
+        .with::<bind::Request, _, _, _>(Customs { method: Some(&Method::POST), ..Customs::defaults(DEFAULTS) }, bound)
         .route(exchanged)
 }
 

@@ -10,6 +10,7 @@ use axum::response::Response;
 use axum::routing::get;
 use http::{StatusCode, header};
 use samtal_config::process::Serve;
+use samtal_edge::with_errors;
 use samtal_http::{error_response, tell_route};
 use samtal_telemetry::Metrics;
 
@@ -55,19 +56,6 @@ pub(crate) fn router(serve: &[Serve], tenants: &Tenants, metrics: &Metrics, body
 /// What other servers ask, for a request that has its tenant already.
 pub(crate) fn federation() -> Router {
     with_errors(samtal_federation_api::router())
-}
-
-/// Answers what no edge knows with the specification's errors.
-fn with_errors(edges: Router) -> Router {
-    edges.fallback(unrecognized).method_not_allowed_fallback(method_not_allowed)
-}
-
-async fn unrecognized() -> Response {
-    error_response(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "unrecognized request")
-}
-
-async fn method_not_allowed() -> Response {
-    error_response(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "this path is not asked with this method")
 }
 
 /// Puts the tenant that the request's host names into its extensions.

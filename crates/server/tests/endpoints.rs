@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use samtal_client_api::without_names;
+use samtal_edge::without_names;
 
 /// Paths that no ruma type has: the assembly answers them.
 const OWN: &[(&str, &str)] = &[

@@ -6,12 +6,9 @@ use http::{HeaderValue, StatusCode, header};
 use ruma::api::{OutgoingResponse, OutgoingResponseExt};
 use serde::Serialize;
 
-use crate::ApiError;
+use crate::ErrorAnswer;
 
-/// What a handler answers: one of ruma's responses, a [`Json`] or a [`Raw`].
-pub type Answer<R> = Result<R, ApiError>;
-
-/// Something that can be sent as an answer.
+/// Something that can be sent as an answer: one of ruma's responses, a [`Json`], a [`JsonText`] or a [`Raw`].
 pub trait Reply {
     /// The HTTP response.
     fn into_http(self) -> Response;
@@ -21,6 +18,10 @@ pub trait Reply {
 #[derive(Clone, Debug)]
 pub struct Json<T>(pub T);
 
+/// A JSON text as it is, with status 200.
+#[derive(Clone, Debug)]
+pub struct JsonText(pub String);
+
 /// Any HTTP response: streams, files, other statuses.
 #[derive(Debug)]
 pub struct Raw(pub Response);
@@ -29,7 +30,7 @@ impl<R: OutgoingResponse> Reply for R {
     fn into_http(self) -> Response {
         match self.try_into_http_response::<BytesMut>() {
             Ok(response) => response.map(|body| Body::from(body.freeze())),
-            Err(error) => axum::response::IntoResponse::into_response(ApiError::internal(error)),
+            Err(error) => axum::response::IntoResponse::into_response(ErrorAnswer::internal(error)),
         }
     }
 }
@@ -37,6 +38,12 @@ impl<R: OutgoingResponse> Reply for R {
 impl<T: Serialize> Reply for Json<T> {
     fn into_http(self) -> Response {
         json(StatusCode::OK, &self.0)
+    }
+}
+
+impl Reply for JsonText {
+    fn into_http(self) -> Response {
+        json_body(StatusCode::OK, self.0.into())
     }
 }
 
@@ -48,14 +55,18 @@ impl Reply for Raw {
 
 /// A JSON response with any status.
 pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
-    let (status, body) = match serde_json::to_vec(body) {
-        Ok(body) => (status, body),
+    match serde_json::to_vec(body) {
+        Ok(body) => json_body(status, body.into()),
         Err(error) => {
             tracing::error!(%error, "an answer cannot be written as JSON");
-            (StatusCode::INTERNAL_SERVER_ERROR, br#"{"errcode":"M_UNKNOWN","error":"Internal server error"}"#.to_vec())
+            let body = br#"{"errcode":"M_UNKNOWN","error":"Internal server error"}"#;
+            json_body(StatusCode::INTERNAL_SERVER_ERROR, body.as_slice().into())
         }
-    };
-    let mut response = Response::new(Body::from(body));
+    }
+}
+
+fn json_body(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
