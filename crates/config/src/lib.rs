@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod option;
+mod assembly;
 mod load;
 mod problem;
 pub mod process;
@@ -17,7 +18,8 @@ mod reference;
 pub mod tenant;
 mod value;
 
-pub use load::{Config, Source, added_tenants_dir};
+pub use assembly::added_tenants_dir;
+pub use load::{Config, Source};
 pub use option::{Meta, Opt, Reload, Shape, Shaped};
 pub use problem::{ConfigError, Problem};
 pub use reference::{example, reference};

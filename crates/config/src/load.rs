@@ -8,6 +8,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+use crate::assembly::{added_tenants_dir, main_tenant, tenant};
 use crate::option::Section;
 use crate::problem::{ConfigError, Problem, nearest};
 use crate::process::File;
@@ -79,7 +80,7 @@ impl Config {
 /// Where each key was found, and what was found wrong.
 #[derive(Default)]
 struct Reading {
-    places: BTreeMap<String, (String, Option<usize>)>,
+    places: BTreeMap<String, (String, Option<(usize, usize)>)>,
     problems: Vec<Problem>,
     unbuilt: Vec<String>,
 }
@@ -112,7 +113,7 @@ impl Reading {
         let broken = |e: &toml::de::Error| {
             ConfigError::Wrong(vec![Problem {
                 place: place.to_owned(),
-                line: e.span().map(|span| line_at(text, span.start)),
+                position: e.span().map(|span| position(text, span.start)),
                 option: String::new(),
                 message: e.message().trim().to_owned(),
             }])
@@ -125,8 +126,8 @@ impl Reading {
     fn note_table(&mut self, place: &str, text: &str, path: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             let path = join(path, key.get_ref());
-            let line = line_at(text, key.span().start);
-            self.places.insert(path.clone(), (place.to_owned(), Some(line)));
+            let position = position(text, key.span().start);
+            self.places.insert(path.clone(), (place.to_owned(), Some(position)));
             self.note_value(place, text, &path, value);
         }
     }
@@ -137,8 +138,8 @@ impl Reading {
             DeValue::Array(items) => {
                 for (i, item) in items.iter().enumerate() {
                     let path = format!("{path}[{}]", i + 1);
-                    let line = line_at(text, item.span().start);
-                    self.places.insert(path.clone(), (place.to_owned(), Some(line)));
+                    let position = position(text, item.span().start);
+                    self.places.insert(path.clone(), (place.to_owned(), Some(position)));
                     self.note_value(place, text, &path, item);
                 }
             }
@@ -154,6 +155,11 @@ impl Reading {
             let known = File::options().iter().any(|o| o.name == path && matches!(o.shape, Shape::Tables { .. }));
             if path.contains('.') || known {
                 self.set(user, &format!("variable {name}"), &path, value);
+            } else if let Some(meant) = with_single_underscores(&File::options(), &path) {
+                let variable = format!("SAMTAL_{}", meant.to_ascii_uppercase().replace('.', "__"));
+                let at = format!("variable {name}");
+                self.places.insert(at.clone(), (at.clone(), None));
+                self.problem_at(&at, "", format!("there is no such variable; is `{variable}` meant?"));
             }
         }
     }
@@ -283,6 +289,12 @@ impl Reading {
         for name in twice {
             self.problem("tenants", format!("{name} is there twice"));
         }
+        if let Some(url) = &file.database.url
+            && !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme))
+        {
+            // The address itself is not told: there may be a password in it.
+            self.problem("database.url", "expected an address that begins with postgres://".to_owned());
+        }
         if self.problems.is_empty() {
             Ok(Config { file, tenants, unbuilt: self.unbuilt })
         } else {
@@ -351,6 +363,10 @@ impl Reading {
             let message = if message.starts_with("expected") && !message.contains("invalid") {
                 message
             } else {
+                // Of a list, the first item that is wrong.
+                let item = value.as_array().and_then(|items| items.iter().find(|item| check(&one(item)).is_err()));
+                let words = if item.is_some() { words.strip_prefix("list of: ").unwrap_or(words) } else { words };
+                let value = item.unwrap_or(value);
                 let hint = choice_hint(words, value);
                 format!("expected {words}, found {}{hint}", brief(value))
             };
@@ -385,72 +401,8 @@ impl Reading {
     }
 
     fn problem_at(&mut self, at: &str, option: &str, message: String) {
-        let (place, line) = self.places.get(at).cloned().unwrap_or_else(|| ("configuration".to_owned(), None));
-        self.problems.push(Problem { place, line, option: option.to_owned(), message });
-    }
-}
-
-fn main_tenant(file: &File, name: OwnedServerName) -> Tenant {
-    Tenant {
-        data_dir: tenant_dir(&file.server.data_dir, &name),
-        public_base_url: base_url(file.server.public_base_url.as_deref(), &name),
-        federation_address: file.server.federation_address.clone(),
-        registration: file.registration.clone(),
-        login: file.login.clone(),
-        rooms: file.rooms.clone(),
-        federation: file.federation.clone(),
-        url_previews: file.url_previews.clone(),
-        limits: file.limits.clone(),
-        media: file.media.clone(),
-        presence: file.presence.clone(),
-        search: file.search.clone(),
-        application_services: file.application_services.clone(),
-        mail: file.mail.clone(),
-        turn: file.turn.clone(),
-        calls: file.calls.clone(),
-        contact: file.contact.clone(),
-        name,
-    }
-}
-
-fn tenant(entry: TenantEntry, data_dir: &Path) -> Option<Tenant> {
-    let name = entry.name?;
-    Some(Tenant {
-        data_dir: tenant_dir(data_dir, &name),
-        public_base_url: base_url(entry.public_base_url.as_deref(), &name),
-        federation_address: entry.federation_address,
-        registration: entry.registration,
-        login: entry.login,
-        rooms: entry.rooms,
-        federation: entry.federation,
-        url_previews: entry.url_previews,
-        limits: entry.limits,
-        media: entry.media,
-        presence: entry.presence,
-        search: entry.search,
-        application_services: entry.application_services,
-        mail: entry.mail,
-        turn: entry.turn,
-        calls: entry.calls,
-        contact: entry.contact,
-        name,
-    })
-}
-
-/// Where `samtal tenant add` puts its files: one for each tenant, named `NAME.toml`.
-pub fn added_tenants_dir(data_dir: &Path) -> PathBuf {
-    data_dir.join("tenants.d")
-}
-
-/// A tenant's directory: its name, with what a file system may not like replaced.
-fn tenant_dir(data_dir: &Path, name: &OwnedServerName) -> PathBuf {
-    data_dir.join("tenants").join(name.as_str().replace([':', '[', ']'], "_"))
-}
-
-fn base_url(given: Option<&str>, name: &OwnedServerName) -> String {
-    match given {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("https://{name}"),
+        let (place, position) = self.places.get(at).cloned().unwrap_or_else(|| ("configuration".to_owned(), None));
+        self.problems.push(Problem { place, position, option: option.to_owned(), message });
     }
 }
 
@@ -491,6 +443,29 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-fn line_at(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
+/// A list of one item.
+fn one(item: &Value) -> Value {
+    Value::Array(vec![item.clone()])
+}
+
+/// The option that is meant by a variable whose double underscores were written as single ones.
+fn with_single_underscores(options: &[Opt], wrong: &str) -> Option<String> {
+    options.iter().find_map(|option| match &option.shape {
+        Shape::Table { options, .. } => {
+            let rest = wrong.strip_prefix(option.name)?.strip_prefix('_')?;
+            let inner = options();
+            let found = inner.iter().find(|o| o.name == rest && !matches!(o.shape, Shape::Table { .. }));
+            let found = found.map(|o| o.name.to_owned()).or_else(|| with_single_underscores(&inner, rest));
+            found.map(|found| join(option.name, &found))
+        }
+        _ => None,
+    })
+}
+
+/// Line and column (in characters) of a byte.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = before.get(line_start..).map_or(0, |line| line.chars().count());
+    (before.matches('\n').count() + 1, column + 1)
 }

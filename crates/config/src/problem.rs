@@ -25,8 +25,8 @@ pub enum ConfigError {
 pub struct Problem {
     /// Where: a file, a variable of the environment, or an argument.
     pub place: String,
-    /// The line in the file, from 1.
-    pub line: Option<usize>,
+    /// Line and column in the file, both from 1.
+    pub position: Option<(usize, usize)>,
     /// The option, as `server.name`; empty when the file as a whole is meant.
     pub option: String,
     /// What is wrong, and what to do.
@@ -36,8 +36,8 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.place)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
         }
         if !self.option.is_empty() {
             write!(f, ": {}", self.option)?;
@@ -70,22 +70,26 @@ pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
         .map(|(_, word)| word)
 }
 
-/// How many letters must be put in, taken out or changed.
+/// How many letters must be put in, taken out, changed, or exchanged with their neighbor.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut previous = None;
     for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
-            let here = (diagonal + usize::from(from != *to)).min(left + 1).min(*cell + 1);
-            diagonal = *cell;
-            *cell = here;
-            left = here;
+        let mut next = vec![i + 1];
+        for (j, to) in b.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
+            let changed = at(&row, j) + usize::from(from != *to);
+            let mut here = changed.min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
+            let neighbor = j.checked_sub(1).and_then(|before| b.get(before).copied());
+            if previous == Some(*to) && neighbor == Some(from) {
+                here = here.min(at(&before, j - 1) + 1);
+            }
+            next.push(here);
         }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
+        before = std::mem::replace(&mut row, next);
+        previous = Some(from);
     }
     row.last().copied().unwrap_or_default()
 }

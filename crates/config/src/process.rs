@@ -41,13 +41,13 @@ section! {
         /// Uploaded files.
         media: Media = Media::default() => PLAIN,
         /// Whether people see who is online.
-        presence: Presence = Presence::default() => PLAIN.planned(),
+        presence: Presence = Presence::default() => PLAIN,
         /// Finding messages and people.
         search: Search = Search::default() => PLAIN,
         /// Bridges and bots with their own registration file.
         application_services: ApplicationServices = ApplicationServices::default() => PLAIN.live(),
         /// The mail server for verification mails. Without this table no mail is sent.
-        mail: Option<Mail> = None => PLAIN.planned(),
+        mail: Option<Mail> = None => PLAIN,
         /// A TURN server for calls. Without this table clients get none.
         turn: Option<Turn> = None => PLAIN,
         /// Where group calls meet.

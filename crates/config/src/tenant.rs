@@ -72,13 +72,13 @@ section! {
         /// As `[media]`.
         media: Media = Media::default() => PLAIN,
         /// As `[presence]`.
-        presence: Presence = Presence::default() => PLAIN.planned(),
+        presence: Presence = Presence::default() => PLAIN,
         /// As `[search]`.
         search: Search = Search::default() => PLAIN,
         /// As `[application_services]`.
         application_services: ApplicationServices = ApplicationServices::default() => PLAIN.live(),
         /// As `[mail]`.
-        mail: Option<Mail> = None => PLAIN.planned(),
+        mail: Option<Mail> = None => PLAIN,
         /// As `[turn]`.
         turn: Option<Turn> = None => PLAIN,
         /// As `[calls]`.
@@ -182,11 +182,11 @@ section! {
         /// The version of new rooms.
         default_version: RoomVersionId = RoomVersionId::V12 => PLAIN,
         /// Who may put rooms into the public directory.
-        publish: Who = Who::Everyone => PLAIN.planned(),
+        publish: Who = Who::Everyone => PLAIN,
         /// Whether the public directory is shown to anyone.
-        public_directory_without_login: bool = false => PLAIN.planned(),
+        public_directory_without_login: bool = false => PLAIN,
         /// Whether the public directory is shown to other servers.
-        public_directory_over_federation: bool = false => PLAIN.planned(),
+        public_directory_over_federation: bool = false => PLAIN,
         /// Which new rooms are end-to-end encrypted when their maker does not say.
         encrypted_by_default: EncryptedByDefault = EncryptedByDefault::Private => PLAIN,
     }
@@ -207,12 +207,19 @@ section! {
     pub struct Federation {
         /// Whether at all.
         enabled: bool = true => PLAIN.live(),
-        /// What holds for servers that are on neither list below.
-        policy: FederationPolicy = FederationPolicy::Open => PLAIN.live(),
-        /// Servers that are talked with (`*` and `?` stand for any text and character).
-        allow: Vec<String> = Vec::new() => PLAIN.live(),
+        /// What holds for servers that are on neither list below. Default: `"open"`, but `"closed"` where `allow` is given.
+        /// What is stored with `samtal federation` goes before this, `allow` and `deny`.
+        policy: Option<FederationPolicy> = None => PLAIN.live().example("\"closed\""),
+        /// Servers that are talked with (`*` and `?` stand for any text and character). An empty list is nobody.
+        allow: Option<Vec<String>> = None => PLAIN.live().example("[\"*.example.org\", \"partner.example.com\"]"),
         /// Servers that are not; this list is the stronger one.
         deny: Vec<String> = Vec::new() => PLAIN.live(),
+        /// Whether rooms shared with other servers must be encrypted: others are not joined, nobody is let into them or invited.
+        encrypted_only: bool = false => PLAIN.live(),
+        /// Types of rooms that are shared with other servers; a plain room has the type `""`. Default: all.
+        room_types: Option<Vec<String>> = None => PLAIN.live().example("[\"\", \"m.space\"]"),
+        /// Whether invitations from servers that no allow rule names are refused until an operator allows the server.
+        hold_unknown_invites: bool = false => PLAIN.live(),
         /// PEM files with certificate authorities that are trusted besides the public ones.
         trusted_certificates: Vec<PathBuf> = Vec::new() => PLAIN,
         /// Addresses that are never connected to, whatever a server name resolves to.
@@ -260,11 +267,11 @@ section! {
         /// Invites, for each user.
         invites: Rate = rate(0.5, 30) => PLAIN,
         /// Requests of another server.
-        federation: Rate = rate(100.0, 1_000) => PLAIN.planned(),
+        federation: Rate = rate(100.0, 1_000) => PLAIN,
         /// Longest upload.
         upload_bytes_max: u64 = 50 * 1024 * 1024 => PLAIN.unit("bytes").range(1, i64::MAX),
         /// Longest time a `/sync` may wait. Higher saves requests, lower frees connections sooner.
-        sync_wait_ms_max: u64 = 30_000 => PLAIN.unit("ms").range(0, 600_000).planned(),
+        sync_wait_ms_max: u64 = 30_000 => PLAIN.unit("ms").range(0, 600_000),
     }
 }
 

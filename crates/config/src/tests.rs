@@ -24,11 +24,44 @@ fn a_name_is_all_that_is_needed() {
 fn a_wrong_word_is_told_with_line_and_suggestion() {
     assert_eq!(
         problems("[server]\nname = 'example.org'\n\n[registraton]\nopen = true"),
-        ["samtal.toml:4: registraton: there is no such option; is `registration` meant?"]
+        ["samtal.toml:4:2: registraton: there is no such option; is `registration` meant?"]
     );
     assert_eq!(
         problems("[log]\nformat = 'jsn'"),
-        ["samtal.toml:2: log.format: expected one of \"text\", \"json\", found \"jsn\"; is \"json\" meant?"]
+        ["samtal.toml:2:1: log.format: expected one of \"text\", \"json\", found \"jsn\"; is \"json\" meant?"]
+    );
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_told_with_line_and_column() {
+    assert_eq!(problems("[server]\nname = 'example.org")[0].split(' ').next(), Some("samtal.toml:2:20:"));
+}
+
+#[test]
+fn letters_that_changed_places_are_a_small_mistake() {
+    for (wrong, right) in
+        [("server.nmae = 'x'", "name"), ("registration.opne = true", "open"), ("log.levle = 'x'", "level")]
+    {
+        let found = problems(wrong);
+        assert!(found[0].ends_with(&format!("is `{right}` meant?")), "{found:?}");
+    }
+}
+
+#[test]
+fn the_wrong_item_of_a_list_is_told() {
+    let found = problems("[[listeners]]\naddress = '127.0.0.1:1'\nserve = ['client', 'fedration']");
+    assert_eq!(
+        found,
+        ["samtal.toml:3:1: listeners[1].serve: expected one of \"client\", \"federation\", \"admin\", \"metrics\", \
+          found \"fedration\"; is \"federation\" meant?"]
+    );
+}
+
+#[test]
+fn a_database_address_of_another_kind_is_refused_and_not_told() {
+    assert_eq!(
+        problems("[server]\nname = 'example.org'\n[database]\nurl = 'mysql://me:secret@here/x'"),
+        ["samtal.toml:4:1: database.url: expected an address that begins with postgres://"]
     );
 }
 
@@ -38,9 +71,9 @@ fn all_that_is_wrong_is_told_at_once() {
     assert_eq!(
         found,
         [
-            "samtal.toml:4: limits.sync_wait_ms_max: expected 0 to 600000 ms, found 700000",
-            "samtal.toml:6: listeners[1].address: expected address and port, found \"here\"",
-            "samtal.toml:2: server.name: expected server name, found 3",
+            "samtal.toml:4:1: limits.sync_wait_ms_max: expected 0 to 600000 ms, found 700000",
+            "samtal.toml:6:1: listeners[1].address: expected address and port, found \"here\"",
+            "samtal.toml:2:1: server.name: expected server name, found 3",
         ]
     );
 }
@@ -49,7 +82,7 @@ fn all_that_is_wrong_is_told_at_once() {
 fn a_table_with_a_required_option_needs_it() {
     assert_eq!(
         problems("[[listeners]]\ntls = { certificate = 'a' }"),
-        ["samtal.toml:2: listeners[1].tls.private_key: must be given"]
+        ["samtal.toml:2:1: listeners[1].tls.private_key: must be given"]
     );
 }
 
@@ -101,6 +134,23 @@ fn a_wrong_variable_is_told_by_its_name() {
 }
 
 #[test]
+fn a_variable_with_single_underscores_is_not_passed_over() {
+    for (wrong, right) in [
+        ("SAMTAL_SERVER_NAME", "SAMTAL_SERVER__NAME"),
+        ("SAMTAL_SERVER_DATA_DIR", "SAMTAL_SERVER__DATA_DIR"),
+        ("SAMTAL_LIMITS_LOGIN_BURST", "SAMTAL_LIMITS__LOGIN__BURST"),
+    ] {
+        let source = Source { environment: vec![(wrong.to_owned(), "1".to_owned())], ..Source::default() };
+        assert_eq!(
+            source.load().unwrap_err().to_string(),
+            format!("variable {wrong}: there is no such variable; is `{right}` meant?")
+        );
+    }
+    let others = ["SAMTAL_CONFIG", "SAMTAL_TEST_POSTGRES", "SAMTAL_URL"].map(|name| (name.to_owned(), "1".to_owned()));
+    Source { environment: others.to_vec(), ..Source::default() }.load().unwrap();
+}
+
+#[test]
 fn a_tenant_takes_over_what_it_does_not_say() {
     let config = Config::from_text(
         "[registration]\nopen = true\nguests = true\n[mail]\nfrom = 'a@b'\n\
@@ -128,14 +178,14 @@ fn an_added_tenant_is_as_one_in_the_file() {
     assert_eq!(config.tenants[1].name, "b.example");
     assert_eq!(config.tenants[1].rooms.default_version.as_str(), "11");
     assert_eq!(wrong.len(), 1);
-    assert!(wrong[0].ends_with("c.toml:2: tenants[2].room: there is no such option; is `rooms` meant?"), "{wrong:?}");
+    assert!(wrong[0].ends_with("c.toml:2:1: tenants[2].room: there is no such option; is `rooms` meant?"), "{wrong:?}");
 }
 
 #[test]
 fn a_name_cannot_be_there_twice() {
     assert_eq!(
         problems("[server]\nname = 'a.example'\n[[tenants]]\nname = 'a.example'"),
-        ["samtal.toml:3: tenants: a.example is there twice"]
+        ["samtal.toml:3:3: tenants: a.example is there twice"]
     );
 }
 
