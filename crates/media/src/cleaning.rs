@@ -5,7 +5,7 @@ use samtal_db::{Batch, Row, Sql, params, sql};
 
 use crate::{Media, MediaError};
 
-const SHA256: Sql = sql!("SELECT sha256 FROM media WHERE server = $1 AND media_id = $2");
+const SHA256: Sql = sql!("SELECT sha256, protected FROM media WHERE server = $1 AND media_id = $2");
 const DELETE: Sql = sql!("DELETE FROM media WHERE server = $1 AND media_id = $2");
 const QUARANTINE: Sql = sql!("UPDATE media SET quarantined = $1 WHERE server = $2 AND media_id = $3");
 /// Every name of the same content.
@@ -65,11 +65,15 @@ impl Media {
         rows.iter().map(name).collect()
     }
 
-    /// Gives a file no longer out, under any of its names, or gives it out again. Whether there is one.
+    /// Gives a file no longer out, under any of its names, or gives it out again. Whether there is one; a protected one
+    /// stays as it is.
     pub async fn quarantine(&self, server: &ServerName, media_id: &str, quarantined: bool) -> Result<bool, MediaError> {
         let inner = self.inner();
         let row = inner.db.query_opt(&SHA256, params![server.as_str(), media_id]).await?;
         let Some(row) = row else { return Ok(false) };
+        if quarantined && row.get::<bool>(1)? {
+            return Ok(false);
+        }
         let mut batch = Batch::new();
         match row.opt_blob(0)? {
             Some(sha256) => batch.exec(&QUARANTINE_CONTENT, params![quarantined, sha256]),

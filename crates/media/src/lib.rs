@@ -18,12 +18,14 @@ mod store;
 
 pub mod cleaning;
 pub mod entry;
+pub mod listing;
 pub mod preview;
 pub mod thumbnail;
 pub mod upload;
 
 pub use engine::{Media, MediaError, is_media_id};
 pub use entry::{Entry, Found};
+pub use listing::{ListedFile, UserFiles};
 pub use options::Options;
 pub use schema::SCHEMA;
 pub use store::{ByteStream, Location};

@@ -5,12 +5,13 @@ use samtal_db::{Migration, Schema};
 /// The tables of this crate.
 pub const SCHEMA: Schema = Schema::new(
     "media",
-    &[Migration::Both(
-        // media: one row a name (`mxc://server/media_id`). `sha256` NULL: reserved, not uploaded, until `expires_ms`.
-        // media_file: one row a content, whatever the number of its names. `path` is its place in the store.
-        // media_thumbnail: at most one row a content and preset.
-        // media_unused: places in the store that belong to nothing: being written since, or to be deleted (since 0).
-        "CREATE TABLE media (
+    &[
+        Migration::Both(
+            // media: one row a name (`mxc://server/media_id`). `sha256` NULL: reserved, not uploaded, until `expires_ms`.
+            // media_file: one row a content, whatever the number of its names. `path` is its place in the store.
+            // media_thumbnail: at most one row a content and preset.
+            // media_unused: places in the store that belong to nothing: being written since, or to be deleted (since 0).
+            "CREATE TABLE media (
         server TEXT NOT NULL,
         media_id TEXT NOT NULL,
         sha256 BLOB,
@@ -45,5 +46,8 @@ pub const SCHEMA: Schema = Schema::new(
         path TEXT PRIMARY KEY,
         since_ms BIGINT NOT NULL
      ) WITHOUT ROWID;",
-    )],
+        ),
+        // What administrators protect passes quarantine and clearing by.
+        Migration::Both("ALTER TABLE media ADD COLUMN protected BIGINT NOT NULL DEFAULT 0;"),
+    ],
 );
