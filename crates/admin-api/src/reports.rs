@@ -4,7 +4,7 @@ use http::Method;
 use ruma::{OwnedEventId, OwnedRoomId};
 use samtal_client_api::{Answer, ApiError, Json, RawArgs};
 use samtal_ops::Homeserver;
-use samtal_room::{Case, Form};
+use samtal_room::{Case, CaseStep, Form};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -110,6 +110,7 @@ async fn one(args: RawArgs) -> Answer<Json<Value>> {
 /// `DELETE /_synapse/admin/v1/event_reports/{reportId}`: somebody has dealt with it.
 async fn close(args: RawArgs) -> Answer<Json<Value>> {
     let case = found(&args).await?;
-    args.hs.rooms.close_case(case.id).await?;
+    let step = CaseStep::Close { by: args.who.user_id.as_str(), note: None };
+    args.hs.rooms.work_case(case.id, step).await?;
     Ok(Json(json!({})))
 }

@@ -16,10 +16,13 @@ const INSERT: Sql = sql!(
 );
 const OPEN_COUNT: Sql = sql!("SELECT COUNT(*) FROM room_case WHERE reporter = $1 AND closed = 0");
 const LIST: Sql = sql!(
-    "SELECT id, reporter, room_id, event_id, user_id, reason, reported_ms, closed FROM room_case
-     WHERE id < $1 ORDER BY id DESC LIMIT $2"
+    "SELECT id, reporter, room_id, event_id, user_id, reason, reported_ms, closed, assignee, note, closed_by, closed_ms
+     FROM room_case WHERE id < $1 ORDER BY id DESC LIMIT $2"
 );
-const CLOSE: Sql = sql!("UPDATE room_case SET closed = 1 WHERE id = $1");
+const CLOSE: Sql =
+    sql!("UPDATE room_case SET closed = 1, closed_by = $1, closed_ms = $2, note = COALESCE($3, note) WHERE id = $4");
+const REOPEN: Sql = sql!("UPDATE room_case SET closed = 0, closed_by = NULL, closed_ms = NULL WHERE id = $1");
+const ASSIGN: Sql = sql!("UPDATE room_case SET assignee = $1 WHERE id = $2");
 
 /// What somebody reports.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +56,30 @@ pub struct Case {
     pub reported_ms: i64,
     /// Whether somebody has dealt with it.
     pub closed: bool,
+    /// Who deals with it.
+    pub assignee: Option<String>,
+    /// What came of it.
+    pub note: Option<String>,
+    /// Who has dealt with it.
+    pub closed_by: Option<String>,
+    /// When, in milliseconds since the epoch.
+    pub closed_ms: Option<i64>,
+}
+
+/// What somebody does with a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaseStep<'a> {
+    /// Has somebody, or nobody, deal with it.
+    Assign(Option<&'a str>),
+    /// Ends it.
+    Close {
+        /// Who ends it.
+        by: &'a str,
+        /// What came of it; at most 4,096 bytes are kept.
+        note: Option<&'a str>,
+    },
+    /// Takes it up again.
+    Reopen,
 }
 
 impl Case {
@@ -66,6 +93,10 @@ impl Case {
             reason: row.get(5)?,
             reported_ms: row.int(6)?,
             closed: row.get(7)?,
+            assignee: row.get(8)?,
+            note: row.get(9)?,
+            closed_by: row.get(10)?,
+            closed_ms: row.get(11)?,
         })
     }
 }
@@ -78,9 +109,7 @@ impl Rooms {
         if open.map_or(Ok(0), |row| row.int(0))? >= OPEN_MAX {
             return Ok(());
         }
-        let end =
-            (0..=REASON_BYTES_MAX.min(report.reason.len())).rev().find(|end| report.reason.is_char_boundary(*end));
-        let reason = report.reason.get(..end.unwrap_or(0)).unwrap_or_default();
+        let reason = shortened(report.reason);
         let now = i64::try_from(self.inner.clock.now_ms()).unwrap_or(i64::MAX);
         let mut batch = Batch::new();
         batch.expect(
@@ -105,11 +134,33 @@ impl Rooms {
         rows.iter().map(Case::from_row).collect()
     }
 
-    /// Notes that somebody has dealt with a case.
-    pub async fn close_case(&self, id: i64) -> Result<(), RoomError> {
-        let mut batch = Batch::new();
-        batch.exec(&CLOSE, params![id]);
-        self.inner.store.db().commit(batch).await?;
-        Ok(())
+    /// The case with this number.
+    pub async fn case(&self, id: i64) -> Result<Option<Case>, RoomError> {
+        let cases = self.cases(id.saturating_add(1), 1).await?;
+        Ok(cases.into_iter().find(|case| case.id == id))
     }
+
+    /// Takes a step in a case. Whether there is such a case.
+    pub async fn work_case(&self, id: i64, step: CaseStep<'_>) -> Result<bool, RoomError> {
+        let mut batch = Batch::new();
+        match step {
+            CaseStep::Assign(assignee) => batch.expect(&ASSIGN, params![assignee, id], 1),
+            CaseStep::Close { by, note } => {
+                let now = i64::try_from(self.inner.clock.now_ms()).unwrap_or(i64::MAX);
+                batch.expect(&CLOSE, params![by, now, note.map(shortened), id], 1);
+            }
+            CaseStep::Reopen => batch.expect(&REOPEN, params![id], 1),
+        }
+        match self.inner.store.db().commit(batch).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// At most [`REASON_BYTES_MAX`] bytes of a text.
+fn shortened(text: &str) -> &str {
+    let end = (0..=REASON_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
 }

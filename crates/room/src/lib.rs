@@ -36,7 +36,7 @@ mod writer;
 
 pub use alias::Alias;
 pub use bundle::{Bundles, RelationFilter};
-pub use case::{Case, Report};
+pub use case::{Case, CaseStep, Report};
 pub use create::NewRoom;
 pub use erasure::Erasures;
 pub use error::RoomError;
@@ -49,7 +49,7 @@ pub use membership::{Member, RoomMembership, membership_of};
 pub use outlier::Held;
 pub use reading::{Chunk, Direction, Form};
 pub use relation::Relation;
-pub use room_list::ListedRoom;
+pub use room_list::{ListedRoom, PendingInvite};
 pub use rooms::{Options, Rooms, SigningKeys, Txn};
 pub use schema::SCHEMA;
 pub use snapshot::{Snapshots, StateDifference};

@@ -1,12 +1,14 @@
 //! All rooms, for those who look after the server.
 
-use ruma::{OwnedRoomId, RoomVersionId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId};
 use samtal_db::{Sql, params, sql};
 
 use crate::{Rooms, error::RoomError};
 
 /// Most rooms that one listing gives.
 const ROOMS_MAX: i64 = 100_000;
+/// Most waiting invites that one listing gives.
+const INVITES_MAX: i64 = 100_000;
 
 const LIST: Sql = sql!(
     "SELECT r.room_id, r.version, r.published, c.joined,
@@ -15,6 +17,22 @@ const LIST: Sql = sql!(
      FROM room r JOIN room_head h ON h.room = r.nid LEFT JOIN room_count c ON c.room = r.nid
      ORDER BY r.room_id LIMIT $1"
 );
+
+const INVITES: Sql = sql!(
+    "SELECT m.user_id, r.room_id, m.sender FROM membership m JOIN room r ON r.nid = m.room
+     WHERE m.membership = 'invite' AND m.local = 1 ORDER BY m.user_id, r.room_id LIMIT $1"
+);
+
+/// An invite that one of our users has neither taken nor refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingInvite {
+    /// Who is invited.
+    pub user_id: OwnedUserId,
+    /// Where to.
+    pub room_id: OwnedRoomId,
+    /// By whom.
+    pub sender: OwnedUserId,
+}
 
 /// A room in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,5 +68,20 @@ impl Rooms {
             });
         }
         Ok(rooms)
+    }
+
+    /// Invites of our users that wait, by user. For administrators: it reads every membership.
+    pub async fn pending_invites(&self) -> Result<Vec<PendingInvite>, RoomError> {
+        let rows = self.inner.store.db().scan(&INVITES, params![INVITES_MAX]).await?;
+        let mut invites = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let damaged = |what: &str| RoomError::Damaged(format!("an invite has a bad {what}"));
+            invites.push(PendingInvite {
+                user_id: row.text(0)?.try_into().map_err(|_| damaged("user"))?,
+                room_id: row.text(1)?.try_into().map_err(|_| damaged("room"))?,
+                sender: row.text(2)?.try_into().map_err(|_| damaged("sender"))?,
+            });
+        }
+        Ok(invites)
     }
 }

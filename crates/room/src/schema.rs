@@ -141,5 +141,32 @@ pub const SCHEMA: Schema = Schema::new(
      );
      CREATE INDEX room_case_reporter ON room_case (reporter, closed);",
         ),
+        // Who works on a case, what came of it, and when.
+        Migration::Both(
+            "ALTER TABLE room_case ADD COLUMN assignee TEXT;
+     ALTER TABLE room_case ADD COLUMN note TEXT;
+     ALTER TABLE room_case ADD COLUMN closed_by TEXT;
+     ALTER TABLE room_case ADD COLUMN closed_ms BIGINT;",
+        ),
+        Migration::Both(
+            // claimed: said to be in the room by the server that let us in, while the state is not whole.
+            // since: when the server came into the room with its first user.
+            "ALTER TABLE room_server ADD COLUMN claimed BIGINT NOT NULL DEFAULT 0;
+     ALTER TABLE room_server ADD COLUMN since BIGINT NOT NULL DEFAULT 0;
+
+     CREATE TABLE room_partial (
+        room BIGINT PRIMARY KEY,
+        room_id TEXT NOT NULL,
+        join_event TEXT NOT NULL,
+        through TEXT NOT NULL,
+        completed BIGINT
+     );
+
+     CREATE TABLE partial_event (
+        room BIGINT NOT NULL,
+        nid BIGINT NOT NULL,
+        PRIMARY KEY (room, nid)
+     ) WITHOUT ROWID;",
+        ),
     ],
 );
