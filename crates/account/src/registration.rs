@@ -14,6 +14,10 @@ const USER_INSERT: Sql = sql!(
         created_ms, position)
      VALUES ($1, $2, $3, $4, 0, 0, 0, 0, $5, $6, $7, $8)"
 );
+const GUEST_UPGRADE: Sql = sql!(
+    "UPDATE account_user SET kind = $1, password = $2, terms = $3, position = $4
+     WHERE user_id = $5 AND kind = $6 AND deactivated = 0"
+);
 const USER_TAKEN: Sql = sql!("SELECT 1 FROM account_user WHERE user_id = $1");
 
 /// A user to be made.
@@ -23,6 +27,8 @@ pub struct NewUser {
     pub user_id: OwnedUserId,
     /// What they are.
     pub kind: Kind,
+    /// Whether the id is a guest's, who becomes this user.
+    pub was_guest: bool,
     /// The password, if they have one.
     pub password: Option<String>,
     /// Whether they administrate the server.
@@ -48,6 +54,7 @@ impl NewUser {
         Self {
             user_id,
             kind: Kind::Normal,
+            was_guest: false,
             password: None,
             admin: false,
             service: None,
@@ -95,7 +102,7 @@ impl Accounts {
         if let Some(password) = &new.password {
             self.check_password_strength(password)?;
         }
-        if !self.is_free(&new.user_id).await? {
+        if !new.was_guest && !self.is_free(&new.user_id).await? {
             return Err(AccountError::UserInUse);
         }
         let hash = match &new.password {
@@ -104,20 +111,13 @@ impl Accounts {
         };
         let mut batch = Batch::new();
         let position = batch.log(Change::new(ChangeKind::Account).user(&new.user_id));
-        batch.expect(
-            &USER_INSERT,
-            params![
-                new.user_id.as_str(),
-                new.kind.code(),
-                hash,
-                new.admin,
-                new.service.as_deref(),
-                new.terms.as_deref(),
-                self.now(),
-                position
-            ],
-            1,
-        );
+        let (id, kind, terms) = (new.user_id.as_str(), new.kind.code(), new.terms.as_deref());
+        if new.was_guest {
+            batch.expect(&GUEST_UPGRADE, params![kind, hash, terms, position, id, Kind::Guest.code()], 1);
+        } else {
+            let service = new.service.as_deref();
+            batch.expect(&USER_INSERT, params![id, kind, hash, new.admin, service, terms, self.now(), position], 1);
+        }
         if let Some(name) = new.display_name.filter(|name| !name.is_empty()) {
             self.profile_write(&mut batch, &new.user_id, "displayname", &serde_json::Value::String(name));
         }

@@ -102,8 +102,8 @@ async fn end_account(args: RawArgs) -> Answer<Json<Value>> {
     let proven = uia::confirm(&hs, &who, parts.uri.path(), &json, b"").await?;
     hs.deactivate(&who.user_id, body.erase).await?;
     proven.finish(&hs).await?;
-    // No identity server is known here, so there is nothing to unbind.
-    Ok(Json(json!({ "id_server_unbind_result": "success" })))
+    let unbound = hs.unbind_everything(&who.user_id).await?;
+    Ok(Json(json!({ "id_server_unbind_result": if unbound { "success" } else { "no-support" } })))
 }
 
 /// `POST /user/{userId}/openid/request_token`

@@ -52,6 +52,7 @@ struct Registration {
     refresh_token: bool,
     #[serde(rename = "type")]
     login_type: Option<String>,
+    guest_access_token: Option<String>,
 }
 
 impl Registration {
@@ -101,7 +102,7 @@ async fn register(args: RawArgs<AppserviceTokenOptional>) -> Answer<Json<Value>>
     }
     let flows = flows(hs).await?;
     if let Some(username) = &registration.username {
-        free_user_id(hs, username).await?;
+        own_or_free_user_id(&args, &registration, username).await?;
     }
     if let Some(password) = &registration.password {
         hs.accounts.check_password_strength(password)?;
@@ -112,11 +113,12 @@ async fn register(args: RawArgs<AppserviceTokenOptional>) -> Answer<Json<Value>>
     let Some(password) = registration.password.clone() else {
         return Err(ApiError::missing_param("password is missing"));
     };
-    let user_id = match &registration.username {
-        Some(username) => free_user_id(hs, username).await?,
-        None => hs.accounts.random_user_id()?,
+    let (user_id, was_guest) = match &registration.username {
+        Some(username) => own_or_free_user_id(&args, &registration, username).await?,
+        None => (hs.accounts.random_user_id()?, false),
     };
     let mut new = NewUser::normal(user_id);
+    new.was_guest = was_guest;
     new.password = Some(password);
     new.terms = hs.accounts.options().terms.as_ref().map(|terms| terms.version.clone());
     new.registration_token =
@@ -152,6 +154,25 @@ async fn flows(hs: &Homeserver) -> Result<Vec<Vec<&'static str>>, ApiError> {
         stages.push(uia::DUMMY);
     }
     Ok(if hs.settings.mail.is_some() { vec![stages, with_mail] } else { vec![stages] })
+}
+
+/// The id that somebody gets who wants this name, and whether they have it already, as a guest (CS API, "Guest access").
+async fn own_or_free_user_id(
+    args: &RawArgs<AppserviceTokenOptional>,
+    registration: &Registration,
+    username: &str,
+) -> Result<(OwnedUserId, bool), ApiError> {
+    let hs = &args.hs;
+    if let Some(token) = &registration.guest_access_token {
+        let session = hs.accounts.session(token, &args.client).await?;
+        let session = session.map_err(|_| ApiError::forbidden("The guest's access token is not known"))?;
+        let user_id = hs.accounts.new_user_id(username)?;
+        if session.kind != Kind::Guest || session.user_id != user_id {
+            return Err(ApiError::forbidden("The name is not the guest's"));
+        }
+        return Ok((user_id, true));
+    }
+    Ok((free_user_id(hs, username).await?, false))
 }
 
 /// The id that somebody gets who wants this name, if nobody has it.

@@ -1,8 +1,9 @@
-//! Mail addresses of accounts. Telephone numbers and identity servers are not spoken to.
+//! Mail addresses of accounts, and which identity servers give addresses out. No text messages are sent.
 
 use http::{HeaderValue, Method, StatusCode, header};
 use ruma::api::auth_scheme::{AccessToken, AccessTokenOptional, NoAccessToken};
 use samtal_account::{Purpose, check_client_secret, mail_address};
+use samtal_ops::Proof;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -29,6 +30,24 @@ pub(crate) fn routes() -> Routes {
             Method::POST,
             &["/_matrix/client/r0/account/3pid/delete", "/_matrix/client/v3/account/3pid/delete"],
             delete,
+        )
+        .raw::<AccessToken, _, _, _>(
+            Method::POST,
+            &[
+                "/_matrix/client/r0/account/3pid/bind",
+                "/_matrix/client/v3/account/3pid/bind",
+                "/_matrix/client/unstable/account/3pid/bind",
+            ],
+            bind,
+        )
+        .raw::<AccessToken, _, _, _>(
+            Method::POST,
+            &[
+                "/_matrix/client/r0/account/3pid/unbind",
+                "/_matrix/client/v3/account/3pid/unbind",
+                "/_matrix/client/unstable/account/3pid/unbind",
+            ],
+            unbind,
         )
         .raw::<AccessTokenOptional, _, _, _>(
             Method::POST,
@@ -222,18 +241,51 @@ async fn add_without_proof(args: RawArgs) -> Answer<Json<Value>> {
 }
 
 #[derive(Deserialize)]
+struct Bind {
+    id_server: String,
+    id_access_token: String,
+    sid: String,
+    client_secret: String,
+}
+
+/// `POST /account/3pid/bind`
+async fn bind(args: RawArgs) -> Answer<Json<Value>> {
+    let Bind { id_server, id_access_token, sid, client_secret } = args.json().await?;
+    check_client_secret(&client_secret)?;
+    let proof = Proof { id_server, id_access_token, sid, client_secret };
+    args.hs.bind_address(&args.who.user_id, &proof).await?;
+    Ok(Json(json!({})))
+}
+
+/// `POST /account/3pid/unbind`
+async fn unbind(args: RawArgs) -> Answer<Json<Value>> {
+    let body: Delete = args.json().await?;
+    let unbound = unbound(&args, &body).await?;
+    Ok(Json(json!({ "id_server_unbind_result": unbound })))
+}
+
+/// What the specification calls whether identity servers have forgotten an address.
+async fn unbound(args: &RawArgs, body: &Delete) -> Result<&'static str, ApiError> {
+    let Delete { medium, address, id_server } = body;
+    let done = args.hs.unbind_address(&args.who.user_id, medium, address, id_server.as_deref()).await?;
+    Ok(if done { "success" } else { "no-support" })
+}
+
+#[derive(Deserialize)]
 struct Delete {
     medium: String,
     address: String,
+    id_server: Option<String>,
 }
 
 /// `POST /account/3pid/delete`
 async fn delete(args: RawArgs) -> Answer<Json<Value>> {
     let body: Delete = args.json().await?;
-    let address = if body.medium == "email" { mail_address(&body.address)? } else { body.address };
+    let address = if body.medium == "email" { mail_address(&body.address)? } else { body.address.clone() };
     if body.medium.contains('\0') || address.contains('\0') {
         return Err(ApiError::invalid_param("A NUL character"));
     }
     args.hs.accounts.delete_threepid(&args.who.user_id, &body.medium, &address).await?;
-    Ok(Json(json!({ "id_server_unbind_result": "no-support" })))
+    let unbound = unbound(&args, &body).await?;
+    Ok(Json(json!({ "id_server_unbind_result": unbound })))
 }

@@ -155,10 +155,10 @@ impl E2ee {
         Ok(())
     }
 
-    /// Whether a list that is held differs from this one.
+    /// Whether a list that is held differs from this one. Where none is held, clients may have had an answer before.
     async fn remote_differs(&self, user: &UserId, list: &RemoteList) -> Result<bool, E2eeError> {
         if self.remote_list_state(user).await?.is_none() {
-            return Ok(false);
+            return Ok(true);
         }
         let mut held = self.keys_query(&BTreeMap::from([(user.to_owned(), Vec::new())]), None).await?;
         let mut devices = BTreeMap::new();

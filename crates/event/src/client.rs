@@ -136,10 +136,15 @@ pub fn client_form(pdu: &Pdu, room_id: Option<&RoomId>, unsigned: &Unsigned<'_>)
     RawValue::from_string(out).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// Append the event as stripped state: content, sender, state key and type only.
+/// Append the event as stripped state: content, sender, state key and type only. Of the create event also when it was sent
+/// (MSC4311): a room's age helps to judge an invite.
 pub fn write_stripped(pdu: &Pdu, out: &mut String) {
     out.push_str("{\"content\":");
     out.push_str(pdu.content_str());
+    if pdu.is_state_of("m.room.create", "") {
+        out.push_str(",\"origin_server_ts\":");
+        out.push_str(&pdu.origin_server_ts_ms().to_string());
+    }
     out.push_str(",\"sender\":");
     write_string(pdu.sender().as_str(), out);
     out.push_str(",\"state_key\":");

@@ -109,6 +109,8 @@ impl Homeserver {
         let membership = membership.ok_or_else(|| OpError::BadContent("membership is missing".into()))?;
         let is_self = sender == target;
         let before = self.membership(target, room_id).await?;
+        // Who lets somebody in is for us to say, and where nobody enters, for nobody.
+        content.remove("join_authorised_via_users_server");
         match membership {
             MembershipState::Join if is_self && before != MembershipState::Join => {
                 self.join(sender, room_id, &[], content).await?;

@@ -59,7 +59,7 @@ impl Homeserver {
         if id_is_known {
             wish.room_id = Some(self.rooms.new_room_id()?);
         }
-        wish.creation_content = self.carried_creation(&old).await?;
+        wish.creation_content = self.carried_creation(&old, id_is_known).await?;
         if rules.authorization.additional_room_creators && !additional_creators.is_empty() {
             wish.creation_content.insert("additional_creators".into(), json!(additional_creators));
         }
@@ -109,14 +109,15 @@ impl Homeserver {
         Ok(self.rooms.send_one(old, LocalDraft::new(user, tombstone)).await?)
     }
 
-    async fn carried_creation(&self, old: &Room) -> Result<Content, OpError> {
+    /// From room version 12 on the predecessor's last event is not named.
+    async fn carried_creation(&self, old: &Room, names_event: bool) -> Result<Content, OpError> {
         let mut content = self.state_content(&old.room_id, "m.room.create").await?.unwrap_or_default();
         for field in NOT_CARRIED {
             content.remove(field);
         }
-        let head = self.rooms.head(old).await?;
         let mut predecessor = json!({ "room_id": old.room_id });
-        if let (Some(last), Some(fields)) = (head.extremities.last(), predecessor.as_object_mut()) {
+        let last = if names_event { self.rooms.head(old).await?.extremities.last().cloned() } else { None };
+        if let (Some(last), Some(fields)) = (last, predecessor.as_object_mut()) {
             fields.insert("event_id".into(), last.as_str().into());
         }
         content.insert("predecessor".into(), predecessor);

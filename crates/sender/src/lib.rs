@@ -20,6 +20,7 @@ mod transaction;
 pub use schema::{SCHEMA, queue_edu};
 pub use sender::{Engines, Sender};
 
+use samtal_account::AccountError;
 use samtal_db::DbError;
 use samtal_e2ee::E2eeError;
 use samtal_room::RoomError;
@@ -33,7 +34,10 @@ pub enum SenderError {
     /// The rooms.
     #[error("reading rooms failed")]
     Room(#[from] RoomError),
-    /// The keys.
+    /// The devices.
     #[error("reading devices failed")]
+    Account(#[from] AccountError),
+    /// The keys.
+    #[error("reading keys failed")]
     E2ee(#[from] E2eeError),
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ruma::{OwnedRoomId, OwnedUserId, ServerName, UserId};
 use samtal_db::params;
-use samtal_e2ee::device_list::DeviceUpdate;
+use samtal_e2ee::{JsonObject, device_list::DeviceUpdate};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -177,10 +177,11 @@ impl Transaction {
             "stream_id": update.stream_id,
             "prev_id": update.prev_id.into_iter().collect::<Vec<_>>(),
         });
-        match update.keys {
-            Some(keys) => content["keys"] = keys.into(),
-            None => content["deleted"] = true.into(),
+        let device = engines.accounts.device(&update.user, device_id.as_str().into()).await?;
+        if device.is_none() && update.keys.is_none() {
+            content["deleted"] = true.into();
         }
+        describe(engines, &mut content, device.and_then(|device| device.display_name), update.keys);
         self.edu("m.device_list_update", &content);
         Ok(())
     }
@@ -188,13 +189,27 @@ impl Transaction {
     /// Tells a user's devices to a server that may not have heard of them: without `prev_id`, it asks for the whole list.
     async fn devices(&mut self, engines: &Engines, user: &UserId) -> Result<(), SenderError> {
         let stream_id = engines.e2ee.device_list_position(user).await?;
-        for device_id in engines.e2ee.devices_with_keys(user).await?.into_iter().take(DEVICES_MAX) {
-            let Some(keys) = engines.e2ee.device_keys(user, device_id.as_str().into()).await? else { continue };
-            let content =
-                json!({ "user_id": user, "device_id": device_id, "stream_id": stream_id, "prev_id": [], "keys": keys });
+        let with_keys = engines.e2ee.devices_with_keys(user).await?.into_iter().map(|device| (device, None));
+        let mut devices: BTreeMap<String, Option<String>> = with_keys.collect();
+        let of_account = engines.accounts.devices(user).await?.into_iter();
+        devices.extend(of_account.map(|device| (device.device_id.to_string(), device.display_name)));
+        for (device_id, name) in devices.into_iter().take(DEVICES_MAX) {
+            let keys = engines.e2ee.device_keys(user, device_id.as_str().into()).await?;
+            let mut content = json!({ "user_id": user, "device_id": device_id, "stream_id": stream_id, "prev_id": [] });
+            describe(engines, &mut content, name, keys);
             self.edu("m.device_list_update", &content);
         }
         Ok(())
+    }
+}
+
+/// Adds what there is to say of a device.
+fn describe(engines: &Engines, content: &mut Value, name: Option<String>, keys: Option<JsonObject>) {
+    if let Some(keys) = keys {
+        content["keys"] = keys.into();
+    }
+    if let Some(name) = name.filter(|_| engines.device_names) {
+        content["device_display_name"] = name.into();
     }
 }
 

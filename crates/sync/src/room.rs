@@ -463,7 +463,8 @@ impl Sync {
         if filter.passes_type("m.typing") {
             let typing = match round.since.filter(|_| known) {
                 Some(since) => edus.typing.changed(&room.room_id, since.typing),
-                None => Some(edus.typing.users(&room.room_id)).filter(|users| !users.is_empty()),
+                // Also that somebody has just stopped: another session of the device may have seen them type.
+                None => edus.typing.changed(&room.room_id, 0),
             };
             if let Some(users) = typing {
                 events.push(typing_event(&users, &round.ignored));

@@ -34,6 +34,7 @@ pub(super) fn routes() -> Routes {
 struct Query {
     from: Option<String>,
     timeout: Option<u64>,
+    limit: Option<usize>,
     room_id: Option<OwnedRoomId>,
 }
 
@@ -50,7 +51,8 @@ async fn stream(args: RawArgs) -> Answer<Json<Value>> {
         Some(room_id) => {
             let room = hs.rooms.room(&room_id).await?;
             hs.rooms.readable_snapshot(&who.user_id, &room).await?;
-            peek(hs, who, &room, from, wait).await
+            let limit = query.limit.unwrap_or(EVENTS_MAX).clamp(1, EVENTS_MAX);
+            peek(hs, who, &room, from, wait, limit).await
         }
         None if who.is_guest => Err(ApiError::new(
             http::StatusCode::BAD_REQUEST,
@@ -89,7 +91,7 @@ async fn all(
     let mut chunk = Vec::new();
     for kind in ["join", "leave"] {
         for (room_id, room) in entries(&body, &["rooms", kind]) {
-            for part in ["timeline", "ephemeral"] {
+            for part in ["timeline", "ephemeral", "account_data"] {
                 let events = room.get(part).and_then(|part| part.get("events")).and_then(Value::as_array);
                 chunk.extend(events.into_iter().flatten().map(|event| in_room(event, room_id)));
             }
@@ -104,6 +106,8 @@ async fn all(
     }
     let presence = body.get("presence").and_then(|part| part.get("events")).and_then(Value::as_array);
     chunk.extend(presence.into_iter().flatten().map(with_sender_in_content));
+    let data = body.get("account_data").and_then(|part| part.get("events")).and_then(Value::as_array);
+    chunk.extend(data.into_iter().flatten().cloned());
     let end = body.get("next_batch").cloned().unwrap_or_default();
     Ok(Json(json!({ "start": since.to_string(), "end": end, "chunk": chunk })))
 }
@@ -140,6 +144,7 @@ async fn peek(
     room: &Arc<Room>,
     from: Option<SyncToken>,
     wait: Duration,
+    limit: usize,
 ) -> Answer<Json<Value>> {
     let mut changes = hs.db.changes(hs.db.position());
     let mut passing = hs.edus.subscribe();
@@ -153,7 +158,7 @@ async fn peek(
         let mut viewer =
             hs.rooms.viewer(&who.user_id, room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
         let (until, typing_until, presence_until) = (hs.rooms.now(), hs.edus.typing.serial(), presence.serial());
-        let chunk = hs.rooms.timeline(&mut viewer, from.position, Some(until), Direction::Forward, EVENTS_MAX).await?;
+        let chunk = hs.rooms.timeline(&mut viewer, from.position, Some(until), Direction::Forward, limit).await?;
         let mut events: Vec<Value> = Vec::new();
         for event in hs.rooms.client_events(&mut viewer, &chunk.events, super::form(who)).await? {
             events.push(with_user_id(&event));

@@ -6,6 +6,7 @@ use http::Method;
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId, api::auth_scheme::AccessToken, events::room::member::MembershipState,
 };
+use samtal_account::PUSH_RULES;
 use samtal_model::{StreamPosition, SyncToken};
 use samtal_ops::Homeserver;
 use samtal_room::{Direction, Form, RoomMembership};
@@ -59,7 +60,7 @@ async fn of_room(args: RawArgs) -> Answer<Json<Value>> {
         true => hs.rooms.store().graph.members(known.nid, &[MembershipState::Join]).await?,
         false => Vec::new(),
     };
-    let presence = presence(hs, members.into_iter().map(|member| member.user_id).take(PRESENCE_MAX));
+    let presence = presence(hs, &who.user_id, members.into_iter().map(|member| member.user_id).take(PRESENCE_MAX));
     room.insert("presence".into(), presence.into());
     room.insert("receipts".into(), receipts(hs, &who.user_id, &room_id).await?.into());
     Ok(Json(Value::Object(room)))
@@ -95,13 +96,14 @@ async fn of_all(args: RawArgs) -> Answer<Json<Value>> {
     let data = hs.accounts.account_data_changed(&who.user_id, 0, i64::MAX).await?;
     let data: Vec<Value> = data
         .iter()
-        .filter(|data| data.room_id.is_none())
+        // Old clients ask for the push rules by themselves.
+        .filter(|data| data.room_id.is_none() && data.data_type != PUSH_RULES)
         .map(|data| json!({ "type": data.data_type, "content": data.content }))
         .collect();
     Ok(Json(json!({
         "end": end.to_string(),
         "rooms": rooms,
-        "presence": presence(hs, company),
+        "presence": presence(hs, &who.user_id, company),
         "receipts": read,
         "account_data": data,
     })))
@@ -175,7 +177,7 @@ pub(super) fn with_user_id(event: &RawValue) -> Value {
 }
 
 /// `m.presence` events of users, as the oldest clients read them.
-fn presence(hs: &Homeserver, users: impl IntoIterator<Item = OwnedUserId>) -> Vec<Value> {
+fn presence(hs: &Homeserver, asks: &UserId, users: impl IntoIterator<Item = OwnedUserId>) -> Vec<Value> {
     let now = hs.edus.presence.now_ms();
     let event = |user: OwnedUserId| {
         let known = hs.edus.presence.get(&user).map(|entry| entry.content(now));
@@ -183,6 +185,10 @@ fn presence(hs: &Homeserver, users: impl IntoIterator<Item = OwnedUserId>) -> Ve
         let away = || hs.is_local(&user).then(|| json!({ "presence": "offline" }));
         let mut content = known.or_else(away)?;
         if let Some(fields) = content.as_object_mut() {
+            // Who asks is doing something right now.
+            if user == asks {
+                fields.entry("last_active_ago").or_insert_with(|| 0.into());
+            }
             fields.insert("user_id".into(), user.as_str().into());
         }
         Some(json!({ "type": "m.presence", "sender": user, "content": content }))

@@ -1,15 +1,40 @@
 //! Redacting events.
 
-use ruma::{EventId, OwnedEventId, api::client::redact::redact_event::v3, events::TimelineEventType};
+use http::Method;
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId,
+    api::{auth_scheme::AccessToken, client::redact::redact_event::v3},
+    events::TimelineEventType,
+};
 use samtal_event::Draft;
 use samtal_ops::{Content, Homeserver, OpError};
 use samtal_room::{LocalDraft, Room, Txn};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
-use crate::{Answer, ApiError, Args, Routes, UserPrincipal};
+use crate::{Answer, ApiError, Args, Json, RawArgs, Routes, UserPrincipal};
 
 pub(super) fn routes() -> Routes {
-    Routes::new().route(redact)
+    Routes::new().route(redact).raw::<AccessToken, _, _, _>(
+        Method::POST,
+        &[
+            "/_matrix/client/r0/rooms/{room_id}/redact/{event_id}",
+            "/_matrix/client/v3/rooms/{room_id}/redact/{event_id}",
+        ],
+        redact_once,
+    )
+}
+
+/// `POST /rooms/{roomId}/redact/{eventId}`: as scripts and older bridges do, without a transaction id. Not in the specification.
+async fn redact_once(args: RawArgs) -> Answer<Json<Value>> {
+    super::limit(&args.hs, &args.who, "messages", |rates| rates.messages)?;
+    let (room_id, target): (OwnedRoomId, OwnedEventId) = (args.path(0)?, args.path(1)?);
+    let content: Content = args.json().await?;
+    let (hs, who) = (&args.hs, &args.who);
+    let room = hs.rooms.room(&room_id).await?;
+    let reason = content.into_iter().filter(|(name, _)| name == "reason").collect();
+    let draft = draft(hs, who, &room, &target, &reason).await?;
+    let draft = LocalDraft::new(who.user_id.clone(), draft);
+    Ok(Json(json!({ "event_id": hs.rooms.send_one(&room_id, draft).await? })))
 }
 
 /// `PUT /rooms/{roomId}/redact/{eventId}/{txnId}`

@@ -44,6 +44,9 @@ pub(super) fn routes() -> Routes {
 async fn all(args: RawArgs) -> Answer<Json<Vec<Box<RawValue>>>> {
     let (hs, user) = (&args.hs, &args.who.user_id);
     let room = hs.rooms.room(&args.path::<OwnedRoomId>(0)?).await?;
+    // Who may not read it need not wait for it.
+    hs.rooms.readable_snapshot(user, &room).await?;
+    hs.rooms.until_whole(&room.room_id).await?;
     let (snapshot, _) = hs.rooms.readable_snapshot(user, &room).await?;
     let events = hs.rooms.store().state(snapshot).await?;
     let mut viewer = hs.rooms.viewer(user, &room).await?;
@@ -56,7 +59,13 @@ async fn one(args: Args<get_one::Request>) -> Answer<get_one::Response> {
     let (hs, user, body) = (&args.hs, &args.who.user_id, args.body);
     let room = hs.rooms.room(&body.room_id).await?;
     let (snapshot, _) = hs.rooms.readable_snapshot(user, &room).await?;
-    let event = hs.rooms.store().state_event(snapshot, &body.event_type.to_string(), &body.state_key).await?;
+    let event_type = body.event_type.to_string();
+    let mut event = hs.rooms.store().state_event(snapshot, &event_type, &body.state_key).await?;
+    if event.is_none() && event_type == "m.room.member" && hs.rooms.store().partial.is_partial(&room.room_id) {
+        hs.rooms.until_whole(&room.room_id).await?;
+        let (snapshot, _) = hs.rooms.readable_snapshot(user, &room).await?;
+        event = hs.rooms.store().state_event(snapshot, &event_type, &body.state_key).await?;
+    }
     let event = event.ok_or_else(|| ApiError::not_found("The room has no such state"))?;
     let json = match body.format {
         StateEventFormat::Event => hs.rooms.client_event(&event, user, super::form(&args.who)).await?,
@@ -116,8 +125,13 @@ pub(super) async fn check(
     content: &RawValue,
 ) -> Result<(), ApiError> {
     match event_type {
+        StateEventType::RoomCreate => Err(ApiError::bad_request("A room has one create event")),
         StateEventType::RoomCanonicalAlias => Ok(hs.check_canonical_alias(&room.room_id, &object(content)?).await?),
-        StateEventType::RoomPowerLevels => check_levels(&object(content)?),
+        StateEventType::RoomPowerLevels => {
+            let content = object(content)?;
+            check_levels(&content)?;
+            check_creators(hs, room, &content).await
+        }
         StateEventType::RoomServerAcl => check_acl(hs, &object(content)?),
         _ => Ok(()),
     }
@@ -137,6 +151,20 @@ fn check_levels(content: &Content) -> Result<(), ApiError> {
                 return Err(wrong());
             }
         }
+    }
+    Ok(())
+}
+
+/// From room version 12 on creators stand above all levels, and may not be given one.
+async fn check_creators(hs: &Homeserver, room: &Room, content: &Content) -> Result<(), ApiError> {
+    let Some(users) = content.get("users").and_then(Value::as_object) else { return Ok(()) };
+    if !room.rules.authorization.explicitly_privilege_room_creators {
+        return Ok(());
+    }
+    let Some(create) = hs.rooms.current_state(&room.room_id, "m.room.create", "").await? else { return Ok(()) };
+    let more: Vec<String> = create.pdu.content_field("additional_creators").unwrap_or_default();
+    if users.contains_key(create.pdu.sender().as_str()) || more.iter().any(|creator| users.contains_key(creator)) {
+        return Err(ApiError::bad_request("The creators of a room have no power level"));
     }
     Ok(())
 }

@@ -102,13 +102,18 @@ fn stickiness_goes_through_and_specified_fields_cannot_be_overridden() {
 }
 
 #[test]
-fn stripped_state_has_four_fields() {
+fn stripped_state_has_four_fields_and_the_room_its_age() {
     let (create, _) = create_and_message(&RoomVersionRules::V10);
-    let stripped: Value = serde_json::from_str(stripped_form(&create).get()).unwrap();
+    let mut stripped: Value = serde_json::from_str(stripped_form(&create).get()).unwrap();
+    assert!(stripped.as_object_mut().unwrap().remove("origin_server_ts").unwrap().is_u64(), "{stripped}");
     assert_eq!(
         stripped,
         json!({"content": {"creator": "@u:domain"}, "sender": "@u:domain", "state_key": "", "type": "m.room.create"})
     );
+    let name =
+        sent(&Draft::from_text("m.room.name".into(), Some(String::new()), "{}").unwrap(), &RoomVersionRules::V10);
+    let stripped: Value = serde_json::from_str(stripped_form(&name).get()).unwrap();
+    assert_eq!(stripped.as_object().unwrap().len(), 4, "{stripped}");
 }
 
 #[test]
