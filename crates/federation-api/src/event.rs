@@ -101,6 +101,7 @@ async fn state_at(
     event_id: &EventId,
 ) -> Result<(Vec<Pdu>, Vec<Pdu>), ApiError> {
     let room = room_of_member(hs, who, room_id).await?;
+    hs.check_whole(room_id)?;
     let event = event_of(hs, &room, event_id).await?;
     if event.flags.has(Flags::REJECTED) {
         return Err(ApiError::not_found("The event is not part of the room"));

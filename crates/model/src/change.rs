@@ -52,10 +52,12 @@ pub enum ChangeKind {
     Relay = 22,
     /// Events of a room were deleted, or all of the room. room.
     Purge = 23,
+    /// A room was entered with a part of its state, or its state has become whole, or need not any more. room.
+    Partial = 24,
 }
 
 impl ChangeKind {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Event,
         Self::Membership,
         Self::State,
@@ -79,6 +81,7 @@ impl ChangeKind {
         Self::Backfill,
         Self::Relay,
         Self::Purge,
+        Self::Partial,
     ];
 
     /// The stored number.

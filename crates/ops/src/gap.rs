@@ -14,7 +14,7 @@ use ruma::{
     },
 };
 use samtal_event::{Origin as Source, Pdu};
-use samtal_remote::Options;
+use samtal_remote::{Options, into_http};
 use samtal_room::{Ingest, Ingested, Room};
 use serde_json::value::RawValue;
 
@@ -34,6 +34,8 @@ const SINGLE_MAX: usize = 30;
 const AUTH_ROUNDS: usize = 10;
 /// Events asked for one by one at the same time.
 const AT_ONCE: usize = 8;
+/// Events of a state that are checked and stored together.
+const STATE_CHUNK: usize = 1_000;
 /// A question gets so long.
 const QUESTION_TIME: Duration = Duration::from_secs(15);
 /// The ids of a state get so long.
@@ -42,6 +44,15 @@ const IDS_TIME: Duration = Duration::from_secs(25);
 pub(crate) const STATE_TIME: Duration = Duration::from_secs(120);
 /// Largest state that is read, in bytes.
 pub(crate) const STATE_BYTES_MAX: usize = 256 << 20;
+
+/// `GET /state` as it came: a large room's is not copied.
+#[derive(serde::Deserialize)]
+struct BigState<'a> {
+    #[serde(borrow)]
+    pdus: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    auth_chain: Vec<&'a RawValue>,
+}
 
 impl Homeserver {
     /// Takes in an event whose signatures have been checked. What it builds on is asked of `origin`.
@@ -181,11 +192,11 @@ impl Homeserver {
         let missing = self.unknown(&wanted).await?;
         if missing.len() > SINGLE_MAX {
             let request = get_state::Request::new(at.clone(), room.room_id.clone());
-            let state = self.remote.send_with(origin, request, options).await?;
-            let mut events = state.pdus;
-            events.extend(state.auth_chain);
-            let events = self.received(room, &events, Source::History).await?;
-            self.rooms.hold(room, events).await?;
+            let answer = self.remote.send_raw(origin, into_http(request)?, options).await?.into_body();
+            let state: BigState<'_> =
+                serde_json::from_slice(&answer).map_err(|error| OpError::BadRemote(error.to_string()))?;
+            let texts: Vec<&str> = state.auth_chain.iter().chain(&state.pdus).map(|event| event.get()).collect();
+            self.hold_texts(room, &texts).await?;
         }
         self.fetch_and_hold(origin, room, wanted).await?;
         let mut state = ids.pdu_ids;
@@ -206,6 +217,34 @@ impl Homeserver {
             state.push(at.clone());
         }
         Ok(state)
+    }
+
+    /// Checks and holds events of a room's state as they came, however many, some at a time: while signatures of the next are
+    /// checked those before are stored. Those whose auth events are missing, or that cannot be believed, are left out.
+    pub(crate) async fn hold_texts(&self, room: &Arc<Room>, texts: &[&str]) -> Result<(), OpError> {
+        let mut chunks = texts.chunks(STATE_CHUNK);
+        let mut waiting = self.received_texts(room, chunks.next().unwrap_or_default(), Source::History).await?;
+        loop {
+            let next = chunks.next();
+            let store = self.rooms.hold(room, waiting.clone());
+            let check = async {
+                match next {
+                    Some(chunk) => self.received_texts(room, chunk, Source::History).await,
+                    None => Ok(Vec::new()),
+                }
+            };
+            let (held, checked) = futures_util::join!(store, check);
+            let unjudged: HashSet<OwnedEventId> = held?.unjudged.into_iter().collect();
+            waiting.retain(|pdu| unjudged.contains(pdu.event_id()));
+            if next.is_none() {
+                break;
+            }
+            waiting.extend(checked?);
+        }
+        if !waiting.is_empty() {
+            tracing::info!(room = %room.room_id, count = waiting.len(), "state events whose auth events are missing are left out");
+        }
+        Ok(())
     }
 
     /// Has the auth events of an event held.
@@ -277,8 +316,7 @@ impl Homeserver {
 
     /// Those of these events that are not here at all.
     pub(crate) async fn unknown(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, OpError> {
-        let known: HashSet<OwnedEventId> =
-            self.rooms.store().graph.events(ids).await?.iter().map(|event| event.pdu.event_id().to_owned()).collect();
+        let known = self.rooms.store().graph.known(ids).await?;
         Ok(ids.iter().filter(|id| !known.contains(*id)).cloned().collect())
     }
 

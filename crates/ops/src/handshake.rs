@@ -1,6 +1,6 @@
 //! Our side of make and send: joining, knocking and leaving through a server that is in the room.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ruma::{
     OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName,
@@ -16,10 +16,10 @@ use ruma::{
     events::StateEventType,
     room_version_rules::RoomVersionRules,
 };
-use samtal_event::{Draft, Origin as Source, Pdu, UnsignedPdu, build, rules_of, stripped_form};
-use samtal_policy::{Action, Direction, Question, RoomFacts};
+use samtal_event::{Draft, Origin as Source, ParsedPdu, Pdu, UnsignedPdu, build, rules_of, stripped_form};
+use samtal_policy::Action;
 use samtal_remote::{Options, RemoteError, Urgency};
-use samtal_room::{Ingested, Room, RoomError};
+use samtal_room::{Ingested, PartialEntry, Room, RoomError};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -31,6 +31,8 @@ use crate::{
 const SERVERS_MAX: usize = 8;
 /// A server gets so long to make a template.
 const TEMPLATE_TIME: Duration = Duration::from_secs(20);
+/// A server gets so long to hear that a join came to nothing.
+const TAKE_BACK_TIME: Duration = Duration::from_secs(10);
 
 impl Homeserver {
     /// Lets a user of ours join a room of other servers: each is tried until one lets us in.
@@ -81,40 +83,81 @@ impl Homeserver {
         let join = self.complete_template(&room, user, &made.event, &content)?;
 
         let mut request = send_join::Request::new(room_id.to_owned(), join.event_id().to_owned(), join.to_raw());
-        request.omit_members = false;
+        request.omit_members = true;
         let options =
             Options { urgency: Urgency::Always, ..Options::default() }.time(STATE_TIME).body_bytes_max(STATE_BYTES_MAX);
-        let answer = match self.remote.send_with(server, request, options).await {
-            Ok(answer) => answer.room_state,
-            Err(error) if is_old(&error) => self.send_join_v1(server, room_id, &join, options).await?,
-            Err(error) => return Err(error.into()),
+        let entered = async {
+            let answer = match self.remote.send_raw(server, samtal_remote::into_http(request)?, options).await {
+                Ok(answer) => answer,
+                Err(error) if is_old(&error) => self.send_join_v1(server, room_id, &join, options).await?,
+                Err(error) => return Err(error.into()),
+            };
+            self.enter(server, &room, &version, &join, answer.body()).await
         };
+        let entered: Result<(), OpError> = entered.await;
+        if let Err(error) = &entered
+            && may_have_let_us_in(error)
+        {
+            // The other servers may think that we are in the room.
+            self.take_back(user, &room, server).await;
+        }
+        entered
+    }
 
-        let join = self.accepted_join(&room, join, answer.event.as_deref()).await?;
-        let state = self.received(&room, &answer.state, Source::History).await?;
-        let chain = self.received(&room, &answer.auth_chain, Source::History).await?;
-        let create = state.iter().find(|pdu| pdu.is_state_of("m.room.create", ""));
+    /// Makes the room ours: the answer of the server that has taken the join holds its state, or a part of it.
+    async fn enter(
+        &self,
+        server: &ServerName,
+        room: &Arc<Room>,
+        version: &RoomVersionId,
+        join: &Pdu,
+        answer: &[u8],
+    ) -> Result<(), OpError> {
+        let unreadable = |error: serde_json::Error| OpError::BadRemote(error.to_string());
+        let answer: JoinAnswer<'_> = match answer.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            // The form of before room version 3 is a list of a number and what we want.
+            Some(b'[') => serde_json::from_slice::<(u16, _)>(answer).map_err(unreadable)?.1,
+            _ => serde_json::from_slice(answer).map_err(unreadable)?,
+        };
+        let join = self.accepted_join(room, join.clone(), answer.event).await?;
+        let texts: Vec<&str> = answer.auth_chain.iter().chain(&answer.state).map(|event| event.get()).collect();
+        self.hold_texts(room, &texts).await?;
+        let told: Vec<OwnedEventId> = answer.state.iter().filter_map(|event| event_id_of(room, event)).collect();
+        let state = self.rooms.store().graph.events(&told).await?;
+        let create = state.iter().find(|event| event.pdu.is_state_of("m.room.create", ""));
         let create = create.ok_or_else(|| OpError::BadRemote("the room's state has no create event".into()))?;
-        check_version(create, &version)?;
-        let ids: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-        let mut events = chain;
-        events.extend(state);
-        let held = self.rooms.hold(&room, events).await?;
-        if !held.unjudged.is_empty() {
-            tracing::info!(room = %room_id, count = held.unjudged.len(), "state events whose auth events are missing are left out");
-        }
+        check_version(&create.pdu, version)?;
+        self.check_entering(server, &room.room_id, state.iter().map(|event| &event.pdu))?;
+        let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id().to_owned()).collect();
+        drop(state);
         if !self.unknown(join.auth_events()).await?.is_empty() {
-            self.fetch_auth(server, &room, &join, join.auth_events()).await?;
+            self.fetch_auth(server, room, &join, join.auth_events()).await?;
         }
-        if self.rooms.store().head(&room).await?.is_some() && self.rooms.has_server(&room, &self.name).await? {
+        if self.rooms.store().head(room).await?.is_some() && self.rooms.has_server(room, &self.name).await? {
             // Others of us are in the room already: the join is one more event of it.
-            return match self.take_in(server, &room, &join).await? {
+            return match self.take_in(server, room, &join).await? {
                 Ingested::Accepted | Ingested::Duplicate => Ok(()),
                 Ingested::Rejected(reason) | Ingested::SoftFailed(reason) => Err(RoomError::Refused(reason).into()),
             };
         }
-        self.rooms.adopt(&room, join, &ids, answer.members_omitted).await?;
+        let partial = answer.members_omitted.then(|| PartialEntry {
+            through: server.to_owned(),
+            servers: answer.servers_in_room.into_iter().flatten().collect(),
+        });
+        self.rooms.adopt(room, join, &ids, partial).await?;
         Ok(())
+    }
+
+    /// Tells the server that has, or may have, taken a join of which nothing came that the user is not there.
+    async fn take_back(&self, user: &UserId, room: &Room, server: &ServerName) {
+        if !matches!(self.rooms.has_server(room, &self.name).await, Ok(false)) {
+            return;
+        }
+        let content = Content::from_iter([("membership".to_owned(), "leave".into())]);
+        let left = tokio::time::timeout(TAKE_BACK_TIME, self.leave_through(user, room, server, &content)).await;
+        if !matches!(left, Ok(Ok(_))) {
+            tracing::debug!(room = %room.room_id, %server, "no leave after a failed join");
+        }
     }
 
     /// The form of before room version 3, whose answer is a list of a number and what we want.
@@ -124,15 +167,12 @@ impl Homeserver {
         room_id: &RoomId,
         join: &Pdu,
         options: Options,
-    ) -> Result<send_join::RoomState, OpError> {
+    ) -> Result<http::Response<bytes::Bytes>, OpError> {
         let request = send_join::Request::new(room_id.to_owned(), join.event_id().to_owned(), join.to_raw());
         let mut request = samtal_remote::client::into_http(request)?;
         let path = request.uri().to_string().replacen("/v2/", "/v1/", 1);
         *request.uri_mut() = path.parse().map_err(|_| OpError::BadRequest("the room id makes no path".into()))?;
-        let answer = self.remote.send_raw(server, request, options).await?;
-        let (_, state): (u16, send_join::RoomState) =
-            serde_json::from_slice(answer.body()).map_err(|error| OpError::BadRemote(error.to_string()))?;
-        Ok(state)
+        Ok(self.remote.send_raw(server, request, options).await?)
     }
 
     /// The join as the other server has signed it too (restricted rooms), or as we made it.
@@ -338,6 +378,36 @@ fn worse(before: Option<OpError>, now: OpError) -> OpError {
             None => 0,
         },
         _ => 0,
+/// The answer of `send_join`, as it came: a large room's is not copied.
+#[derive(serde::Deserialize)]
+struct JoinAnswer<'a> {
+    #[serde(borrow)]
+    state: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    auth_chain: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    event: Option<&'a RawValue>,
+    #[serde(default)]
+    members_omitted: bool,
+    #[serde(default)]
+    servers_in_room: Option<Vec<OwnedServerName>>,
+}
+
+/// The id of an event as it came; none of what is no event of this room.
+fn event_id_of(room: &Room, event: &RawValue) -> Option<OwnedEventId> {
+    let parsed = ParsedPdu::from_bytes_of(event.get().as_bytes(), room.rules, Source::History).ok()?;
+    (parsed.room_id() == room.room_id).then(|| parsed.event_id().to_owned())
+}
+
+/// Whether a join that failed here may have been taken there.
+fn may_have_let_us_in(error: &OpError) -> bool {
+    match error {
+        OpError::Remote(RemoteError::Timeout(_) | RemoteError::Malformed { .. }) => true,
+        OpError::Remote(error) => error.status().is_some_and(|status| status.is_server_error()),
+        _ => true,
+    }
+}
+
     };
     match before {
         Some(before) if weight(&before) >= weight(&now) => before,

@@ -276,6 +276,7 @@ impl Homeserver {
         hs.tasks.spawn("change log", Arc::clone(&hs).keep_log_short());
         hs.tasks.spawn("delayed events", Arc::clone(&hs).follow_delayed_events());
         hs.tasks.spawn("room tasks", Arc::clone(&hs).follow_room_tasks());
+        hs.tasks.spawn("room states", Arc::clone(&hs).follow_partial_rooms());
         Ok(hs)
     }
 

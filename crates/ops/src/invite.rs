@@ -31,6 +31,8 @@ impl Homeserver {
             self.rooms.send_one(room_id, draft).await?;
             return Ok(());
         }
+        // What they are in the room must be known.
+        self.rooms.until_whole(room_id).await?;
         self.invite_remote(sender, target, room_id, content).await
     }
 

@@ -79,3 +79,7 @@ impl Homeserver {
         Ok(())
     }
 }
+        if !self.is_local(target) {
+            // What they are in the room must be known.
+            self.rooms.until_whole(room_id).await?;
+        }

@@ -23,6 +23,7 @@ mod profile;
 mod receive;
 mod remote_device;
 mod resident;
+mod resync;
 mod room_alias;
 pub mod room_care;
 mod settings;

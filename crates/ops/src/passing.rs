@@ -62,13 +62,22 @@ impl Homeserver {
 
     /// Note 40: only users of the sender who are in the room, which must not keep the sender out.
     async fn may_pass(&self, origin: &ServerName, user: &UserId, room_id: &RoomId) -> Result<bool, OpError> {
-        if user.server_name() != origin || !self.rooms.store().graph.is_joined(user, room_id).await? {
+        if user.server_name() != origin {
             return Ok(false);
         }
         Ok(self.check_server(room_id, origin, Action::Edu).await.is_ok())
     }
 
     async fn take_in_typing(&self, origin: &ServerName, content: &Map<String, Value>) -> Result<(), OpError> {
+        let store = self.rooms.store();
+        if !store.graph.is_joined(user, room_id).await? {
+            // Who else is in the room may not be known yet: the servers are.
+            let room = store.graph.room(room_id).await?.filter(|_| store.partial.is_partial(room_id));
+            let Some(room) = room else { return Ok(false) };
+            if !self.rooms.has_server(&room, origin).await? {
+                return Ok(false);
+            }
+        }
         let (Some(room_id), Some(user)) = (room_of(content.get("room_id")), user_of(content.get("user_id"))) else {
             return Ok(());
         };

@@ -25,9 +25,20 @@ impl Homeserver {
         raw: &[Box<RawValue>],
         source: Source,
     ) -> Result<Vec<Pdu>, OpError> {
-        let mut parsed = Vec::with_capacity(raw.len());
-        for event in raw {
-            match ParsedPdu::from_bytes_of(event.get().as_bytes(), room.rules, source) {
+        let texts: Vec<&str> = raw.iter().map(|event| event.get()).collect();
+        self.received_texts(room, &texts, source).await
+    }
+
+    /// As [`Self::received`], of events that lie in a longer text.
+    pub(crate) async fn received_texts(
+        &self,
+        room: &Room,
+        texts: &[&str],
+        source: Source,
+    ) -> Result<Vec<Pdu>, OpError> {
+        let mut parsed = Vec::with_capacity(texts.len());
+        for text in texts {
+            match ParsedPdu::from_bytes_of(text.as_bytes(), room.rules, source) {
                 Ok(pdu) if pdu.room_id() == room.room_id => parsed.push(pdu),
                 Ok(pdu) => {
                     tracing::info!(event = %pdu.event_id(), room = %room.room_id, "an event of another room is left out")

@@ -10,7 +10,8 @@ use samtal_db::{Batch, Change};
 use samtal_event::{Draft, Origin as Source, ParsedPdu, Pdu};
 use samtal_model::ChangeKind;
 use samtal_policy::Action;
-use samtal_room::{Ingested, Room, RoomError, membership_of};
+use samtal_room::{Ingested, Room, RoomError, StoredEvent, membership_of};
+use samtal_state::Part;
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{Content, Homeserver, OpError, allowed_rooms, join_rule, receive::unusable};
@@ -75,7 +76,10 @@ impl Homeserver {
         if user.server_name() != origin {
             return Err(OpError::Forbidden("the user is not of the server that asks".into()).into());
         }
-        let room = self.room_for(origin, room_id, Action::Join).await?;
+        let room = self.room_for(origin, room_id, action_of(&membership)).await?;
+        if membership != MembershipState::Leave {
+            self.check_whole(room_id)?;
+        }
         if versions.is_some_and(|versions| !versions.contains(&room.version)) {
             return Err(ResidentError::IncompatibleVersion(room.version.clone()));
         }
@@ -94,6 +98,14 @@ impl Homeserver {
             other => other.into(),
         })?;
         Ok(Template { version: room.version.clone(), event: unsigned.json().to_owned() })
+    }
+
+    /// Refuses where all of the room's state is needed and we do not have it yet.
+    pub fn check_whole(&self, room_id: &RoomId) -> Result<(), OpError> {
+        if self.rooms.store().partial.is_partial(room_id) {
+            return Err(OpError::NotFound("this server does not know all of the room's state yet".into()));
+        }
+        Ok(())
     }
 
     /// The room, if we are in it and the asker may ask about it.
@@ -121,6 +133,9 @@ impl Homeserver {
         );
         if !is_restricted || is_let_in {
             return Ok(None);
+        }
+        if allowed_rooms(&rules.clone().unwrap_or_default()).next().is_none() {
+            return Err(OpError::Forbidden("nobody may join this room without an invite".into()).into());
         }
         if !self.meets_condition(&rules.clone().unwrap_or_default(), user).await?
             && !self.knows_a_condition(&rules.unwrap_or_default()).await?
@@ -156,33 +171,76 @@ impl Homeserver {
         omit_members: bool,
     ) -> Result<JoinAnswer, ResidentError> {
         let room = self.room_for(origin, room_id, Action::Join).await?;
+        self.check_whole(room_id)?;
         let (pdu, is_cosigned) = self.receive_member(origin, &room, event_id, raw, &MembershipState::Join).await?;
         self.take_in_member(origin, &room, &pdu).await?;
         let event = self.rooms.event(pdu.event_id()).await?;
-        let (state, chain) = self.rooms.state_before(&event).await?;
-        let mut state: Vec<Pdu> = state.iter().map(|event| event.pdu.clone()).collect();
-        let mut auth_chain: Vec<Pdu> = chain.iter().map(|event| event.pdu.clone()).collect();
-        let mut servers = None;
-        if omit_members {
-            let mut room_servers = self.rooms.store().graph.servers(room.nid).await?;
-            // Those before the join.
-            if self.rooms.store().graph.joined_of(room.nid, origin).await?.len() <= 1 {
-                room_servers.retain(|server| server != origin);
+        if !omit_members {
+            let (state, chain) = self.rooms.state_before(&event).await?;
+            let pdus = |events: Vec<Arc<StoredEvent>>| events.iter().map(|event| event.pdu.clone()).collect();
+            return Ok(JoinAnswer {
+                event: pdu,
+                is_cosigned,
+                state: pdus(state),
+                auth_chain: pdus(chain),
+                servers: None,
+            });
+        }
+        let mut servers = self.rooms.store().graph.servers(room.nid).await?;
+        // Those before the join.
+        if self.rooms.store().graph.joined_of(room.nid, origin).await?.len() <= 1 {
+            servers.retain(|server| server != origin);
+        }
+        let state = self.state_without_members(&event).await?;
+        let ids: Vec<OwnedEventId> =
+            state.iter().map(|pdu| pdu.event_id().to_owned()).chain(pdu.auth_events().iter().cloned()).collect();
+        let sent: HashSet<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        let mut auth_chain: Vec<Pdu> =
+            self.rooms.auth_chain(&ids).await?.iter().map(|event| event.pdu.clone()).collect();
+        for id in pdu.auth_events() {
+            if !auth_chain.iter().any(|pdu| pdu.event_id() == id) {
+                auth_chain.push(self.rooms.event(id).await?.pdu.clone());
             }
-            state = without_members(state, &pdu);
-            let ids: Vec<OwnedEventId> =
-                state.iter().map(|pdu| pdu.event_id().to_owned()).chain(pdu.auth_events().iter().cloned()).collect();
-            let sent: HashSet<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-            auth_chain = self.rooms.auth_chain(&ids).await?.iter().map(|event| event.pdu.clone()).collect();
-            for id in pdu.auth_events() {
-                if !auth_chain.iter().any(|pdu| pdu.event_id() == id) {
-                    auth_chain.push(self.rooms.event(id).await?.pdu.clone());
+        }
+        auth_chain.retain(|pdu| !sent.contains(pdu.event_id()));
+        let servers = Some(servers);
+        Ok(JoinAnswer { event: pdu, is_cosigned, state, auth_chain, servers })
+    }
+
+    /// The state before a join without members, but the one whom it is about and those that name a room without a name (note 37).
+    async fn state_without_members(&self, join: &StoredEvent) -> Result<Vec<Pdu>, OpError> {
+        /// Members that stand for a room without a name.
+        const HEROES: usize = 5;
+        /// Members looked at for them in one go, and how often.
+        const LOOKED_AT: (usize, usize) = (50, 20);
+        let store = self.rooms.store();
+        let before = join.before.ok_or(RoomError::UnknownEvent)?;
+        let mut state = store.state_part(before, Part::Other).await?;
+        let has_text = |event_type: &str, field: &str| {
+            let event = state.iter().find(|event| event.pdu.is_state_of(event_type, ""));
+            let text = event.and_then(|event| event.pdu.content_field::<Value>(field));
+            text.is_some_and(|text| text.as_str().is_some_and(|text| !text.is_empty()))
+        };
+        let has_name = has_text("m.room.name", "name") || has_text("m.room.canonical_alias", "alias");
+        let own = join.pdu.state_key().unwrap_or_default();
+        state.extend(store.state_event(before, "m.room.member", own).await?);
+        if !has_name {
+            let members = store.snapshots.list(before, Part::Members).await?;
+            let mut heroes = Vec::new();
+            for some in members.chunks(LOOKED_AT.0).take(LOOKED_AT.1) {
+                let some = store.in_order(some).await?;
+                heroes.extend(some.into_iter().filter(|event| {
+                    event.pdu.state_key() != Some(own)
+                        && matches!(membership_of(&event.pdu), Some(MembershipState::Join | MembershipState::Invite))
+                }));
+                if heroes.len() >= HEROES {
+                    break;
                 }
             }
-            auth_chain.retain(|pdu| !sent.contains(pdu.event_id()));
-            servers = Some(room_servers);
+            heroes.truncate(HEROES);
+            state.extend(heroes);
         }
-        Ok(JoinAnswer { event: pdu, is_cosigned, state, auth_chain, servers })
+        Ok(state.iter().map(|event| event.pdu.clone()).collect())
     }
 
     /// Takes the leave or knock of another server's user.
@@ -194,7 +252,10 @@ impl Homeserver {
         raw: &RawValue,
         membership: MembershipState,
     ) -> Result<(), ResidentError> {
-        let room = self.room_for(origin, room_id, Action::Join).await?;
+        let room = self.room_for(origin, room_id, action_of(&membership)).await?;
+        if membership != MembershipState::Leave {
+            self.check_whole(room_id)?;
+        }
         let (pdu, _) = self.receive_member(origin, &room, event_id, raw, &membership).await?;
         self.take_in_member(origin, &room, &pdu).await
     }
@@ -261,32 +322,7 @@ impl Homeserver {
     }
 }
 
-/// The state without members, but those that name a room without a name (note 37).
-fn without_members(state: Vec<Pdu>, join: &Pdu) -> Vec<Pdu> {
-    /// Members that stand for a room without a name.
-    const HEROES: usize = 5;
-    let has_name = state.iter().any(|pdu| {
-        let text = |event_type: &str, field: &str| {
-            pdu.is_state_of(event_type, "")
-                && pdu
-                    .content_field::<Value>(field)
-                    .is_some_and(|value| value.as_str().is_some_and(|text| !text.is_empty()))
-        };
-        text("m.room.name", "name") || text("m.room.canonical_alias", "alias")
-    });
-    let mut heroes = if has_name { 0 } else { HEROES };
-    state
-        .into_iter()
-        .filter(|pdu| {
-            if pdu.type_str() != "m.room.member" || pdu.state_key() == join.state_key() {
-                return true;
-            }
-            let is_hero =
-                heroes > 0 && matches!(membership_of(pdu), Some(MembershipState::Join | MembershipState::Invite));
-            if is_hero {
-                heroes -= 1;
-            }
-            is_hero
-        })
-        .collect()
+/// What policy calls a membership. Whoever may not come in may still go.
+fn action_of(membership: &MembershipState) -> Action {
+    if *membership == MembershipState::Leave { Action::Room } else { Action::Join }
 }

@@ -1,6 +1,9 @@
 //! Rooms and events as they are stored, and the way back.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
 use samtal_db::{Batch, Db, Row, Sql, Value, params, sql};
@@ -111,6 +114,8 @@ macro_rules! event_columns {
 }
 
 const ROOM_BY_ID: Sql = sql!("SELECT nid, room_id, version FROM room WHERE room_id = $1");
+const EVENTS_OF_ROOM: Sql = sql!(concat!("SELECT ", event_columns!(), " FROM event WHERE room = $1 ORDER BY nid"));
+const IDS_KNOWN: Sql = sql!("SELECT event_id FROM event WHERE event_id IN list($1)");
 const ROOM_BY_NID: Sql = sql!("SELECT nid, room_id, version FROM room WHERE nid = $1");
 const ROOM_INSERT: Sql = sql!("INSERT INTO room (nid, room_id, version) VALUES ($1, $2, $3)");
 const EVENT_BY_ID: Sql = sql!(concat!("SELECT ", event_columns!(), " FROM event WHERE event_id = $1"));
@@ -226,6 +231,26 @@ impl Graph {
             for row in self.db.query(&EVENTS_BY_ID, params![chunk.to_vec()]).await? {
                 found.push(self.keep(&row).await?);
             }
+    /// Which of these ids are those of events that are here.
+    pub async fn known(&self, ids: &[OwnedEventId]) -> Result<HashSet<OwnedEventId>, RoomError> {
+        let mut known = HashSet::with_capacity(ids.len());
+        let mut missing = Vec::new();
+        for id in ids {
+            match self.nids.get(id) {
+                Some(_) => {
+                    known.insert(id.clone());
+                }
+                None => missing.push(id.to_string()),
+            }
+        }
+        for chunk in missing.chunks(500) {
+            for row in self.db.query(&IDS_KNOWN, params![chunk.to_vec()]).await? {
+                known.insert(row.text(0)?.try_into().map_err(|_| RoomError::Damaged("bad event id".into()))?);
+            }
+        }
+        Ok(known)
+    }
+
         }
         Ok(found)
     }
@@ -286,6 +311,12 @@ impl Graph {
         to: StreamPosition,
         limit: usize,
     ) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
+    /// Every event of a room, wherever it is, in the order of their numbers: for tests and inspection of small rooms.
+    pub async fn all_of_room(&self, room: &Room) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
+        let rows = self.db.query(&EVENTS_OF_ROOM, params![room.nid.0]).await?;
+        self.keep_all(&rows).await
+    }
+
         let rows = self.db.query(&TIMELINE_FORWARD, params![room.0, from.0, to.0, limit]).await?;
         self.keep_all(&rows).await
     }

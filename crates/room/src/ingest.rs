@@ -121,7 +121,20 @@ impl Rooms {
                 changes.push(store.change_of(event.nid, &event.pdu));
             }
         }
-        let changed = store.snapshots.change(SnapshotId::EMPTY, &changes).await?;
+        self.changed_snapshot(SnapshotId::EMPTY, &changes).await
+    }
+
+    /// A snapshot with changes, made durable.
+    pub(crate) async fn changed_snapshot(
+        &self,
+        of: SnapshotId,
+        changes: &[samtal_state::tree::Change],
+    ) -> Result<SnapshotId, RoomError> {
+        if changes.is_empty() {
+            return Ok(of);
+        }
+        let store = &self.inner.store;
+        let changed = store.snapshots.change(of, changes).await?;
         let mut batch = samtal_db::Batch::new();
         crate::snapshot::insert_nodes(&mut batch, changed.nodes);
         store.db().commit(batch).await?;
@@ -171,6 +184,10 @@ impl Turn<'_> {
             Some((flags, outcome)) => (flags, outcome),
             None => match &placement.soft_fail {
                 Some(reason) => (Flags::SOFT_FAILED, Ingested::SoftFailed(reason.clone())),
+                None if self.redacts_elsewhere(pdu).await? => {
+                    let reason = "it redacts an event of another room".to_owned();
+                    (Flags::SOFT_FAILED, Ingested::SoftFailed(reason))
+                }
                 None => (Flags::default(), Ingested::Accepted),
             },
         };
@@ -201,6 +218,7 @@ impl Turn<'_> {
             None => insert_event(&mut self.batch, &event, position.clone(), None),
         }
         self.expect_later(event.clone(), accepted.then(|| position.clone()));
+        self.note_partial_event(nid);
         if !flags.has(Flags::REJECTED) && !accepted {
             // Soft-failed events take part in resolution through those that build on them, not by themselves.
             return Ok(outcome);
@@ -219,6 +237,17 @@ impl Turn<'_> {
         Ok(outcome)
     }
 
+    /// Whether a redaction is of an event in another room: it will never apply, and clients are not told of it (RV3,
+    /// "Handling redactions").
+    async fn redacts_elsewhere(&self, pdu: &Pdu) -> Result<bool, RoomError> {
+        if pdu.type_str() != "m.room.redaction" || self.head.room.rules.authorization.special_case_room_redaction {
+            return Ok(false);
+        }
+        let Some(target) = pdu.redacts() else { return Ok(false) };
+        let target = self.store.graph.event(target).await?;
+        Ok(target.is_some_and(|target| target.room != self.head.room.nid))
+    }
+
     /// The state before an event: given, or resolved from that after its previous events.
     async fn before(&mut self, placement: &Placement) -> Result<SnapshotId, RoomError> {
         if let Some(before) = placement.before {
@@ -232,7 +261,7 @@ impl Turn<'_> {
         self.resolve(&after).await
     }
 
-    async fn after(&mut self, event: &StoredEvent) -> Result<SnapshotId, RoomError> {
+    pub(crate) async fn after(&mut self, event: &StoredEvent) -> Result<SnapshotId, RoomError> {
         let before = event.before.ok_or(RoomError::UnknownEvent)?;
         if event.pdu.state_key().is_none() || event.pdu.is_rejected() {
             return Ok(before);
@@ -251,6 +280,29 @@ impl Turn<'_> {
 
     /// The three authorization checks.
     async fn refused(&mut self, pdu: &Pdu, before: SnapshotId) -> Result<Option<(Flags, Ingested)>, RoomError> {
+        if let Some(rejection) = self.rejection(pdu, before).await? {
+            return Ok(Some(rejection));
+        }
+        let Some(auth) = self.head.auth.clone() else { return Ok(None) };
+        if before == self.head.snapshot || self.head.partial {
+            return Ok(None);
+        }
+        let rules = self.head.room.rules;
+        let keys = authorize::auth_keys_of(pdu, rules).unwrap_or_default();
+        self.head.load(self.store, &keys).await?;
+        match auth.check(pdu, rules, |event_type, state_key| self.head.loaded(event_type, state_key)) {
+            Ok(()) => Ok(None),
+            Err(refused) => Ok(Some((Flags::SOFT_FAILED, Ingested::SoftFailed(refused.reason)))),
+        }
+    }
+
+    /// The two that reject an event: by its own auth events, and by the state before it. Where that is not whole, its own auth
+    /// events say what members it does not have.
+    pub(crate) async fn rejection(
+        &mut self,
+        pdu: &Pdu,
+        before: SnapshotId,
+    ) -> Result<Option<(Flags, Ingested)>, RoomError> {
         if pdu.is_rejected() {
             return Ok(Some((Flags::REJECTED, Ingested::Rejected("the event has a form that is not taken".into()))));
         }
@@ -278,6 +330,11 @@ impl Turn<'_> {
             let (part, key) = self.store.key(&event_type, state_key);
             if let Some(nid) = self.store.snapshots.get(before, part, key).await? {
                 state.insert((event_type, state_key.clone()), self.find_nid(nid).await?.pdu.clone());
+            } else if self.head.partial && event_type == "m.room.member" {
+                let told = auth.values().find(|told| told.is_state_of("m.room.member", state_key));
+                if let Some(told) = told.filter(|told| !told.is_rejected()) {
+                    state.insert((event_type, state_key.clone()), told.clone());
+                }
             }
         }
         let lookup = |event_type: &ruma::events::StateEventType, state_key: &str| {
@@ -286,15 +343,7 @@ impl Turn<'_> {
         if let Err(refused) = authorize::check_against(pdu, rules, lookup) {
             return rejected(refused);
         }
-        let Some(auth) = self.head.auth.clone() else { return Ok(None) };
-        if before == self.head.snapshot || self.head.partial {
-            return Ok(None);
-        }
-        self.head.load(self.store, &keys).await?;
-        match auth.check(pdu, rules, |event_type, state_key| self.head.loaded(event_type, state_key)) {
-            Ok(()) => Ok(None),
-            Err(refused) => Ok(Some((Flags::SOFT_FAILED, Ingested::SoftFailed(refused.reason)))),
-        }
+        Ok(None)
     }
 
     /// Moves the forward and backward extremities past an accepted event.

@@ -10,6 +10,8 @@ use crate::{
     Rooms,
     error::RoomError,
     graph::{Flags, Room, StoredEvent, insert_event, place_event},
+    ingest::Ingested,
+    partial::PartialEntry,
     relation,
     turn::Turn,
     writer::Work,
@@ -20,7 +22,8 @@ use crate::{
 pub(crate) struct Adoption {
     pub(crate) pdu: Pdu,
     pub(crate) before: SnapshotId,
-    pub(crate) partial: bool,
+    /// Set when `before` is a part of the state only.
+    pub(crate) partial: Option<PartialEntry>,
 }
 
 /// An event from before what is here.
@@ -33,23 +36,45 @@ pub struct OldEvent {
 }
 
 impl Rooms {
-    /// Enters a room by an event (our user's join) that another server has accepted. All of `state` must be held.
+    /// Enters a room by an event (our user's join) that another server has accepted, and that the state before it must allow. All of
+    /// `state` must be held. `partial`: it is a part of the state only, to be [completed](Rooms::complete).
     pub async fn adopt(
         &self,
         room: &Arc<Room>,
         pdu: Pdu,
         state: &[OwnedEventId],
-        partial: bool,
+        partial: Option<PartialEntry>,
     ) -> Result<(), RoomError> {
-        let before = self.snapshot_of(state).await?;
+        let mut before = self.snapshot_of(state).await?;
+        if partial.is_some() {
+            before = self.with_own_members(room, before).await?;
+        }
         let adoption = Adoption { pdu, before, partial };
         self.submit(&room.room_id, Work::Adopt(Box::new(adoption))).await.map(|_| ())
     }
 
-    /// Puts the whole state in place of a partial one, once it has arrived.
+    /// What users of ours were in the room when we left it, where a part of the state does not say it.
+    async fn with_own_members(&self, room: &Arc<Room>, before: SnapshotId) -> Result<SnapshotId, RoomError> {
+        let store = &self.inner.store;
+        let Some(head) = store.head(room).await? else { return Ok(before) };
+        let mut changes = Vec::new();
+        for user in store.graph.users_of(room.nid, self.server_name()).await? {
+            if store.state_event_id(before, "m.room.member", user.as_str()).await?.is_none()
+                && let Some(event) = store.state_event(head.snapshot, "m.room.member", user.as_str()).await?
+            {
+                changes.push(store.change_of(event.nid, &event.pdu));
+            }
+        }
+        self.changed_snapshot(before, &changes).await
+    }
+
+    /// Puts the whole state in place of a partial one, once it has arrived. Nothing happens to a room whose state is whole.
     pub async fn complete(&self, room: &Arc<Room>, join: Pdu, state: &[OwnedEventId]) -> Result<(), RoomError> {
         let before = self.snapshot_of(state).await?;
-        let adoption = Adoption { pdu: join, before, partial: false };
+        if self.inner.store.state_event_id(before, "m.room.create", "").await?.is_none() {
+            return Err(RoomError::BadEvent("the state has no create event".into()));
+        }
+        let adoption = Adoption { pdu: join, before, partial: None };
         self.submit(&room.room_id, Work::Complete(Box::new(adoption))).await.map(|_| ())
     }
 
@@ -74,6 +99,9 @@ impl Turn<'_> {
         let known = self.find(pdu.event_id()).await?;
         if known.as_ref().is_some_and(|known| !known.flags.has(Flags::OUTLIER)) {
             return Ok(());
+        }
+        if let Some((_, Ingested::Rejected(reason))) = self.rejection(pdu, adoption.before).await? {
+            return Err(RoomError::Refused(reason));
         }
         let nid = match &known {
             Some(known) => known.nid,
@@ -108,34 +136,8 @@ impl Turn<'_> {
         }
         self.head.extremities = vec![pdu.clone()];
         self.head.depth = pdu.depth();
-        self.head.partial = adoption.partial;
+        self.note_entry(pdu, adoption.partial.as_ref());
         self.settle(Some(position)).await
-    }
-
-    /// Lays the whole state under what has happened since the partial join.
-    pub(crate) async fn complete(&mut self, adoption: &Adoption) -> Result<(), RoomError> {
-        let join = self.find(adoption.pdu.event_id()).await?.ok_or(RoomError::UnknownEvent)?;
-        let partial = join.before.ok_or(RoomError::UnknownEvent)?;
-        // What the partial state lacked is added to the current one; what has changed since stays as it is.
-        let lacking = self.store.snapshots.diff(partial, adoption.before).await?;
-        let mut changes = Vec::new();
-        for difference in lacking {
-            let now = self.store.snapshots.get(self.head.snapshot, difference.part, difference.key).await?;
-            if now == difference.before {
-                changes.push(samtal_state::tree::Change {
-                    part: difference.part,
-                    key: difference.key,
-                    event: difference.after.map(|nid| nid.0),
-                });
-            }
-        }
-        let changed = self.store.snapshots.change(self.head.snapshot, &changes).await?;
-        self.add_nodes(changed.nodes);
-        let mut whole = (*join).clone();
-        whole.before = Some(adoption.before);
-        self.rebase(&whole);
-        self.head.partial = false;
-        self.move_state(changed.id, None).await
     }
 
     /// Puts old events behind the oldest.

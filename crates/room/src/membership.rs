@@ -74,9 +74,11 @@ const MEMBERS: Sql =
 const LOCAL_MEMBERS: Sql =
     sql!("SELECT user_id FROM membership WHERE room = $1 AND membership = 'join' AND server = $2");
 const COUNTS: Sql = sql!("SELECT joined, invited FROM room_count WHERE room = $1");
-const SERVERS: Sql = sql!("SELECT server FROM room_server WHERE room = $1 AND joined > 0");
-const ROOMS_OF_SERVER: Sql =
-    sql!("SELECT r.room_id FROM room_server s JOIN room r ON r.nid = s.room WHERE s.server = $1 AND s.joined > 0");
+const SERVERS: Sql = sql!("SELECT server FROM room_server WHERE room = $1 AND (joined > 0 OR claimed = 1)");
+const ROOMS_OF_SERVER: Sql = sql!(
+    "SELECT r.room_id FROM room_server s JOIN room r ON r.nid = s.room
+     WHERE s.server = $1 AND (s.joined > 0 OR s.claimed = 1)"
+);
 const SHARED: Sql = sql!(
     "SELECT r.room_id FROM membership a JOIN membership b ON b.room = a.room AND b.user_id = $1 AND b.membership = 'join'
      JOIN room r ON r.nid = a.room WHERE a.user_id = $2 AND a.membership = 'join'"
@@ -94,13 +96,14 @@ const SHARING_WITH: Sql = sql!(
      WHERE a.user_id = $1 AND a.membership = 'join' AND b.user_id IN list($2)"
 );
 const SERVERS_SINCE: Sql =
-    sql!("SELECT DISTINCT server FROM membership WHERE room = $1 AND membership = 'join' AND position > $2");
+    sql!("SELECT server FROM room_server WHERE room = $1 AND joined > 0 AND claimed = 0 AND since > $2");
+const USERS_OF: Sql = sql!("SELECT user_id FROM membership WHERE room = $1 AND local = 1 AND server = $2");
 const SHARES_WITH_SERVER: Sql = sql!(
     "SELECT 1 FROM membership m JOIN room_server s ON s.room = m.room
-     WHERE m.user_id = $1 AND m.membership = 'join' AND s.server = $2 AND s.joined > 0 LIMIT 1"
+     WHERE m.user_id = $1 AND m.membership = 'join' AND s.server = $2 AND (s.joined > 0 OR s.claimed = 1) LIMIT 1"
 );
 const NEIGHBOR_SERVERS: Sql = sql!(
-    "SELECT DISTINCT s.server FROM membership a JOIN room_server s ON s.room = a.room AND s.joined > 0
+    "SELECT DISTINCT s.server FROM membership a JOIN room_server s ON s.room = a.room AND (s.joined > 0 OR s.claimed = 1)
      WHERE a.user_id = $1 AND a.membership = 'join'"
 );
 const SET: Sql = sql!(
@@ -117,8 +120,10 @@ const COUNT_ADD: Sql = sql!(
         invited = room_count.invited + excluded.invited"
 );
 const SERVER_ADD: Sql = sql!(
-    "INSERT INTO room_server (room, server, joined) VALUES ($1, $2, $3)
-     ON CONFLICT (room, server) DO UPDATE SET joined = room_server.joined + excluded.joined"
+    "INSERT INTO room_server (room, server, joined, since) VALUES ($1, $2, $3, $4)
+     ON CONFLICT (room, server) DO UPDATE SET joined = room_server.joined + excluded.joined,
+        since = CASE WHEN room_server.joined > 0 OR room_server.claimed = 1 THEN room_server.since
+            ELSE excluded.since END"
 );
 const INVITE_STATE: Sql = sql!("SELECT state FROM invite_state WHERE user_id = $1 AND room_id = $2");
 const INVITE_STATE_SET: Sql = sql!(
@@ -256,7 +261,13 @@ impl Graph {
         users(&rows)
     }
 
-    /// The servers of a room some of whose members joined (or changed how they are called) after `position`.
+    /// Users of ours who are, or were, anything in the room.
+    pub(crate) async fn users_of(&self, room: RoomNid, ours: &ServerName) -> Result<Vec<OwnedUserId>, RoomError> {
+        let rows = self.db().query(&USERS_OF, params![room.0, ours.as_str()]).await?;
+        users(&rows)
+    }
+
+    /// The servers that came into a room with their first user after `position`.
     pub async fn servers_joined_since(&self, room: RoomNid, position: i64) -> Result<Vec<OwnedServerName>, RoomError> {
         let rows = self.db().query(&SERVERS_SINCE, params![room.0, position]).await?;
         rows.iter().map(|row| row.text(0)?.try_into().map_err(damaged)).collect()
@@ -299,6 +310,8 @@ pub(crate) struct MembershipWriter {
     joined: i64,
     invited: i64,
     servers: HashMap<OwnedServerName, i64>,
+    /// The last change.
+    position: Option<Value>,
 }
 
 impl MembershipWriter {
@@ -315,6 +328,7 @@ impl MembershipWriter {
         let Some(after) = membership_of(pdu) else { return };
         let position =
             batch.log(Change::new(ChangeKind::Membership).room(&room.room_id).user(user).reference(after.as_str()));
+        self.position = Some(position.clone());
         write_membership(batch, room.nid, user, &after, pdu, position, local);
         self.count(before, -1, user.server_name());
         self.count(Some(&after), 1, user.server_name());
@@ -346,9 +360,11 @@ impl MembershipWriter {
         if self.joined != 0 || self.invited != 0 {
             batch.exec(&COUNT_ADD, params![room.0, self.joined, self.invited]);
         }
+        let position = self.position.unwrap_or_else(|| 0.into());
         for (server, joined) in self.servers {
             if joined != 0 {
-                batch.exec(&SERVER_ADD, params![room.0, server.as_str(), joined]);
+                let values = vec![room.0.into(), server.as_str().into(), joined.into(), position.clone()];
+                batch.exec(&SERVER_ADD, values);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Events that are held without a place in the graph: auth events, state of rooms we join, invites from outside.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -61,9 +61,8 @@ impl Rooms {
     pub async fn hold(&self, room: &Arc<Room>, events: Vec<Pdu>) -> Result<Held, RoomError> {
         let mut held = Held::default();
         let ids: Vec<OwnedEventId> = events.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-        let known: HashSet<OwnedEventId> =
-            self.inner.store.graph.events(&ids).await?.iter().map(|event| event.pdu.event_id().to_owned()).collect();
-        let mut unknown: HashMap<OwnedEventId, Pdu> = HashMap::new();
+        let known = self.inner.store.graph.known(&ids).await?;
+        let mut unknown: BTreeMap<OwnedEventId, Pdu> = BTreeMap::new();
         for pdu in events {
             if pdu.room_id() == room.room_id && !known.contains(pdu.event_id()) {
                 unknown.insert(pdu.event_id().to_owned(), pdu);
@@ -169,12 +168,12 @@ fn outlier(room: RoomNid, nid: EventNid, pdu: Pdu, flags: Flags) -> StoredEvent 
 
 /// Auth events before the events that name them. Cycles cannot be (ids are hashes) but in room versions 1 and 2, where the
 /// events of a cycle are left out.
-fn auth_order(events: &HashMap<OwnedEventId, Pdu>) -> Vec<OwnedEventId> {
+fn auth_order(events: &BTreeMap<OwnedEventId, Pdu>) -> Vec<OwnedEventId> {
     let mut waiting: HashMap<&EventId, usize> = HashMap::new();
     let mut dependents: HashMap<&EventId, Vec<&EventId>> = HashMap::new();
     let mut ready: Vec<&EventId> = Vec::new();
     for (id, pdu) in events {
-        let named: HashSet<&OwnedEventId> =
+        let named: BTreeSet<&OwnedEventId> =
             pdu.auth_events().iter().filter(|auth| events.contains_key(*auth)).collect();
         if named.is_empty() {
             ready.push(id);
@@ -185,7 +184,6 @@ fn auth_order(events: &HashMap<OwnedEventId, Pdu>) -> Vec<OwnedEventId> {
             dependents.entry(auth).or_default().push(id);
         }
     }
-    ready.sort_unstable();
     let mut ordered = Vec::with_capacity(events.len());
     // Create events first: version 12 does not name them.
     ready.sort_by_key(|id| events.get(*id).is_some_and(|pdu| pdu.type_str() == "m.room.create"));

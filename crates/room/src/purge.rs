@@ -19,7 +19,7 @@ const STEP: usize = 500;
 const SEARCHED_MAX: usize = 2_000;
 
 const EVENTS: Sql = sql!("SELECT nid, event_id FROM event WHERE room = $1");
-const OF_ROOM: [Sql; 11] = [
+const OF_ROOM: [Sql; 13] = [
     sql!("DELETE FROM relation WHERE room = $1"),
     sql!("DELETE FROM event WHERE room = $1"),
     sql!("DELETE FROM backward_extremity WHERE room = $1"),
@@ -29,6 +29,8 @@ const OF_ROOM: [Sql; 11] = [
     sql!("DELETE FROM room_count WHERE room = $1"),
     sql!("DELETE FROM pending_redaction WHERE room = $1"),
     sql!("DELETE FROM room_head WHERE room = $1"),
+    sql!("DELETE FROM room_partial WHERE room = $1"),
+    sql!("DELETE FROM partial_event WHERE room = $1"),
     // The row of the room itself stays: the change log and a block name it.
     sql!("UPDATE room SET published = 0 WHERE nid = $1"),
     sql!("DELETE FROM invite_state WHERE room_id IN (SELECT room_id FROM room WHERE nid = $1)"),
@@ -58,6 +60,9 @@ impl Rooms {
         batch.exec(&ALIASES, params![room_id.as_str()]);
         batch.log(Change::new(ChangeKind::Purge).room(room_id));
         store.db().commit(batch).await?;
+        if store.partial.get(room_id).is_some() {
+            store.partial.read(store.db()).await?;
+        }
         self.inner.queues.lock().pop(room_id);
         let gone: Result<Vec<_>, RoomError> = rows.iter().map(named).collect();
         store.graph.forget_events(&gone?);

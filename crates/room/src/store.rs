@@ -11,6 +11,7 @@ use crate::{
     error::RoomError,
     graph::{Graph, StoredEvent},
     ids::{EventNid, Numbers, RoomNid, StateKeys},
+    partial::PartialRooms,
     snapshot::Snapshots,
 };
 use samtal_db::{Sql, params, sql};
@@ -30,6 +31,8 @@ pub struct Store {
     pub keys: StateKeys,
     /// Whose words are shown only to those who heard them.
     pub erasures: Erasures,
+    /// Rooms whose state is not whole.
+    pub partial: PartialRooms,
     pub(crate) event_numbers: Numbers,
     pub(crate) room_numbers: Numbers,
 }
@@ -41,6 +44,7 @@ impl Store {
             keys: StateKeys::open(&db, random).await?,
             erasures: Erasures::default(),
             snapshots: Snapshots::new(db.clone()),
+            partial: PartialRooms::open(&db).await?,
             graph: Graph::new(db),
             event_numbers: Numbers::new("event"),
             room_numbers: Numbers::new("room"),

@@ -87,6 +87,8 @@ pub(crate) struct Turn<'a> {
     txns: HashMap<String, OwnedEventId>,
     rewritten: Vec<EventNid>,
     numbers: (i64, i64),
+    /// Whether the room's state becomes partial or whole.
+    pub(crate) partial_changed: bool,
 }
 
 /// Where a turn stood before a job.
@@ -112,6 +114,7 @@ impl<'a> Turn<'a> {
             txns: HashMap::new(),
             rewritten: Vec::new(),
             numbers: (0, 0),
+            partial_changed: false,
         }
     }
 
@@ -205,13 +208,6 @@ impl<'a> Turn<'a> {
         self.rewritten.push(nid);
     }
 
-    /// Gives an event that is placed already another state before it.
-    pub(crate) fn rebase(&mut self, event: &StoredEvent) {
-        let position = event.position.map(|position| position.0);
-        crate::graph::place_event(&mut self.batch, event, position.into());
-        self.rewritten.push(event.nid);
-    }
-
     async fn nid_of(&self, event_id: &EventId) -> Result<Option<EventNid>, RoomError> {
         if let Some(pending) = self.pending.iter().rev().find(|pending| pending.event.pdu.event_id() == event_id) {
             return Ok(Some(pending.event.nid));
@@ -297,6 +293,7 @@ impl<'a> Turn<'a> {
             pdu: pdu.clone(),
         };
         insert_event(&mut self.batch, &event, position.clone(), txn);
+        self.note_partial_event(nid);
         relation::insert(&mut self.batch, self.head.room.nid, nid, &pdu, position.clone());
         let named = pdu.prev_events();
         self.head.extremities.retain(|extremity| !named.iter().any(|id| id == extremity.event_id()));
@@ -434,6 +431,9 @@ impl<'a> Turn<'a> {
             let given = pending.position.map(|position| StreamPosition(committed.position_of(&position)));
             let position = given.or(pending.event.position);
             self.store.graph.remember(StoredEvent { position, ..pending.event });
+        }
+        if self.partial_changed {
+            self.store.partial.read(self.store.db()).await?;
         }
         self.head.trim();
         Ok((self.head, committed))

@@ -395,7 +395,7 @@ fn apply_one(
         listener.state.lock().own = logged.position;
     }
     match kind {
-        ChangeKind::Event | ChangeKind::State => {
+        ChangeKind::Event | ChangeKind::State | ChangeKind::Partial => {
             if let Some(room_id) = room_id {
                 mark(state, room_id).note(logged.position);
             }

@@ -89,6 +89,7 @@ impl Sync {
                 }
                 changes = changes.next() => match changes {
                     Ok(changes) => {
+                        self.note_partial(&changes).await;
                         self.engines.push.apply(&changes);
                         self.stop_typing(&changes);
                         for user_id in self.active.apply(&changes) {
@@ -109,6 +110,16 @@ impl Sync {
                 },
                 _ = sweep.tick() => self.active.forget_idle(self.engines.clock.now_ms()),
             }
+        }
+    }
+
+    /// Which rooms have their whole state must be known before anybody is told of what follows.
+    async fn note_partial(&self, changes: &[samtal_db::LoggedChange]) {
+        let kind = samtal_model::ChangeKind::Partial.code();
+        if changes.iter().any(|logged| logged.change.kind == kind)
+            && let Err(error) = self.store().partial.read(&self.engines.db).await
+        {
+            tracing::error!(%error, "rooms without their whole state cannot be read");
         }
     }
 

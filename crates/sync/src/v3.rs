@@ -10,6 +10,7 @@ use std::{
 };
 
 use ruma::{OwnedDeviceId, OwnedUserId, events::room::member::MembershipState, presence::PresenceState};
+use samtal_account::InviteVerdict;
 use samtal_edu::{Edus, PresenceEntry};
 use samtal_model::SyncToken;
 use samtal_room::RoomMembership;
@@ -19,7 +20,7 @@ use crate::{
     Sync, SyncError,
     active::{Changed, KeyCounts, Listener},
     core::Company,
-    filter::Filter,
+    filter::{Filter, Members},
     json::{self, Object},
     room::Round,
     view::Reader,
@@ -245,7 +246,16 @@ impl Sync {
         let initial = round.since.is_none();
         match &membership.membership {
             MembershipState::Join => {
-                let known = !initial && (!is_new || self.was_joined(user_id, room_id, round.after()).await?);
+                let mut known = !initial && (!is_new || self.was_joined(user_id, room_id, round.after()).await?);
+                // MSC3902: who does not load members lazily is shown the room when all of them are here, as new.
+                if round.request.filter.members == Members::All
+                    && let Some(partial) = self.store().partial.get(room_id)
+                {
+                    match partial.completed {
+                        None => return Ok(()),
+                        Some(completed) => known &= completed <= round.after(),
+                    }
+                }
                 let has_data =
                     || round.account_data.iter().any(|data| data.room_id.as_deref() == Some(room_id.as_str()));
                 let may_have_news = !known

@@ -20,6 +20,7 @@ pub(super) fn routes() -> Routes {
 async fn list(args: Args<members::Request>) -> Answer<members::Response> {
     let (hs, user, body) = (&args.hs, &args.who.user_id, args.body);
     let room = hs.rooms.room(&body.room_id).await?;
+    hs.rooms.until_whole(&room.room_id).await?;
     let (readable, is_current) = hs.rooms.readable_snapshot(user, &room).await?;
     let snapshot = match &body.at {
         Some(at) if is_current => hs.rooms.store().state_at(room.nid, super::position(at)?).await?,
@@ -44,6 +45,7 @@ async fn list_joined(args: Args<joined::Request>) -> Answer<Json<Value>> {
     if !hs.rooms.store().graph.is_joined(user, &room.room_id).await? {
         return Err(ApiError::forbidden("You are not in the room"));
     }
+    hs.rooms.until_whole(&room.room_id).await?;
     let found = hs.rooms.store().graph.members(room.nid, &[MembershipState::Join]).await?;
     let ids: Vec<_> = found.into_iter().map(|member| member.event_id).collect();
     let mut joined = BTreeMap::new();

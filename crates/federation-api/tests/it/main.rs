@@ -8,4 +8,5 @@ mod authentication;
 mod device;
 mod media;
 mod membership;
+mod partial;
 mod sending;

@@ -25,6 +25,7 @@ use samtal_ops::{Content, CreateRoom, Homeserver, Settings};
 use samtal_remote::{Limits, LocalFirst, Network, NetworkError};
 use samtal_room::LocalDraft;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 /// Beyond the servers of the test there is nothing.
@@ -50,6 +51,8 @@ impl Network for Nowhere {
 pub struct Node {
     pub hs: Arc<Homeserver>,
     is_up: Arc<AtomicBool>,
+    /// Requests whose path holds this text are not answered for now.
+    held: watch::Sender<Option<&'static str>>,
 }
 
 /// All servers.
@@ -89,18 +92,22 @@ impl World {
         self.network.insert(
             name,
             Box::new(move |request: Request<Bytes>| {
-                let (router, up) = (router.clone(), Arc::clone(&up));
+                let (router, up, mut holding) = (router.clone(), Arc::clone(&up), holding.subscribe());
                 Box::pin(async move {
+        let held = watch::Sender::new(None);
+        let holding = held.clone();
                     if !up.load(Ordering::SeqCst) {
                         return Response::builder().status(502).body(Bytes::new()).unwrap();
                     }
                     let response = router.oneshot(request.map(Body::from)).await.unwrap();
                     let (parts, body) = response.into_parts();
+                    let path = request.uri().path().to_owned();
+                    let _ = holding.wait_for(|held| held.is_none_or(|part| !path.contains(part))).await;
                     Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
                 })
             }),
         );
-        let node = Node { hs, is_up };
+        let node = Node { hs, is_up, held };
         node.hs.accounts.create(NewUser::normal(node.user()), &Client::default()).await.unwrap();
         node
     }
@@ -125,6 +132,15 @@ impl Node {
         wish.version = Some(version);
         wish.preset = Some(ruma::api::client::room::create_room::v3::RoomPreset::PublicChat);
         self.hs.create_room(wish).await.unwrap()
+    /// Lets requests whose path holds this text wait, or (nothing) lets them go on.
+    pub fn hold(&self, part: Option<&'static str>) {
+        self.held.send_replace(part);
+    }
+
+    pub fn is_partial(&self, room: &OwnedRoomId) -> bool {
+        self.hs.rooms.store().partial.is_partial(room)
+    }
+
     }
 
     pub async fn private_room(&self, version: RoomVersionId) -> OwnedRoomId {
@@ -163,6 +179,12 @@ impl Node {
         let state = self.hs.rooms.store().state(head.snapshot).await.unwrap();
         state.iter().map(|event| event.pdu.event_id().to_owned()).collect()
     }
+        tokio::time::timeout(Duration::from_secs(20), self.hs.rooms.until_whole(room)).await.unwrap().unwrap();
+        self.state_so_far(room).await
+    }
+
+    /// The ids of the current state as far as it is here.
+    pub async fn state_so_far(&self, room: &OwnedRoomId) -> BTreeSet<OwnedEventId> {
 }
 
 /// Waits until something is so; a test that fails says what it waited for.

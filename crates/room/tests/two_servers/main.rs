@@ -123,7 +123,7 @@ async fn join(home: &Server, other: &Server, room_id: &OwnedRoomId) {
     let pdus = state.iter().chain(&chain).map(|event| over_the_wire(&event.pdu, &there)).collect();
     let held = other.rooms.hold(&there, pdus).await.unwrap();
     assert!(held.unjudged.is_empty() && held.rejected.is_empty(), "{held:?}");
-    other.rooms.adopt(&there, join, &ids, false).await.unwrap();
+    other.rooms.adopt(&there, join, &ids, None).await.unwrap();
 }
 
 /// Runs a test with two servers, each in its own database, on both engines. All versions on SQLite, the newest on
