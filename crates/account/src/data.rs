@@ -1,8 +1,10 @@
 //! Account data: what a user's clients keep here for each other, for all rooms or for one.
+//!
+//! An empty object is the same as nothing (MSC3391): it is told to those who sync from before, and not there otherwise.
 
 use std::collections::HashSet;
 
-use ruma::{OwnedUserId, RoomId, UserId, push::Ruleset};
+use ruma::{OwnedUserId, RoomId, UserId};
 use samtal_db::{Batch, Change, Row, Sql, params, sql};
 use samtal_model::ChangeKind;
 use serde_json::{Value, value::RawValue};
@@ -20,6 +22,9 @@ pub(crate) const DATA_TYPES_MAX: i64 = 20_000;
 
 /// The type of push rules.
 pub const PUSH_RULES: &str = "m.push_rules";
+
+/// The content of what has been deleted.
+const DELETED: &str = "{}";
 
 /// Stands for all rooms in the table.
 const GLOBAL: &str = "";
@@ -48,6 +53,10 @@ const ROOM_DATA_CHANGED: Sql = sql!(
 );
 const ROOM_DATA: Sql =
     sql!("SELECT room_id, type, content FROM account_data WHERE user_id = $1 AND room_id = $2 ORDER BY type");
+const DATA_DELETE: Sql = sql!(
+    "UPDATE account_data SET content = '{}', position = $1
+     WHERE user_id = $2 AND room_id = $3 AND type = $4 AND content <> '{}'"
+);
 const DATA_COUNT: Sql = sql!("SELECT COUNT(*) FROM account_data WHERE user_id = $1");
 const DATA_SET: Sql = sql!(
     "INSERT INTO account_data (user_id, room_id, type, content, position) VALUES ($1, $2, $3, $4, $5)
@@ -86,6 +95,7 @@ impl Accounts {
         let row =
             self.db.query_opt(&DATA, params![user.as_str(), room.map_or(GLOBAL, RoomId::as_str), data_type]).await?;
         match row {
+            Some(row) if row.text(0)? == DELETED => Ok(None),
             Some(row) => raw(row.text(0)?).map(Some),
             None if room.is_none() && data_type == PUSH_RULES => default_push_rules(user).map(Some),
             None => Ok(None),
@@ -107,6 +117,10 @@ impl Accounts {
             return Err(AccountError::TooLarge("The account data is too large"));
         }
         let room_id = room.map_or(GLOBAL, RoomId::as_str);
+        let is_empty = content.get().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        if is_empty.is_some_and(|inner| inner.trim().is_empty()) {
+            return self.delete_account_data(user, room, data_type).await;
+        }
         if self.db.query_opt(&DATA, params![user.as_str(), room_id, data_type]).await?.is_none() {
             let count = self.db.query_opt(&DATA_COUNT, params![user.as_str()]).await?;
             if count.map_or(Ok(0), |row| row.int(0))? >= DATA_TYPES_MAX {
@@ -118,6 +132,33 @@ impl Accounts {
         batch.exec(&DATA_SET, params![user.as_str(), room_id, data_type, content.get(), position]);
         self.db.commit(batch).await?;
         Ok(())
+    }
+
+    /// Deletes one type, for all rooms or for one, if it is there.
+    pub async fn delete_account_data(
+        &self,
+        user: &UserId,
+        room: Option<&RoomId>,
+        data_type: &str,
+    ) -> Result<(), AccountError> {
+        let room_id = room.map_or(GLOBAL, RoomId::as_str);
+        let Some(row) = self.db.query_opt(&DATA, params![user.as_str(), room_id, data_type]).await? else {
+            return Ok(());
+        };
+        if row.text(0)? == DELETED {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        self.data_delete(&mut batch, user, room, data_type);
+        self.db.commit(batch).await?;
+        Ok(())
+    }
+
+    /// The write by which one type is deleted.
+    pub(crate) fn data_delete(&self, batch: &mut Batch, user: &UserId, room: Option<&RoomId>, data_type: &str) {
+        let room_id = room.map_or(GLOBAL, RoomId::as_str);
+        let position = batch.log(change(user, room, data_type));
+        batch.exec(&DATA_DELETE, params![position, user.as_str(), room_id, data_type]);
     }
 
     /// Reads, changes and writes one type; again when another write came between. `edit` gets `None` where there was
@@ -174,6 +215,9 @@ impl Accounts {
             .iter()
             .map(AccountData::from_row)
             .collect::<Result<_, _>>()?;
+        if since <= 0 {
+            changed.retain(|data| data.content.get() != DELETED);
+        }
         if since <= 0 && !changed.iter().any(|data| data.data_type == PUSH_RULES) {
             changed.push(AccountData {
                 room_id: None,
@@ -201,12 +245,10 @@ impl Accounts {
 
     /// All account data for one room.
     pub async fn room_account_data(&self, user: &UserId, room: &RoomId) -> Result<Vec<AccountData>, AccountError> {
-        self.db
-            .query(&ROOM_DATA, params![user.as_str(), room.as_str()])
-            .await?
-            .iter()
-            .map(AccountData::from_row)
-            .collect()
+        let rows = self.db.query(&ROOM_DATA, params![user.as_str(), room.as_str()]).await?;
+        let mut data: Vec<AccountData> = rows.iter().map(AccountData::from_row).collect::<Result<_, _>>()?;
+        data.retain(|data| data.content.get() != DELETED);
+        Ok(data)
     }
 
     /// Those whom the user does not want to hear.
@@ -229,6 +271,6 @@ fn change(user: &UserId, room: Option<&RoomId>, data_type: &str) -> Change {
 }
 
 fn default_push_rules(user: &UserId) -> Result<Box<RawValue>, AccountError> {
-    serde_json::value::to_raw_value(&serde_json::json!({ "global": Ruleset::server_default(user) }))
+    serde_json::value::to_raw_value(&serde_json::json!({ "global": crate::push_rules::server_default(user) }))
         .map_err(|error| AccountError::Corrupt("push rules", Some(error)))
 }

@@ -105,6 +105,11 @@ impl Accounts {
                 batch.exec(sql, params![user.as_str(), device.as_str()]);
             }
             batch.log(Change::new(ChangeKind::Logout).user(user).reference(device));
+            // What the user's clients settled for this device's notifications goes with it (MSC3890).
+            for prefix in ["m", "org.matrix.msc3890"] {
+                let data_type = format!("{prefix}.local_notification_settings.{device}");
+                self.data_delete(&mut batch, user, None, &data_type);
+            }
         }
         batch
     }

@@ -5,9 +5,9 @@
 
 use ruma::{
     UserId,
-    push::{ConditionalPushRule, PatternedPushRule, Ruleset, SimplePushRule},
+    push::{Action, ConditionalPushRule, PatternedPushRule, Ruleset, SimplePushRule},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use crate::{AccountError, Accounts, data::PUSH_RULES};
@@ -18,8 +18,12 @@ pub const PUSH_RULES_MAX: usize = 2_000;
 /// The rule that switches all others off: it always comes first.
 const MASTER: &str = ".m.rule.master";
 
-/// The kinds of rules, in the order in which they are looked at.
-pub const PUSH_RULE_KINDS: [&str; 5] = ["override", "content", "room", "sender", "underride"];
+/// The kinds of rules, in the order in which they are looked at. `postcontent` (MSC4306) holds rules of the server only.
+pub const PUSH_RULE_KINDS: [&str; 6] = ["override", "content", POST_CONTENT, "room", "sender", "underride"];
+
+const POST_CONTENT: &str = "postcontent";
+const UNSUBSCRIBED_THREAD: &str = ".io.element.msc4306.rule.unsubscribed_thread";
+const SUBSCRIBED_THREAD: &str = ".io.element.msc4306.rule.subscribed_thread";
 
 /// All push rules of a user.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +76,7 @@ impl PushRules {
     /// What is kept, with the server's rules as this version has them.
     fn new(user: &UserId, content: Option<Value>) -> Self {
         let mut kept = content.and_then(|mut content| content.get_mut("global").map(Value::take)).unwrap_or_default();
-        let server = serde_json::to_value(Ruleset::server_default(user)).unwrap_or_default();
+        let server = server_default(user);
         let mut rules = Map::new();
         for kind in PUSH_RULE_KINDS {
             let kept = match kept.get_mut(kind).map(Value::take) {
@@ -141,6 +145,9 @@ impl PushRules {
     /// a new one comes before all others of its kind.
     pub fn put(&mut self, kind: &str, new: NewPushRule) -> Result<(), PushRuleError> {
         self.of_kind(kind)?;
+        if kind == POST_CONTENT {
+            return Err(PushRuleError::ServerDefault);
+        }
         check_id(&new.id)?;
         check_actions(&new.actions)?;
         let mut rule = json!({ "rule_id": new.id, "default": false, "enabled": true, "actions": new.actions });
@@ -190,12 +197,44 @@ impl PushRules {
         rules
     }
 
+    /// What is done about events in threads, between the rules for contents and those for rooms.
+    pub fn thread_rules(&self) -> ThreadRules {
+        let actions = |id| {
+            let rule = self.get(POST_CONTENT, id).ok()?;
+            let is_enabled = rule.get("enabled").and_then(Value::as_bool).unwrap_or_default();
+            Vec::<Action>::deserialize(rule.get("actions").filter(|_| is_enabled)?).ok()
+        };
+        ThreadRules { subscribed: actions(SUBSCRIBED_THREAD), unsubscribed: actions(UNSUBSCRIBED_THREAD) }
+    }
+
     fn parsed<T: DeserializeOwned>(&self, kind: &str) -> impl Iterator<Item = T> {
         self.of_kind(kind).unwrap_or_default().iter().filter_map(|rule| T::deserialize(rule).ok())
     }
 }
 
+/// What is done about events in threads (MSC4306).
+///
+/// MSC4306: there these rules are switched on for everybody, which silences all threads of those whose clients know no
+/// subscriptions. Here they are switched on when the user's clients first subscribe to a thread.
+#[derive(Clone, Debug, Default)]
+pub struct ThreadRules {
+    /// In those that the user has subscribed to; nothing when the rule is switched off.
+    pub subscribed: Option<Vec<Action>>,
+    /// In all others; nothing when the rule is switched off.
+    pub unsubscribed: Option<Vec<Action>>,
+}
+
 impl Accounts {
+    /// Switches the rules for threads on.
+    pub(crate) async fn enable_thread_rules(&self, user: &UserId) -> Result<(), AccountError> {
+        let enable = |rules: &mut PushRules| {
+            rules.set_enabled(POST_CONTENT, UNSUBSCRIBED_THREAD, true)?;
+            rules.set_enabled(POST_CONTENT, SUBSCRIBED_THREAD, true)
+        };
+        let done = self.edit_push_rules(user, enable).await?;
+        done.map_err(|error| AccountError::Invalid(error.to_string()))
+    }
+
     /// The user's rules as clients see them.
     pub async fn push_rules_of(&self, user: &UserId) -> Result<PushRules, AccountError> {
         let content = match self.account_data(user, None, PUSH_RULES).await? {
@@ -228,6 +267,75 @@ impl Accounts {
         })
         .await
     }
+}
+
+/// The server's rules for somebody who has changed none: those of the specification, with those for polls (MSC3930) and for
+/// threads (MSC4306).
+pub(crate) fn server_default(user: &UserId) -> Value {
+    let mut rules = serde_json::to_value(Ruleset::server_default(user)).unwrap_or_default();
+    let rule = |id: &str, enabled: bool, conditions: Value, actions: Value| json!({ "rule_id": id, "default": true, "enabled": enabled, "conditions": conditions, "actions": actions });
+    let of_type = |name: &str| json!({ "kind": "event_match", "key": "type", "pattern": format!("org.matrix.msc3381.poll.{name}") });
+    let between_two = json!({ "kind": "room_member_count", "is": "2" });
+    let (quietly, aloud) = (json!(["notify"]), json!(["notify", { "set_tweak": "sound", "value": "default" }]));
+    let polls = ["start", "end"].into_iter();
+    add_mentions_in_words(user, &mut rules);
+    let mut add = |kind: &str, rule: Value| {
+        if let Some(rules) = rules.get_mut(kind).and_then(Value::as_array_mut) {
+            rules.push(rule);
+        }
+    };
+    add("override", rule(".org.matrix.msc3930.rule.poll_response", true, json!([of_type("response")]), json!([])));
+    for poll in polls.clone() {
+        let id = format!(".org.matrix.msc3930.rule.poll_{poll}_one_to_one");
+        add("underride", rule(&id, true, json!([between_two, of_type(poll)]), aloud.clone()));
+    }
+    for poll in polls {
+        let id = format!(".org.matrix.msc3930.rule.poll_{poll}");
+        add("underride", rule(&id, true, json!([of_type(poll)]), quietly.clone()));
+    }
+    let in_thread =
+        |subscribed: bool| json!([{ "kind": "io.element.msc4306.thread_subscription", "subscribed": subscribed }]);
+    rules[POST_CONTENT] = json!([
+        rule(UNSUBSCRIBED_THREAD, false, in_thread(false), json!([])),
+        rule(SUBSCRIBED_THREAD, false, in_thread(true), aloud),
+    ]);
+    rules
+}
+
+/// The rules for mentions in words, which are looked at where an event does not say whom it mentions (`m.mentions`). They
+/// are no longer among the specification's (MSC4210), but bridges and older clients still mention in words only, and
+/// clients show these rules in their settings.
+fn add_mentions_in_words(user: &UserId, rules: &mut Value) {
+    let loud = |sound: &str| {
+        let mut actions = vec![json!("notify"), json!({ "set_tweak": "highlight" })];
+        if !sound.is_empty() {
+            actions.push(json!({ "set_tweak": "sound", "value": sound }));
+        }
+        actions
+    };
+    let name = json!({
+        "rule_id": ".m.rule.contains_display_name", "default": true, "enabled": true,
+        "conditions": [{ "kind": "contains_display_name" }], "actions": loud("default"),
+    });
+    let room = json!({
+        "rule_id": ".m.rule.roomnotif", "default": true, "enabled": true, "actions": loud(""),
+        "conditions": [
+            { "kind": "event_match", "key": "content.body", "pattern": "@room" },
+            { "kind": "sender_notification_permission", "key": "room" },
+        ],
+    });
+    let localpart = json!({
+        "rule_id": ".m.rule.contains_user_name", "default": true, "enabled": true,
+        "pattern": user.localpart(), "actions": loud("default"),
+    });
+    let insert = |rules: &mut Value, kind: &str, after: &str, rule: Value| {
+        let Some(rules) = rules.get_mut(kind).and_then(Value::as_array_mut) else { return };
+        let at = rules.iter().position(|rule| has_id(rule, after)).map_or(rules.len(), |at| at + 1);
+        rules.insert(at, rule);
+    };
+    insert(rules, "override", ".m.rule.is_user_mention", name);
+    insert(rules, "override", ".m.rule.is_room_mention", room);
+    insert(rules, "content", "", localpart);
 }
 
 /// The rules of one kind: the master rule, the user's own, the server's. Of the server's, what the user has switched stays.

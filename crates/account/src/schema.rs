@@ -126,5 +126,43 @@ pub const SCHEMA: Schema = Schema::new(
         UNIQUE (address, secret, purpose)
      ) WITHOUT ROWID;",
         ),
+        // account_thread: how a user stands to a thread; automatic is null for one unsubscribed. At most 20,000 a user.
+        Migration::Both(
+            "CREATE TABLE account_thread (
+        user_id TEXT NOT NULL,
+        room_id TEXT NOT NULL,
+        root TEXT NOT NULL,
+        automatic BIGINT,
+        position BIGINT NOT NULL,
+        PRIMARY KEY (user_id, room_id, root)
+     ) WITHOUT ROWID;
+     CREATE INDEX account_thread_position ON account_thread (user_id, position);",
+        ),
+        // account_binding: what identity servers give out as a user's. At most 100 a user.
+        Migration::Both(
+            "CREATE TABLE account_binding (
+        user_id TEXT NOT NULL,
+        medium TEXT NOT NULL,
+        address TEXT NOT NULL,
+        id_server TEXT NOT NULL,
+        PRIMARY KEY (user_id, medium, address, id_server)
+     ) WITHOUT ROWID;",
+        ),
+        // account_audit: what administrators did; the newest 200,000. account_rate: users with a rate of their own.
+        Migration::Both(
+            "CREATE TABLE account_audit (
+        id BIGINT PRIMARY KEY,
+        at_ms BIGINT NOT NULL,
+        actor TEXT NOT NULL,
+        action TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        outcome TEXT NOT NULL
+     );
+     CREATE TABLE account_rate (
+        user_id TEXT PRIMARY KEY,
+        per_second BIGINT NOT NULL,
+        burst BIGINT NOT NULL
+     ) WITHOUT ROWID;",
+        ),
     ],
 );

@@ -24,6 +24,9 @@ pub(crate) fn routes() -> Routes {
         "/_matrix/client/r0/user/{user_id}/rooms/{room_id}/account_data/{type}",
         "/_matrix/client/v3/user/{user_id}/rooms/{room_id}/account_data/{type}",
     ];
+    const DELETE: &[&str] = &["/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/account_data/{type}"];
+    const DELETE_ROOM: &[&str] =
+        &["/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{type}"];
     const TAGS: &[&str] = &[
         "/_matrix/client/r0/user/{user_id}/rooms/{room_id}/tags",
         "/_matrix/client/v3/user/{user_id}/rooms/{room_id}/tags",
@@ -37,6 +40,8 @@ pub(crate) fn routes() -> Routes {
         .raw::<AccessToken, _, _, _>(Method::PUT, GLOBAL, put_global)
         .raw::<AccessToken, _, _, _>(Method::GET, ROOM, get_room)
         .raw::<AccessToken, _, _, _>(Method::PUT, ROOM, put_room)
+        .raw::<AccessToken, _, _, _>(Method::DELETE, DELETE, async |args| delete(&args, None, argument(&args, 1)).await)
+        .raw::<AccessToken, _, _, _>(Method::DELETE, DELETE_ROOM, delete_room)
         .raw::<AccessToken, _, _, _>(Method::GET, TAGS, tags)
         .raw::<AccessToken, _, _, _>(Method::PUT, TAG, put_tag)
         .raw::<AccessToken, _, _, _>(Method::DELETE, TAG, delete_tag)
@@ -65,6 +70,26 @@ async fn get(args: &RawArgs, room: Option<&OwnedRoomId>, data_type: &str) -> Ans
 async fn put(args: &RawArgs, room: Option<&OwnedRoomId>, data_type: &str) -> Answer<Json<Value>> {
     owner(args)?;
     let content: Box<RawValue> = args.json().await?;
+    check_writable(data_type)?;
+    args.hs.accounts.set_account_data(&args.who.user_id, room.map(|room| &**room), data_type, &content).await?;
+    Ok(Json(json!({})))
+}
+
+/// `DELETE /user/{userId}/account_data/{type}` (MSC3391)
+async fn delete(args: &RawArgs, room: Option<&OwnedRoomId>, data_type: &str) -> Answer<Json<Value>> {
+    owner(args)?;
+    check_writable(data_type)?;
+    args.hs.accounts.delete_account_data(&args.who.user_id, room.map(|room| &**room), data_type).await?;
+    Ok(Json(json!({})))
+}
+
+/// `DELETE /user/{userId}/rooms/{roomId}/account_data/{type}` (MSC3391)
+async fn delete_room(args: RawArgs) -> Answer<Json<Value>> {
+    let room = room_id(&args)?;
+    delete(&args, Some(&room), argument(&args, 2)).await
+}
+
+fn check_writable(data_type: &str) -> Result<(), ApiError> {
     if NOT_WRITABLE.contains(&data_type) {
         return Err(ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -72,8 +97,7 @@ async fn put(args: &RawArgs, room: Option<&OwnedRoomId>, data_type: &str) -> Ans
             "This type is set by endpoints of its own",
         ));
     }
-    args.hs.accounts.set_account_data(&args.who.user_id, room.map(|room| &**room), data_type, &content).await?;
-    Ok(Json(json!({})))
+    Ok(())
 }
 
 /// `PUT /user/{userId}/account_data/{type}`

@@ -36,6 +36,19 @@ const UNSTABLE_FEATURES: &[&str] = &[
     "org.matrix.simplified_msc3575",
     // Delayed events, by which calls notice that a device is gone.
     "org.matrix.msc4140",
+    // Account data can be deleted.
+    "org.matrix.msc3391",
+    // Events by what they say of others.
+    "org.matrix.msc3874",
+    // Notifications of single devices are silenced by others; what is said of a device goes with it.
+    "org.matrix.msc3890",
+    // Push rules for polls.
+    "org.matrix.msc3930",
+    // Lists of those whose invites are refused or ignored.
+    "org.matrix.msc4155",
+    // Subscriptions to threads, and their way into sliding sync.
+    "org.matrix.msc4306",
+    "org.matrix.msc4308",
 ];
 
 pub(crate) fn routes() -> Routes {

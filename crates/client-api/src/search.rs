@@ -10,7 +10,7 @@ use samtal_model::StreamPosition;
 use samtal_ops::Homeserver;
 use samtal_room::{Direction, Form, StoredEvent, Viewer};
 use samtal_search::{Found, Group, GroupBy, Hit, Key, Order, SearchError, Wish};
-use samtal_sync::filter::EventFilter;
+use samtal_sync::{RelationFilter, filter::EventFilter};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -110,6 +110,8 @@ struct AskedCategories {
 #[derive(Deserialize)]
 struct AskedRoomEvents {
     event_context: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    filter: RelationFilter,
 }
 
 /// `POST /search`
@@ -119,8 +121,10 @@ async fn search(args: Args<v3::Request>) -> Answer<Json<Body>> {
         return Ok(Json(Body { search_categories: Categories { room_events: None } }));
     };
     let asked = serde_json::from_slice::<Asked>(&args.json);
-    let with_context = asked.is_ok_and(|asked| asked.search_categories.room_events.event_context.is_some());
-    let wish = wish(&criteria, args.body.next_batch)?;
+    let asked = asked.ok().map(|asked| asked.search_categories.room_events);
+    let with_context = asked.as_ref().is_some_and(|asked| asked.event_context.is_some());
+    let relations = asked.map(|asked| asked.filter).unwrap_or_default();
+    let wish = wish(&criteria, relations, args.body.next_batch)?;
     let mut found = hs.search.events(&who.user_id, &wish).await?;
     let mut results = Vec::with_capacity(found.hits.len());
     for Hit { event, rank } in std::mem::take(&mut found.hits) {
@@ -144,7 +148,7 @@ async fn search(args: Args<v3::Request>) -> Answer<Json<Body>> {
     Ok(Json(Body { search_categories: Categories { room_events: Some(room_events) } }))
 }
 
-fn wish(criteria: &Criteria, from: Option<String>) -> Result<Wish, ApiError> {
+fn wish(criteria: &Criteria, relations: RelationFilter, from: Option<String>) -> Result<Wish, ApiError> {
     if criteria.search_term.len() > TERM_BYTES_MAX {
         return Err(ApiError::invalid_param(format!("A search term has at most {TERM_BYTES_MAX} bytes")));
     }
@@ -171,7 +175,7 @@ fn wish(criteria: &Criteria, from: Option<String>) -> Result<Wish, ApiError> {
     Ok(Wish {
         term: criteria.search_term.clone(),
         keys: keys.collect::<Result<_, _>>()?,
-        filter: EventFilter::of_room(&filter),
+        filter: EventFilter::of_room(&filter).with_relations(relations),
         rooms,
         senders: criteria.filter.senders.clone(),
         order,

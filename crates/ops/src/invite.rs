@@ -1,8 +1,8 @@
 //! Inviting users, and whether they want to be invited.
 
 use ruma::{RoomId, UserId};
+use samtal_account::InviteVerdict;
 use samtal_room::RoomError;
-use serde_json::Value;
 
 use crate::{Homeserver, OpError, member::Content};
 
@@ -41,39 +41,9 @@ impl Homeserver {
         if !self.is_local(target) {
             return Ok(());
         }
-        for data_type in ["m.invite_permission_config", "org.matrix.msc4155.invite_permission_config"] {
-            let Some(config) = self.accounts.account_data(target, None, data_type).await? else { continue };
-            // A client may have written anything here.
-            let config: Value = serde_json::from_str(config.get()).unwrap_or_default();
-            if !accepts(&config, sender) {
-                return Err(OpError::InviteBlocked);
-            }
+        match self.accounts.invite_filter(target).await?.verdict(sender) {
+            InviteVerdict::Allow | InviteVerdict::Ignore => Ok(()),
+            InviteVerdict::Block => Err(OpError::InviteBlocked),
         }
-        Ok(())
     }
-}
-
-/// Whether an invite permission configuration lets this sender's invites pass. The lists by user and server are MSC4155's.
-fn accepts(config: &Value, sender: &UserId) -> bool {
-    if config.get("enabled").and_then(Value::as_bool) == Some(false) {
-        return true;
-    }
-    let named = |list: &str, name: &str| {
-        let list = config.get(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        list.iter().filter_map(Value::as_str).any(|pattern| crate::glob::matches(pattern, name))
-    };
-    let (user, server) = (sender.as_str(), sender.server_name().host());
-    if named("allowed_users", user) {
-        return true;
-    }
-    if named("blocked_users", user) {
-        return false;
-    }
-    if named("allowed_servers", server) {
-        return true;
-    }
-    if named("blocked_servers", server) {
-        return false;
-    }
-    config.get("default_action").and_then(Value::as_str) != Some("block")
 }

@@ -13,8 +13,8 @@ use std::{
 use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{
-    OwnedUserId, UserId,
-    push::{Action, FlattenedJson, Ruleset},
+    EventId, OwnedUserId, UserId,
+    push::{Action, FlattenedJson},
 };
 use samtal_account::Accounts;
 use samtal_db::LoggedChange;
@@ -26,7 +26,7 @@ use samtal_state::SnapshotId;
 use crate::{
     PushError, Verdict,
     thread::thread_of,
-    verdict::{RoomContext, flatten, judge},
+    verdict::{RoomContext, Rules, flatten, judge},
 };
 
 /// Events of a room that are looked at for one user: older ones do not count.
@@ -138,7 +138,7 @@ pub struct Push {
     accounts: Arc<Accounts>,
     pub(crate) edus: Arc<Edus>,
     tallies: Mutex<LruCache<(OwnedUserId, RoomNid), TallyCell>>,
-    rules: Mutex<LruCache<OwnedUserId, Arc<Ruleset>>>,
+    rules: Mutex<LruCache<OwnedUserId, Arc<Rules>>>,
     flattened: Mutex<LruCache<EventNid, Arc<FlattenedJson>>>,
     stretches: Mutex<LruCache<(RoomNid, i64, i64), Arc<Stretch>>>,
 }
@@ -171,11 +171,11 @@ impl Push {
     }
 
     /// The user's push rules.
-    pub async fn rules(&self, user_id: &UserId) -> Result<Arc<Ruleset>, PushError> {
+    async fn rules(&self, user_id: &UserId) -> Result<Arc<Rules>, PushError> {
         if let Some(rules) = self.rules.lock().get(user_id) {
             return Ok(Arc::clone(rules));
         }
-        let rules = Arc::new(self.accounts.push_rules(user_id).await?);
+        let rules = Arc::new(Rules::new(&self.accounts.push_rules_of(user_id).await?));
         self.rules.lock().put(user_id.to_owned(), Arc::clone(&rules));
         Ok(rules)
     }
@@ -194,7 +194,25 @@ impl Push {
         };
         let context = RoomContext::read(store, room, state).await?.of(store, room, user_id).await?;
         let rules = self.rules(user_id).await?;
-        Ok(judge(&rules, &self.flattened(event), &context).await.to_vec())
+        let subscribed = self.subscribed(user_id, room, event, &rules).await?;
+        Ok(judge(&rules, &self.flattened(event), &context, subscribed).await.to_vec())
+    }
+
+    /// Whether the user has subscribed to the event's thread, as far as it matters to the rules; nothing for what is in none.
+    async fn subscribed(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        event: &StoredEvent,
+        rules: &Rules,
+    ) -> Result<Option<bool>, PushError> {
+        if !rules.look_at_threads() {
+            return Ok(None);
+        }
+        let Some(root) = thread_of(self.rooms.store(), event).await? else { return Ok(None) };
+        let Ok(root) = EventId::parse(root) else { return Ok(None) };
+        let subscription = self.accounts.thread_subscription(user_id, &room.room_id, &root).await?;
+        Ok(Some(subscription.is_some_and(|subscription| subscription.state.is_subscribed())))
     }
 
     /// What the user, who is joined by `membership`, has not read in the room as the log stood at `until`.
@@ -260,7 +278,8 @@ impl Push {
                     known.insert((self.rules(user_id).await?, context))
                 }
             };
-            let verdict = Verdict::of(judge(rules, &self.flattened(event), context).await);
+            let subscribed = self.subscribed(user_id, room, event, rules).await?;
+            let verdict = Verdict::of(judge(rules, &self.flattened(event), context, subscribed).await);
             if verdict.notify {
                 let thread = thread_of(store, event).await?.map(Arc::from);
                 tally.unread.push(Unread { position, thread, highlight: verdict.highlight });

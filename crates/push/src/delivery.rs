@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 use ruma::{EventId, OwnedUserId, RoomId, UserId};
-use samtal_account::Accounts;
+use samtal_account::{Accounts, InviteVerdict};
 use samtal_db::{Batch, DbError, LoggedChange, params};
 use samtal_kit::{Random, Tasks};
 use samtal_model::ChangeKind;
@@ -90,6 +90,7 @@ impl Delivery {
         let tasks = self.engines.tasks.clone();
         loop {
             let followed = tokio::select! {
+                biased;
                 () = tasks.stopping() => return,
                 followed = self.follow() => followed,
             };
@@ -232,7 +233,10 @@ impl Delivery {
             return Ok(());
         };
         let Some(event) = graph.event(&membership.event_id).await? else { return Ok(()) };
-        if self.is_to_be_told(user_id, &room, &event).await? {
+        let invites = self.engines.accounts.invite_filter(user_id).await?;
+        if invites.verdict(event.pdu.sender()) == InviteVerdict::Allow
+            && self.is_to_be_told(user_id, &room, &event).await?
+        {
             notes.push(note(user_id, logged.position, room_id.as_str(), membership.event_id.as_str()));
         }
         Ok(())
@@ -280,6 +284,7 @@ impl Delivery {
         self.engines.tasks.spawn("pusher", async move {
             let tasks = this.engines.tasks.clone();
             tokio::select! {
+                biased;
                 () = tasks.stopping() => {}
                 () = this.work_off(&key) => {}
             }

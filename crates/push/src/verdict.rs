@@ -1,13 +1,12 @@
 //! What push rules say of an event.
 
-use std::sync::Arc;
-
 use ruma::{
     UserId,
     events::room::power_levels::RoomPowerLevelsEventContent,
-    push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
+    push::{Action, AnyPushRuleRef, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
     serde::Raw,
 };
+use samtal_account::{PushRules, ThreadRules};
 use samtal_event::{Unsigned, client_form};
 use samtal_room::{Room, RoomError, Store, StoredEvent, membership_of};
 use samtal_state::SnapshotId;
@@ -94,16 +93,46 @@ impl Verdict {
     }
 }
 
-/// The actions of the first of the rules that an event of someone else fits.
+/// A user's push rules, ready to be evaluated.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) rules: Ruleset,
+    pub(crate) threads: ThreadRules,
+}
+
+impl Rules {
+    pub(crate) fn new(rules: &PushRules) -> Self {
+        Self { rules: rules.ruleset(), threads: rules.thread_rules() }
+    }
+
+    /// Whether it matters in which threads events are.
+    pub(crate) fn look_at_threads(&self) -> bool {
+        self.threads.subscribed.is_some() || self.threads.unsubscribed.is_some()
+    }
+}
+
+/// The actions of the first of the rules that an event of someone else fits. `subscribed` says of an event in a thread
+/// whether the user has subscribed to that.
 pub(crate) async fn judge<'a>(
-    rules: &'a Arc<Ruleset>,
+    rules: &'a Rules,
     event: &FlattenedJson,
     context: &PushConditionRoomCtx,
+    subscribed: Option<bool>,
 ) -> &'a [Action] {
-    for rule in rules.iter() {
+    let mut of_thread = match subscribed {
+        Some(true) => rules.threads.subscribed.as_deref(),
+        Some(false) => rules.threads.unsubscribed.as_deref(),
+        None => None,
+    };
+    for rule in rules.rules.iter() {
+        if !matches!(rule, AnyPushRuleRef::Override(_) | AnyPushRuleRef::Content(_))
+            && let Some(actions) = of_thread.take()
+        {
+            return actions;
+        }
         if rule.applies(event, context).await {
             return rule.actions();
         }
     }
-    &[]
+    of_thread.unwrap_or_default()
 }

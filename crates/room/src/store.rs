@@ -20,6 +20,8 @@ use samtal_model::StreamPosition;
 const STATE_AT: Sql =
     sql!("SELECT snapshot FROM room_state_log WHERE room = $1 AND position <= $2 ORDER BY position DESC LIMIT 1");
 
+const CHILDREN: Sql = sql!("SELECT DISTINCT rel_type, sender FROM relation WHERE room = $1 AND target = $2");
+
 /// What all parts of the room engine read from.
 #[derive(Debug)]
 pub struct Store {
@@ -29,10 +31,10 @@ pub struct Store {
     pub snapshots: Snapshots,
     /// Numbers of state keys.
     pub keys: StateKeys,
-    /// Whose words are shown only to those who heard them.
-    pub erasures: Erasures,
     /// Rooms whose state is not whole.
     pub partial: PartialRooms,
+    /// Whose words are shown only to those who heard them.
+    pub erasures: Erasures,
     pub(crate) event_numbers: Numbers,
     pub(crate) room_numbers: Numbers,
 }
@@ -42,9 +44,9 @@ impl Store {
     pub async fn open(db: Db, random: &samtal_kit::Random) -> Result<Self, RoomError> {
         Ok(Self {
             keys: StateKeys::open(&db, random).await?,
+            partial: PartialRooms::open(&db).await?,
             erasures: Erasures::default(),
             snapshots: Snapshots::new(db.clone()),
-            partial: PartialRooms::open(&db).await?,
             graph: Graph::new(db),
             event_numbers: Numbers::new("event"),
             room_numbers: Numbers::new("room"),
@@ -59,6 +61,12 @@ impl Store {
     /// Where a snapshot files this state key.
     pub fn key(&self, event_type: &str, state_key: &str) -> (Part, i64) {
         (Part::of(event_type), self.keys.nid(event_type, state_key))
+    }
+
+    /// The type and the sender of every relation to an event.
+    pub async fn children(&self, event: &StoredEvent) -> Result<Vec<(String, String)>, RoomError> {
+        let rows = self.db().query(&CHILDREN, params![event.room.0, event.pdu.event_id().as_str()]).await?;
+        rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 
     /// The state event of this type and key in a snapshot.

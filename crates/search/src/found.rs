@@ -332,7 +332,7 @@ impl Asked<'_> {
             let is_wanted = self.senders.as_ref().is_none_or(|senders| senders.contains(pdu.sender()))
                 && (pdu.is_state() || !self.ignored.contains(pdu.sender()))
                 && event.redacted_by.is_none()
-                && self.wish.filter.passes(pdu.type_str(), pdu.sender().as_str(), pdu.content_str());
+                && self.wish.filter.passes_event(rooms.store(), &event).await?;
             if !is_wanted {
                 continue;
             }

@@ -151,9 +151,9 @@ impl Sync {
             stored = found.ok_or_else(|| SyncError::Invalid("There is no such filter".into()))?;
             stored.get()
         };
-        let definition = serde_json::from_str(definition)
+        let filter = Filter::parse(definition)
             .map_err(|error| SyncError::Invalid(format!("The filter does not parse: {error}")))?;
-        Ok(self.filters.put(user_id, named, Filter::new(&definition)))
+        Ok(self.filters.put(user_id, named, filter))
     }
 
     async fn wake_rooms_of(&self, user_id: &UserId) {

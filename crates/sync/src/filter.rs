@@ -10,6 +10,10 @@ use ruma::{
         EventFormat, Filter as PlainDefinition, FilterDefinition, LazyLoadOptions, RoomEventFilter, UrlFilter,
     },
 };
+use samtal_room::{RoomError, Store, StoredEvent};
+use serde::Deserialize;
+
+use crate::relations::RelationFilter;
 
 /// Events of a room's timeline in an answer when the client names no limit.
 const TIMELINE_LIMIT: usize = 10;
@@ -67,6 +71,7 @@ pub struct EventFilter {
     not_rooms: Names,
     contains_url: Option<bool>,
     limit: Option<usize>,
+    relations: RelationFilter,
 }
 
 impl EventFilter {
@@ -81,7 +86,13 @@ impl EventFilter {
             not_rooms: Names::new(&definition.not_rooms),
             contains_url: definition.url_filter.as_ref().map(|url| matches!(url, UrlFilter::EventsWithUrl)),
             limit: definition.limit.and_then(|limit| usize::try_from(limit).ok()),
+            relations: RelationFilter::default(),
         }
+    }
+
+    /// The same for the relations that the definition names, too.
+    pub fn with_relations(self, relations: RelationFilter) -> Self {
+        Self { relations, ..self }
     }
 
     fn of_other(definition: &PlainDefinition) -> Self {
@@ -104,6 +115,7 @@ impl EventFilter {
             && self.rooms.is_none()
             && self.not_rooms.is_empty()
             && self.contains_url.is_none()
+            && self.relations.passes_all()
     }
 
     /// Whether nothing can pass.
@@ -140,9 +152,19 @@ impl EventFilter {
         })
     }
 
-    /// Whether an event is wanted.
+    /// Whether an event is wanted, as far as it can be seen from itself.
     pub fn passes(&self, event_type: &str, sender: &str, content: &str) -> bool {
-        self.passes_type(event_type) && self.passes_sender(sender) && self.passes_content(content)
+        self.passes_type(event_type)
+            && self.passes_sender(sender)
+            && self.passes_content(content)
+            && self.relations.passes_content(content)
+    }
+
+    /// Whether an event is wanted, also by what others say of it.
+    pub async fn passes_event(&self, store: &Store, event: &StoredEvent) -> Result<bool, RoomError> {
+        let pdu = &event.pdu;
+        Ok(self.passes(pdu.type_str(), pdu.sender().as_str(), pdu.content_str())
+            && self.relations.passes_children(store, event).await?)
     }
 }
 
@@ -186,9 +208,29 @@ pub struct Filter {
     rooms: EventFilter,
 }
 
+/// Those parts of a definition that ruma leaves out.
+#[derive(Default, Deserialize)]
+struct Beside {
+    #[serde(default)]
+    room: BesideRoom,
+}
+
+#[derive(Default, Deserialize)]
+struct BesideRoom {
+    #[serde(default)]
+    timeline: RelationFilter,
+}
+
 impl Filter {
-    /// Compiles a definition.
-    pub fn new(definition: &FilterDefinition) -> Self {
+    /// Reads a definition.
+    pub fn parse(definition: &str) -> Result<Self, serde_json::Error> {
+        let mut filter = Self::new(&serde_json::from_str(definition)?);
+        let beside: Beside = serde_json::from_str(definition)?;
+        filter.timeline.relations = beside.room.timeline;
+        Ok(filter)
+    }
+
+    fn new(definition: &FilterDefinition) -> Self {
         let room = &definition.room;
         let lazy = [&room.state.lazy_load_options, &room.timeline.lazy_load_options];
         let members = lazy.into_iter().find_map(|options| match options {
@@ -309,7 +351,7 @@ mod tests {
     use super::*;
 
     fn filter(definition: serde_json::Value) -> Filter {
-        Filter::new(&serde_json::from_value(definition).unwrap())
+        Filter::parse(&definition.to_string()).unwrap()
     }
 
     #[test]

@@ -49,9 +49,7 @@ pub(crate) struct Keep<'a> {
 impl Keep<'_> {
     async fn keeps(&mut self, store: &Store, event: &StoredEvent) -> Result<bool, RoomError> {
         let pdu = &event.pdu;
-        if !self.filter.passes(pdu.type_str(), pdu.sender().as_str(), pdu.content_str())
-            || !pdu.is_state() && self.ignored.contains(pdu.sender())
-        {
+        if !pdu.is_state() && self.ignored.contains(pdu.sender()) || !self.filter.passes_event(store, event).await? {
             return Ok(false);
         }
         let Some(viewer) = &mut self.viewer else { return Ok(true) };

@@ -283,6 +283,10 @@ impl Sync {
                 }
             }
             MembershipState::Invite if (initial || is_new) && !round.ignored.contains(&membership.sender) => {
+                let filter = self.engines.accounts.invite_filter(user_id).await?;
+                if filter.verdict(&membership.sender) != InviteVerdict::Allow {
+                    return Ok(());
+                }
                 let json = self.outside_room(membership, user_id, "invite_state").await?;
                 sections.invite.push((room_id.to_string(), json));
             }

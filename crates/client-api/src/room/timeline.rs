@@ -18,9 +18,9 @@ use ruma::{
 };
 use samtal_model::StreamPosition;
 use samtal_ops::Homeserver;
-use samtal_room::{Direction, StoredEvent, Viewer};
+use samtal_room::{Direction, RoomError, Store, StoredEvent, Viewer};
 use samtal_state::{Part, SnapshotId};
-use samtal_sync::filter::EventFilter;
+use samtal_sync::{RelationFilter, filter::EventFilter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -59,18 +59,28 @@ struct Wanted {
 }
 
 impl Wanted {
-    async fn new(hs: &Homeserver, user: &UserId, filter: &RoomEventFilter) -> Result<Self, ApiError> {
-        Ok(Self { filter: EventFilter::of_room(filter), ignored: hs.accounts.ignored(user).await? })
+    /// `definition` is the filter as it came; `filter` what ruma read of it.
+    async fn new(
+        hs: &Homeserver,
+        user: &UserId,
+        filter: &RoomEventFilter,
+        definition: Option<&str>,
+    ) -> Result<Self, ApiError> {
+        let relations: RelationFilter = match definition {
+            None | Some("") => RelationFilter::default(),
+            Some(definition) => serde_json::from_str(definition).map_err(|error| crate::args::json_error(&error))?,
+        };
+        let filter = EventFilter::of_room(filter).with_relations(relations);
+        Ok(Self { filter, ignored: hs.accounts.ignored(user).await? })
     }
 
     fn passes_all(&self) -> bool {
         self.filter.passes_all() && self.ignored.is_empty()
     }
 
-    fn passes(&self, event: &StoredEvent) -> bool {
+    async fn passes(&self, store: &Store, event: &StoredEvent) -> Result<bool, RoomError> {
         let pdu = &event.pdu;
-        (pdu.is_state() || !self.ignored.contains(pdu.sender()))
-            && self.filter.passes(pdu.type_str(), pdu.sender().as_str(), pdu.content_str())
+        Ok((pdu.is_state() || !self.ignored.contains(pdu.sender())) && self.filter.passes_event(store, event).await?)
     }
 }
 
@@ -101,7 +111,7 @@ async fn read(
                 page.next = page.events.last().map(|last| behind(last, direction));
                 return Ok(page);
             }
-            if wanted.passes(&event) {
+            if wanted.passes(hs.rooms.store(), &event).await? {
                 page.events.push(event);
             }
         }
@@ -140,6 +150,12 @@ struct PageQuery {
     #[serde(default)]
     dir: Way,
     limit: Option<UInt>,
+    filter: Option<String>,
+}
+
+/// The filter of a query as it came.
+#[derive(Default, Deserialize)]
+struct FilterQuery {
     filter: Option<String>,
 }
 
@@ -183,7 +199,7 @@ async fn page(args: RawArgs) -> Answer<messages::Response> {
         Some(until) if !is_current && direction == Direction::Backward => from.min(until),
         _ => from,
     };
-    let wanted = Wanted::new(hs, &who.user_id, &filter).await?;
+    let wanted = Wanted::new(hs, &who.user_id, &filter, query.filter.as_deref()).await?;
     if !wanted.filter.passes_room(room.room_id.as_str()) {
         return Ok(response);
     }
@@ -243,7 +259,8 @@ async fn around(args: Args<context::Request>) -> Answer<context::Response> {
     let event = hs.rooms.visible_event(&who.user_id, &body.room_id, &body.event_id).await?;
     let mut viewer =
         hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
-    let wanted = Wanted::new(hs, &who.user_id, &body.filter).await?;
+    let named: FilterQuery = serde_html_form::from_str(args.query.as_deref().unwrap_or_default()).unwrap_or_default();
+    let wanted = Wanted::new(hs, &who.user_id, &body.filter, named.filter.as_deref()).await?;
     let limit = size(body.limit);
     let position = event.position.unwrap_or_default();
     let (earlier, later) = (StreamPosition(position.0 - 1), position);
@@ -299,9 +316,7 @@ async fn near(args: Args<by_date::Request>) -> Answer<by_date::Response> {
     let (hs, user, body) = (&args.hs, &args.who.user_id, args.body);
     let room = hs.rooms.room(&body.room_id).await?;
     hs.rooms.readable_snapshot(user, &room).await?;
-    let mut viewer = hs.rooms.viewer(user, &room).await?;
-    let ts = i64::from(body.ts.get());
-    let found = hs.rooms.visible_event_near(&mut viewer, ts, direction(body.dir)).await?;
-    let found = found.ok_or_else(|| ApiError::not_found("There is no event at that time"))?;
-    Ok(by_date::Response::new(found.pdu.event_id().to_owned(), found.pdu.origin_server_ts()))
+    let found = hs.event_near(user, &room, i64::from(body.ts.get()), direction(body.dir)).await?;
+    let (event_id, ts) = found.ok_or_else(|| ApiError::not_found("There is no event at that time"))?;
+    Ok(by_date::Response::new(event_id, ts))
 }

@@ -3,7 +3,7 @@
 use ruma::OwnedUserId;
 use serde_json::json;
 
-use crate::harness::each_engine;
+use crate::harness::{Person, each_engine};
 
 const ROOM: &str = "!room:samtal.test";
 
@@ -120,6 +120,53 @@ async fn ignored_users_are_read_from_what_a_client_wrote_whatever_it_is() {
             node.put_as(&alice, &path, content).await.ok();
             assert_eq!(node.hs.accounts.ignored(&user).await.unwrap().len(), count);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_told_once_and_then_not_there() {
+    each_engine(async |node| {
+        let alice = node.person("alice").await;
+        let made = node.post_as(&alice, "/v3/createRoom", json!({})).await.ok();
+        let room_id = made["room_id"].as_str().unwrap();
+        let user = format!("user/{}", alice.user_id);
+        for place in [user.clone(), format!("{user}/rooms/{room_id}")] {
+            let path = format!("/v3/{place}/account_data/org.example.data");
+            let delete = format!("/unstable/org.matrix.msc3391/{place}/account_data/org.example.data");
+            for by_put in [false, true] {
+                node.put_as(&alice, &path, json!({ "n": 1 })).await.ok();
+                let before = node.get_as(&alice, "/v3/sync").await.ok();
+                assert!(before.to_string().contains("org.example.data"));
+                match by_put {
+                    true => node.put_as(&alice, &path, json!({})).await.ok(),
+                    false => node.delete_as(&alice, &delete, json!({})).await.ok(),
+                };
+                node.delete_as(&alice, &delete, json!({})).await.ok();
+                node.get_as(&alice, &path).await.refused(404, "M_NOT_FOUND");
+                let since = before["next_batch"].as_str().unwrap();
+                let after = node.get_as(&alice, &format!("/v3/sync?since={since}")).await.ok().to_string();
+                assert!(after.contains(r#"{"content":{},"type":"org.example.data"}"#), "{after}");
+                let anew = node.get_as(&alice, "/v3/sync").await.ok().to_string();
+                assert!(!anew.contains("org.example.data"), "{anew}");
+            }
+        }
+        let rules = format!("/unstable/org.matrix.msc3391/{user}/account_data/m.push_rules");
+        node.delete_as(&alice, &rules, json!({})).await.refused(405, "M_BAD_JSON");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_device_goes_with_the_device() {
+    each_engine(async |node| {
+        let alice = node.person("alice").await;
+        let other = Person::of(&node.log_in(&alice, json!({})).await.ok());
+        let name = format!("org.matrix.msc3890.local_notification_settings.{}", other.device_id);
+        let path = format!("/v3/user/{}/account_data/{name}", alice.user_id);
+        node.put_as(&alice, &path, json!({ "is_silenced": true })).await.ok();
+        node.post_as(&other, "/v3/logout", json!({})).await.ok();
+        node.get_as(&alice, &path).await.refused(404, "M_NOT_FOUND");
     })
     .await;
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ruma::RoomId;
 use samtal_account::AccountData;
+use samtal_model::{StreamPosition, SyncToken};
 
 use crate::{
     Sync, SyncError,
@@ -21,6 +22,9 @@ use crate::{
 
 /// To-device messages in one answer, when the client names no number.
 const TO_DEVICE_MAX: u64 = 100;
+
+/// Thread subscriptions in one answer.
+const THREADS_MAX: u64 = 100;
 
 /// Extensions, written; and whether they tell anything new.
 pub(crate) struct Extended {
@@ -77,8 +81,29 @@ impl Sync {
         if wanted.typing.is_enabled() {
             is_news |= self.typing_extension(turn, &mut object, view, memory);
         }
+        if wanted.threads.enabled == Some(true) {
+            is_news |= self.threads_extension(turn, &mut object).await?;
+        }
         object.end();
         Ok(Extended { json: out, is_news })
+    }
+
+    /// MSC4308: the newest changes of subscriptions; a token for older ones, which the client fetches.
+    async fn threads_extension(&self, turn: &Turn<'_>, object: &mut Object<'_>) -> Result<bool, SyncError> {
+        let limit = turn.request.extensions.threads.limit.unwrap_or(THREADS_MAX).clamp(1, THREADS_MAX);
+        let after = turn.from.map_or(0, |from| from.position.0);
+        let page =
+            self.thread_page(&turn.request.user_id, after, turn.until, usize::try_from(limit).unwrap_or(1)).await?;
+        if page.threads.is_empty() {
+            return Ok(false);
+        }
+        object.object("io.element.msc4308.thread_subscriptions", |inner| {
+            page.write(inner);
+            if let Some(next) = page.next {
+                inner.text("prev_batch", &SyncToken::at(StreamPosition(next)).to_string());
+            }
+        });
+        Ok(true)
     }
 
     async fn to_device_extension(&self, turn: &Turn<'_>, object: &mut Object<'_>) -> Result<bool, SyncError> {

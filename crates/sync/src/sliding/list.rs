@@ -9,6 +9,7 @@ use std::{
 use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use samtal_account::{InviteFilter, InviteVerdict};
 use samtal_model::StreamPosition;
 use samtal_room::RoomMembership;
 use samtal_state::Part;
@@ -122,12 +123,19 @@ impl Sync {
     ) -> Result<Vec<Candidate<'a>>, SyncError> {
         let user_id = &request.user_id;
         let order = self.order(user_id).await?;
+        let is_invite = |membership: &RoomMembership| membership.membership == MembershipState::Invite;
+        let invites = match memberships.iter().any(is_invite) {
+            true => self.engines.accounts.invite_filter(user_id).await?,
+            false => InviteFilter::default(),
+        };
+        let is_unwanted =
+            |sender: &OwnedUserId| ignored.contains(sender) || invites.verdict(sender) != InviteVerdict::Allow;
         let mut candidates = Vec::with_capacity(memberships.len());
         for membership in memberships.iter().filter(|membership| !membership.forgotten) {
             let room_id = &membership.room_id;
             let kind = match &membership.membership {
                 MembershipState::Join => Kind::Joined,
-                MembershipState::Invite if ignored.contains(&membership.sender) => continue,
+                MembershipState::Invite if is_unwanted(&membership.sender) => continue,
                 MembershipState::Invite | MembershipState::Knock => Kind::Outside,
                 MembershipState::Ban => Kind::Left,
                 // Who was thrown out sees it; who left by themselves only where the room was shown before.

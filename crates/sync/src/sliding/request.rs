@@ -132,6 +132,17 @@ pub(crate) struct Extensions {
     pub(crate) receipts: Scoped,
     #[serde(default)]
     pub(crate) typing: Scoped,
+    #[serde(default, rename = "io.element.msc4308.thread_subscriptions")]
+    pub(crate) threads: Limited,
+}
+
+/// An extension of which there can be much.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Limited {
+    #[serde(default)]
+    pub(crate) enabled: Option<bool>,
+    #[serde(default)]
+    pub(crate) limit: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
