@@ -19,7 +19,7 @@ use ruma::{
     },
 };
 use samtal_http::BodyError;
-use samtal_keyring::{RequestError, SignedRequest, XMatrixError};
+use samtal_keyring::{RequestError, SignedRequest, XMatrix, XMatrixError};
 use samtal_ops::Homeserver;
 use samtal_policy::{Action, Direction, Question};
 
@@ -81,6 +81,14 @@ impl Scheme for ServerSignatures {
         let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let authorization = authorization.ok_or_else(|| ApiError::unauthorized("The request is not signed"))?;
         let uri = original_uri(parts);
+        // Before it is known whether the name is right: the keys of a server that is refused are not even asked for.
+        if let Ok(claimed) = XMatrix::parse(authorization) {
+            for action in std::iter::once(Action::Request).chain(Action::of_path(&uri)) {
+                let question = Question::new(&claimed.origin, Direction::Inbound, action);
+                let refused = |_| ApiError::forbidden("This server does not speak with yours");
+                hs.policy.review(&question).permit().map_err(refused)?;
+            }
+        }
         let request = SignedRequest { authorization, method: parts.method.as_str(), uri: &uri, content: body };
         let server = hs.keyring.verify_request(request, &hs.remote).await.map_err(|error| {
             tracing::info!(%error, "signed request refused");
@@ -97,11 +105,9 @@ impl Scheme for ServerSignatures {
         if server == hs.name {
             return Err(ApiError::unauthorized("The request says to be our own"));
         }
-        let question = Question::new(&server, Direction::Inbound, Action::Request);
-        hs.policy
-            .review(&question)
-            .permit()
-            .map_err(|_| ApiError::forbidden("This server does not speak with yours"))?;
+        if let Some(rate) = hs.settings.federation.rate {
+            hs.limiter.take("federation", server.as_str(), rate).map_err(ApiError::limit_exceeded)?;
+        }
         hs.remote.destinations().is_there(&server).await.map_err(ApiError::internal)?;
         Ok(ServerPrincipal { server })
     }
@@ -192,6 +198,9 @@ fn deserialization_error(error: DeserializationError) -> ApiError {
         }
         DeserializationError::Json(error) if error.is_data() => ApiError::bad_json(message),
         DeserializationError::Json(_) | DeserializationError::Utf8(_) => ApiError::not_json(message),
+        DeserializationError::Query(_) if message.contains("missing field `access_token`") => {
+            ApiError::missing_token("There is no token in the query")
+        }
         DeserializationError::Query(_) if message.contains("missing field") => ApiError::missing_param(message),
         _ => ApiError::invalid_param(message),
     }

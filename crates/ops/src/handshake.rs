@@ -342,13 +342,6 @@ impl Homeserver {
         }
         Ok(format!("[{}]", list.join(",")))
     }
-
-    /// Asks our policy about joining or inviting through a server.
-    pub(crate) fn check_outward(&self, server: &ServerName, room_id: &RoomId, action: Action) -> Result<(), OpError> {
-        let facts = RoomFacts { id: Some(room_id), ..RoomFacts::default() };
-        let question = Question::new(server, Direction::Outbound, action).room(facts);
-        self.policy.review(&question).permit().map_err(|denial| OpError::Remote(RemoteError::Refused(denial)))
-    }
 }
 
 /// All room versions we know, as `ver` says them.
@@ -378,6 +371,13 @@ fn worse(before: Option<OpError>, now: OpError) -> OpError {
             None => 0,
         },
         _ => 0,
+    };
+    match before {
+        Some(before) if weight(&before) >= weight(&now) => before,
+        _ => now,
+    }
+}
+
 /// The answer of `send_join`, as it came: a large room's is not copied.
 #[derive(serde::Deserialize)]
 struct JoinAnswer<'a> {
@@ -405,13 +405,6 @@ fn may_have_let_us_in(error: &OpError) -> bool {
         OpError::Remote(RemoteError::Timeout(_) | RemoteError::Malformed { .. }) => true,
         OpError::Remote(error) => error.status().is_some_and(|status| status.is_server_error()),
         _ => true,
-    }
-}
-
-    };
-    match before {
-        Some(before) if weight(&before) >= weight(&now) => before,
-        _ => now,
     }
 }
 

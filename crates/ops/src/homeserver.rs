@@ -12,7 +12,7 @@ use samtal_jobs::Jobs;
 use samtal_keyring::{KeyError, Keyring};
 use samtal_kit::{Clock, Limiter, Random, Tasks};
 use samtal_media::{Media, MediaError};
-use samtal_policy::Policy;
+use samtal_policy::{Policy, Rulebook};
 use samtal_push::{Delivery, DeliveryEngines, HttpGateway, Push, Pushers};
 use samtal_remote::{Destinations, Internet, Network, Remote, SetupError};
 use samtal_room::{RoomError, Rooms};
@@ -26,6 +26,7 @@ use crate::{Settings, inbound::Inbound};
 const SCHEMAS: &[Schema] = &[
     samtal_account::SCHEMA,
     samtal_keyring::SCHEMA,
+    samtal_policy::SCHEMA,
     samtal_remote::SCHEMA,
     samtal_room::SCHEMA,
     samtal_edu::SCHEMA,
@@ -59,6 +60,8 @@ pub struct Homeserver {
     pub accounts: Arc<Accounts>,
     /// What may pass between us and other servers.
     pub policy: Policy,
+    /// The rules for that which are stored, and what was refused.
+    pub rulebook: Rulebook,
     /// Signing keys, ours and others'.
     pub keyring: Keyring,
     /// Speaking to other servers.
@@ -88,6 +91,8 @@ pub struct Homeserver {
     /// Telling other servers.
     pub sender: Sender,
     pub(crate) inbound: Inbound,
+    /// Whose turn it is to make a notice room.
+    pub(crate) notice_turn: tokio::sync::Mutex<()>,
 }
 
 /// Why a tenant could not be opened.
@@ -166,7 +171,9 @@ impl Homeserver {
         let accounts =
             Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), settings.accounts.clone());
         let accounts = Arc::new(accounts);
+        accounts.load_rates().await?;
         let policy = Policy::new(settings.federation.policy.clone());
+        let rulebook = Rulebook::open(db.clone(), clock.clone(), policy.clone()).await?;
         let key_servers = settings.federation.key_servers.clone();
         let keyring = Keyring::open(db.clone(), clock.clone(), random.clone(), name.clone(), key_servers).await?;
         let destinations = Destinations::open(db.clone(), clock.clone(), random.clone()).await?;
@@ -180,7 +187,7 @@ impl Homeserver {
             random: random.clone(),
             tasks: tasks.clone(),
         };
-        let web = samtal_http::Client::new(&settings.federation.client)?;
+        let web = samtal_http::Client::new(&settings.web)?;
         let rooms = Rooms::open(db.clone(), options).await?;
         rooms.store().erasures.add(accounts.erased().await?);
         let edus = Arc::new(Edus::new(db.clone(), &clock, settings.presence));
@@ -193,7 +200,7 @@ impl Homeserver {
             pushers: pushers.clone(),
             rooms: rooms.clone(),
             accounts: Arc::clone(&accounts),
-            gateway: Arc::new(HttpGateway::new(samtal_http::Client::new(&settings.federation.client)?)),
+            gateway: Arc::new(HttpGateway::new(samtal_http::Client::new(&settings.web)?)),
             random: random.clone(),
             tasks: tasks.clone(),
         });
@@ -211,6 +218,8 @@ impl Homeserver {
             name: name.clone(),
             db: db.clone(),
             rooms: rooms.clone(),
+            accounts: Arc::clone(&accounts),
+            device_names: settings.federation.device_names,
             e2ee: e2ee.clone(),
             edus: Arc::clone(&edus),
             remote: remote.clone(),
@@ -249,6 +258,7 @@ impl Homeserver {
             limiter,
             accounts,
             policy,
+            rulebook,
             keyring,
             remote,
             web,
@@ -264,17 +274,20 @@ impl Homeserver {
             jobs,
             sender,
             inbound: Inbound::default(),
+            notice_turn: tokio::sync::Mutex::default(),
         });
         if hs.settings.federation.enabled {
             hs.sender.start().await?;
             hs.tasks.spawn("device lists", Arc::clone(&hs).forget_lists());
         }
         hs.follow();
+        hs.tasks.spawn("federation rules", hs.rulebook.clone().run(hs.tasks.clone()));
         hs.tasks.spawn("push", delivery.run());
         hs.tasks.spawn("company", Arc::clone(&hs).follow_company());
         hs.tasks.spawn("files", Arc::clone(&hs).clean_files());
         hs.tasks.spawn("change log", Arc::clone(&hs).keep_log_short());
         hs.tasks.spawn("delayed events", Arc::clone(&hs).follow_delayed_events());
+        hs.tasks.spawn("member tasks", Arc::clone(&hs).follow_member_tasks());
         hs.tasks.spawn("room tasks", Arc::clone(&hs).follow_room_tasks());
         hs.tasks.spawn("room states", Arc::clone(&hs).follow_partial_rooms());
         Ok(hs)

@@ -10,7 +10,7 @@ use ruma::{
 };
 use samtal_event::{Draft, Origin as Source, Pdu, has_valid_signature};
 use samtal_keyring::{Purpose, Wanted};
-use samtal_policy::{Action, Direction, Question, RoomFacts};
+use samtal_policy::{Action, Direction};
 use samtal_remote::{Options, Urgency};
 use samtal_room::{Ingest, Ingested, Room, RoomError, membership_of};
 use serde_json::{Value, value::RawValue};
@@ -57,7 +57,7 @@ impl Homeserver {
         let server = target.server_name();
         let room = self.rooms.room(room_id).await?;
         let state = self.stripped_events(room_id, Some(sender)).await?;
-        self.review_invite(server, Direction::Outbound, room_id, &state)?;
+        self.review_invite(server, Direction::Outbound, room_id, &state, false)?;
         let draft = Draft::state_of(&StateEventType::RoomMember, target.as_str(), &content)?;
         let unsigned = self.rooms.template(room_id, sender, &draft).await?;
         let invite = self.rooms.sign(&unsigned, &room)?.into_pdu();
@@ -192,8 +192,12 @@ impl Homeserver {
         if rules.authorization.room_create_event_id_as_room_id && !has_create {
             return Err(OpError::BadContent("invite_room_state has no good create event".into()));
         }
-        self.review_invite(invite.origin, Direction::Inbound, invite.room_id, &state)?;
-        self.check_invite(pdu.sender(), &target).await?;
+        let is_unwanted = match self.check_invite(pdu.sender(), &target).await {
+            Ok(()) => false,
+            Err(OpError::InviteBlocked) => true,
+            Err(error) => return Err(error),
+        };
+        self.review_invite(invite.origin, Direction::Inbound, invite.room_id, &state, is_unwanted)?;
         let signed = self.rooms.cosign(&pdu, &room)?;
         // A server that is in the room gets the invite as an event of the room too.
         let is_resident =
@@ -215,25 +219,5 @@ impl Homeserver {
             .take(200)
             .collect();
         self.received(room, &full, Source::History).await
-    }
-
-    fn review_invite(
-        &self,
-        server: &ServerName,
-        direction: Direction,
-        room_id: &RoomId,
-        state: &[Pdu],
-    ) -> Result<(), OpError> {
-        let create = state.iter().find(|pdu| pdu.is_state_of("m.room.create", ""));
-        let room_type = create.map(|create| create.content_field::<String>("type").unwrap_or_default());
-        let facts = RoomFacts {
-            id: Some(room_id),
-            acl: None,
-            room_type: room_type.as_deref(),
-            encrypted: create.map(|_| state.iter().any(|pdu| pdu.is_state_of("m.room.encryption", ""))),
-            federate: create.and_then(|create| create.content_field("m.federate")),
-        };
-        let question = Question::new(server, direction, Action::Invite).room(facts);
-        self.policy.review(&question).permit().map_err(|denial| OpError::Forbidden(denial.to_string()))
     }
 }

@@ -44,6 +44,10 @@ impl Homeserver {
         content: &Map<String, Value>,
         raw: &RawValue,
     ) -> Result<(), OpError> {
+        // Those about rooms are asked about with what the room says.
+        if !matches!(edu_type, "m.typing" | "m.receipt") && !self.may_pass_by(origin) {
+            return Ok(());
+        }
         match edu_type {
             "m.typing" => self.take_in_typing(origin, content).await,
             "m.receipt" => self.take_in_receipts(origin, content).await,
@@ -65,10 +69,6 @@ impl Homeserver {
         if user.server_name() != origin {
             return Ok(false);
         }
-        Ok(self.check_server(room_id, origin, Action::Edu).await.is_ok())
-    }
-
-    async fn take_in_typing(&self, origin: &ServerName, content: &Map<String, Value>) -> Result<(), OpError> {
         let store = self.rooms.store();
         if !store.graph.is_joined(user, room_id).await? {
             // Who else is in the room may not be known yet: the servers are.
@@ -78,6 +78,10 @@ impl Homeserver {
                 return Ok(false);
             }
         }
+        Ok(self.check_server(room_id, origin, Action::Edu).await.is_ok())
+    }
+
+    async fn take_in_typing(&self, origin: &ServerName, content: &Map<String, Value>) -> Result<(), OpError> {
         let (Some(room_id), Some(user)) = (room_of(content.get("room_id")), user_of(content.get("user_id"))) else {
             return Ok(());
         };

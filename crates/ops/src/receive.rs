@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use ruma::{OwnedServerName, RoomId, ServerName, room_version_rules::RoomVersionRules};
+use ruma::{OwnedServerName, RoomId, room_version_rules::RoomVersionRules};
 use samtal_event::Origin as Source;
 use samtal_event::{FormatError, ParsedPdu, Pdu, required_signatures, verify};
 use samtal_keyring::{KeySet, Purpose, Wanted};
-use samtal_policy::{Acl, Action, Direction, Question, RoomFacts};
 use samtal_room::Room;
 use serde_json::value::RawValue;
 
@@ -92,7 +91,7 @@ impl Homeserver {
             .keys_for(&wanted, &self.remote)
             .await
             .map_err(|error| OpError::BadRemote(error.to_string()))?;
-        if parsed.len() <= FEW {
+        if parsed.len() <= FEW || !has_threads() {
             return Ok(parsed.iter().map(|pdu| check(pdu, &keys, rules)).collect());
         }
         let keys = Arc::new(keys);
@@ -114,34 +113,6 @@ impl Homeserver {
         }
         Ok(checked)
     }
-
-    /// Refuses a server that the room's access control list, or our policy, keeps out.
-    pub async fn check_server(&self, room_id: &RoomId, server: &ServerName, action: Action) -> Result<(), OpError> {
-        let acl = self.server_acl(room_id).await?;
-        self.check_server_by(room_id, server, action, acl.as_ref())
-    }
-
-    /// As [`Self::check_server`], where the list is at hand.
-    pub(crate) fn check_server_by(
-        &self,
-        room_id: &RoomId,
-        server: &ServerName,
-        action: Action,
-        acl: Option<&Acl>,
-    ) -> Result<(), OpError> {
-        let facts = RoomFacts { id: Some(room_id), acl, ..RoomFacts::default() };
-        let question = Question::new(server, Direction::Inbound, action).room(facts);
-        self.policy.review(&question).permit().map_err(|denial| OpError::Forbidden(denial.to_string()))
-    }
-
-    /// The room's server access control list.
-    pub(crate) async fn server_acl(&self, room_id: &RoomId) -> Result<Option<Acl>, OpError> {
-        if self.rooms.store().graph.room(room_id).await?.is_none() {
-            return Ok(None);
-        }
-        let content = self.state_content(room_id, "m.room.server_acl").await?;
-        Ok(content.map(|content| Acl::from_content(&content.into())))
-    }
 }
 
 /// What is said about an event that cannot be read: one without hashes or signatures is not signed, the others have the wrong form.
@@ -150,6 +121,12 @@ pub(crate) fn unusable(error: FormatError) -> OpError {
         FormatError::Field("hashes" | "signatures") => OpError::Forbidden("the event is not signed".into()),
         error => OpError::BadContent(error.to_string()),
     }
+}
+
+/// Whether work elsewhere would save time. It would not on a runtime of one thread; and there one seed is to be one history.
+fn has_threads() -> bool {
+    tokio::runtime::Handle::try_current()
+        .is_ok_and(|handle| handle.runtime_flavor() != tokio::runtime::RuntimeFlavor::CurrentThread)
 }
 
 fn check(parsed: &ParsedPdu, keys: &KeySet, rules: &RoomVersionRules) -> Result<Pdu, String> {

@@ -18,7 +18,12 @@ impl Pattern {
 
     /// Whether the server's name, without its port, matches.
     pub fn matches(&self, server: &ServerName) -> bool {
-        glob(self.0.as_bytes(), server.host().to_lowercase().as_bytes())
+        self.matches_lower(&server.host().to_lowercase())
+    }
+
+    /// Whether the text, which is in lower case, matches.
+    pub(crate) fn matches_lower(&self, text: &str) -> bool {
+        glob(self.0.as_bytes(), text.as_bytes())
     }
 
     /// Whether the text matches as it is.

@@ -1,25 +1,19 @@
-//! Questions, answers, and the count of both.
+//! Questions and answers.
 
 use std::{
-    collections::BTreeMap,
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use parking_lot::RwLock;
-use ruma::{OwnedServerName, RoomId, ServerName};
+use ruma::{RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Acl, Settings,
-    settings::{ServerRule, Unnamed},
+    Acl, Effect, Settings, Stored, Unnamed,
+    settings::ServerRule,
+    tally::{Tally, Totals},
 };
-
-/// Most servers whose refusals are counted one by one; the rest are counted together.
-const DENIED_SERVERS_MAX: usize = 10_000;
 
 /// From where to where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,12 +25,33 @@ pub enum Direction {
     Outbound,
 }
 
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+
+    /// From its word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|direction| direction.as_str() == word)
+    }
+}
+
 /// What is about to pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// A request of any kind.
+    /// A request of any kind: asked first of each, before it is known what it carries. It passes if anything may.
     Request,
-    /// A request about one room, by a server that wants to read or change it.
+    /// A question about users, devices, aliases, public rooms or spaces.
+    Query,
+    /// A request about one room, by a server that wants to read it or leave it.
     Room,
     /// An invitation.
     Invite,
@@ -50,17 +65,46 @@ pub enum Action {
     Media,
 }
 
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Request, Self::Query, Self::Room, Self::Invite, Self::Join, Self::Event, Self::Edu, Self::Media];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Request => "request",
+            Self::Query => "query",
             Self::Room => "room",
             Self::Invite => "invite",
             Self::Join => "join",
             Self::Event => "event",
             Self::Edu => "edu",
             Self::Media => "media",
-        })
+        }
+    }
+
+    /// From its word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == word)
+    }
+
+    /// What a signed request to this path carries, if its path says so and nothing later asks with more knowledge.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let rest = path.strip_prefix("/_matrix/federation/")?;
+        let (_version, rest) = rest.split_once('/')?;
+        let first = rest.split(['/', '?']).next().unwrap_or_default();
+        match first {
+            "media" => Some(Self::Media),
+            "query" | "user" | "publicRooms" | "hierarchy" => Some(Self::Query),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -90,12 +134,14 @@ pub struct Question<'a> {
     pub action: Action,
     /// The room it is about, if it is about one.
     pub room: RoomFacts<'a>,
+    /// Of an invitation: whether its target has said not to want it (`m.invite_permission_config`, MSC4155).
+    pub is_unwanted: bool,
 }
 
 impl<'a> Question<'a> {
     /// A question that is about no room.
     pub fn new(server: &'a ServerName, direction: Direction, action: Action) -> Self {
-        Self { server, direction, action, room: RoomFacts::default() }
+        Self { server, direction, action, room: RoomFacts::default(), is_unwanted: false }
     }
 
     /// The same question about a room.
@@ -103,16 +149,22 @@ impl<'a> Question<'a> {
         self.room = room;
         self
     }
+
+    /// The same question about an invitation that its target may not want.
+    pub fn unwanted(mut self, is_unwanted: bool) -> Self {
+        self.is_unwanted = is_unwanted;
+        self
+    }
 }
 
 /// The rule that decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// An entry of the deny list.
+    /// Federation is switched off.
+    Off,
+    /// An entry of the deny list, as stored or in the file.
     Denied(String),
-    /// There is an allow list, and it does not name the server.
-    NotAllowed,
-    /// The default is closed.
+    /// No rule names it, and the default is closed.
     Closed,
     /// The room's server access control list.
     Acl,
@@ -122,20 +174,40 @@ pub enum Rule {
     NotEncrypted,
     /// Rooms of this type are not shared.
     RoomType(String),
+    /// Who is invited does not want invitations of this sender.
+    NotWanted,
     /// Invitations of servers that nobody named wait.
     UnknownInvite,
+}
+
+impl Rule {
+    /// A word for it that stays the same.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Denied(_) => "denied",
+            Self::Closed => "closed",
+            Self::Acl => "acl",
+            Self::NotFederated => "not_federated",
+            Self::NotEncrypted => "not_encrypted",
+            Self::RoomType(_) => "room_type",
+            Self::NotWanted => "not_wanted",
+            Self::UnknownInvite => "unknown_invite",
+        }
+    }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Off => f.write_str("federation is switched off"),
             Self::Denied(pattern) => write!(f, "the deny list names it as {pattern}"),
-            Self::NotAllowed => f.write_str("the allow list does not name it"),
-            Self::Closed => f.write_str("federation is closed by default"),
+            Self::Closed => f.write_str("no rule names it, and federation is closed by default"),
             Self::Acl => f.write_str("the room's server ACL refuses it"),
             Self::NotFederated => f.write_str("the room does not federate"),
             Self::NotEncrypted => f.write_str("the room is not encrypted"),
             Self::RoomType(kind) => write!(f, "rooms of type {kind:?} are not shared"),
+            Self::NotWanted => f.write_str("who is invited does not want invitations of this sender"),
             Self::UnknownInvite => f.write_str("invitations from servers nobody named wait for a person"),
         }
     }
@@ -173,18 +245,20 @@ impl Decision {
     }
 }
 
-/// How often something was refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Questions answered with allow.
-    pub allowed: u64,
-    /// Questions answered with deny or hold.
-    pub denied: u64,
-    /// Refusals by server.
-    pub denied_by_server: BTreeMap<OwnedServerName, u64>,
+/// How many questions of one kind had one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// From where to where.
+    pub direction: Direction,
+    /// What was about to pass.
+    pub action: Action,
+    /// `allow`, `deny` or `hold`.
+    pub outcome: &'static str,
+    /// How many, since the start.
+    pub count: u64,
 }
 
-/// The policy point of one tenant. Cheap to clone; all clones see a change of the settings at once.
+/// The policy point of one tenant. Cheap to clone; all clones see a change of the rules at once.
 #[derive(Clone, Default)]
 pub struct Policy {
     inner: Arc<Inner>,
@@ -192,10 +266,16 @@ pub struct Policy {
 
 #[derive(Default)]
 struct Inner {
-    settings: RwLock<Arc<Settings>>,
-    allowed: AtomicU64,
-    denied: AtomicU64,
-    by_server: RwLock<BTreeMap<OwnedServerName, u64>>,
+    rules: RwLock<Arc<Rules>>,
+    totals: Totals,
+    tally: Tally,
+}
+
+/// The rules in force: the file's, and those stored over them.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) file: Settings,
+    pub(crate) stored: Stored,
 }
 
 impl fmt::Debug for Policy {
@@ -205,126 +285,160 @@ impl fmt::Debug for Policy {
 }
 
 impl Policy {
-    /// A policy point with these rules.
+    /// A policy point with these rules of the file, and none stored.
     pub fn new(settings: Settings) -> Self {
         let policy = Self::default();
         policy.replace(settings);
         policy
     }
 
-    /// Puts new rules in force, from the next question on.
-    pub fn replace(&self, settings: Settings) {
-        *self.inner.settings.write() = Arc::new(settings);
+    /// Puts new rules of the file in force, from the next question on.
+    pub fn replace(&self, file: Settings) {
+        let mut rules = self.inner.rules.write();
+        let stored = rules.stored.clone();
+        *rules = Arc::new(Rules { file, stored });
     }
 
-    /// The rules in force.
-    pub fn settings(&self) -> Arc<Settings> {
-        self.inner.settings.read().clone()
+    /// Puts new stored rules in force, from the next question on.
+    pub(crate) fn replace_stored(&self, stored: Stored) {
+        let mut rules = self.inner.rules.write();
+        let file = rules.file.clone();
+        *rules = Arc::new(Rules { file, stored });
+    }
+
+    /// The rules of the file that are in force.
+    pub fn settings(&self) -> Settings {
+        self.rules().file.clone()
+    }
+
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.inner.rules.read().clone()
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.inner.tally
+    }
+
+    /// Whether what passes between servers must be about encrypted rooms.
+    pub fn encrypted_only(&self) -> bool {
+        let rules = self.rules();
+        rules.stored.encrypted_only.unwrap_or(rules.file.encrypted_only)
     }
 
     /// Answers a question and counts the answer.
     pub fn review(&self, question: &Question<'_>) -> Decision {
-        let decision = decide(&self.settings(), question);
-        match &decision {
-            Decision::Allow => {
-                self.inner.allowed.fetch_add(1, Ordering::Relaxed);
-            }
-            Decision::Deny(_) | Decision::Hold(_) => self.count_denied(question.server),
+        let decision = decide(&self.rules(), question);
+        let (outcome, rule) = match &decision {
+            Decision::Allow => (0, None),
+            Decision::Deny(denial) => (1, Some(&denial.rule)),
+            Decision::Hold(rule) => (2, Some(rule)),
+        };
+        self.inner.totals.add(question.direction, question.action, outcome);
+        if let Some(rule) = rule {
+            self.inner.tally.add(question, rule);
         }
         decision
     }
 
-    /// What would happen to this server, in words, one line for each thing an operator asks about. Counts nothing.
-    pub fn explain(&self, server: &ServerName) -> Vec<String> {
-        let settings = self.settings();
-        let mut lines = Vec::new();
-        for direction in [Direction::Inbound, Direction::Outbound] {
-            let word = if direction == Direction::Inbound { "from" } else { "to" };
-            lines.push(match decide(&settings, &Question::new(server, direction, Action::Request)) {
-                Decision::Allow => {
-                    format!("requests {word} {server}: allowed, {}", why_allowed(&settings, server, direction))
-                }
-                Decision::Deny(Denial { rule, reason }) if reason.is_empty() => {
-                    format!("requests {word} {server}: denied, {rule}")
-                }
-                Decision::Deny(Denial { rule, reason }) => {
-                    format!("requests {word} {server}: denied, {rule} ({reason})")
-                }
-                Decision::Hold(rule) => format!("requests {word} {server}: held, {rule}"),
-            });
+    /// How many questions of each kind had which answer since the start. Those that never were asked are left out.
+    pub fn decided(&self) -> Vec<Decided> {
+        let mut decided = Vec::new();
+        for (direction, action, outcome, counter) in self.inner.totals.iter() {
+            let count = counter.load(Ordering::Relaxed);
+            if count > 0 {
+                decided.push(Decided { direction, action, outcome, count });
+            }
         }
-        let denied = self.inner.by_server.read().get(server).copied().unwrap_or(0);
-        lines.push(format!("refused so far: {denied}"));
-        lines
-    }
-
-    /// How often something was allowed and refused since the start.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            allowed: self.inner.allowed.load(Ordering::Relaxed),
-            denied: self.inner.denied.load(Ordering::Relaxed),
-            denied_by_server: self.inner.by_server.read().clone(),
-        }
-    }
-
-    fn count_denied(&self, server: &ServerName) {
-        self.inner.denied.fetch_add(1, Ordering::Relaxed);
-        let mut by_server = self.inner.by_server.write();
-        if let Some(count) = by_server.get_mut(server) {
-            *count += 1;
-        } else if by_server.len() < DENIED_SERVERS_MAX {
-            by_server.insert(server.to_owned(), 1);
-        }
+        decided
     }
 }
 
-fn first<'a>(rules: &'a [ServerRule], server: &ServerName, direction: Direction) -> Option<&'a ServerRule> {
-    rules.iter().find(|rule| rule.applies(server, direction))
+/// Where a server stands with the lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Denied { pattern: String, reason: String, is_stored: bool },
+    Allowed { pattern: String, reason: String, is_stored: bool },
+    Unnamed { default: Unnamed, is_stored: bool },
 }
 
-fn why_allowed(settings: &Settings, server: &ServerName, direction: Direction) -> String {
-    match settings.allow.as_deref().and_then(|rules| first(rules, server, direction)) {
-        Some(rule) if rule.reason.is_empty() => format!("the allow list names it as {}", rule.server),
-        Some(rule) => format!("the allow list names it as {} ({})", rule.server, rule.reason),
-        None => "federation is open by default".to_owned(),
+/// Looks a server up: the stored layer before the file's, in each of them deny before allow, then the default.
+pub(crate) fn standing(rules: &Rules, server: &ServerName, direction: Direction, action: Action) -> Standing {
+    let host = server.host().to_lowercase();
+    // A request passes if anything may: a rule for one kind lets it in, only one for every kind keeps it out.
+    let allows = |only: Option<Action>| only.is_none_or(|only| only == action || action == Action::Request);
+    let denies = |only: Option<Action>| only.is_none_or(|only| only == action);
+    let Rules { file, stored } = rules;
+    let denied = |rule: &ServerRule, is_stored| Standing::Denied {
+        pattern: rule.server.to_string(),
+        reason: rule.reason.clone(),
+        is_stored,
+    };
+    let allowed = |rule: &ServerRule, is_stored| Standing::Allowed {
+        pattern: rule.server.to_string(),
+        reason: rule.reason.clone(),
+        is_stored,
+    };
+    if let Some(rule) = stored.first(Effect::Deny, &host, direction, denies) {
+        return denied(&rule.rule, true);
+    }
+    if let Some(rule) = stored.first(Effect::Allow, &host, direction, allows) {
+        return allowed(&rule.rule, true);
+    }
+    let of_file = |list: &'_ [ServerRule], covers: &dyn Fn(Option<Action>) -> bool| {
+        list.iter().find(|rule| covers(rule.action) && rule.names(&host, direction)).cloned()
+    };
+    if let Some(rule) = of_file(&file.deny, &denies) {
+        return denied(&rule, false);
+    }
+    if let Some(rule) = of_file(&file.allow, &allows) {
+        return allowed(&rule, false);
+    }
+    match stored.default_of(direction) {
+        Some(default) => Standing::Unnamed { default, is_stored: true },
+        None => Standing::Unnamed { default: file.default, is_stored: false },
     }
 }
 
-/// The rules in their order. Pure: the same settings and question always give the same answer.
-fn decide(settings: &Settings, question: &Question<'_>) -> Decision {
-    let Question { server, direction, action, room } = *question;
+/// The rules in their order. Pure: the same rules and question always give the same answer.
+pub(crate) fn decide(rules: &Rules, question: &Question<'_>) -> Decision {
+    let Question { server, direction, action, room, is_unwanted } = *question;
     let deny = |rule| Decision::Deny(Denial { rule, reason: String::new() });
-
-    if let Some(rule) = first(&settings.deny, server, direction) {
-        return Decision::Deny(Denial { rule: Rule::Denied(rule.server.to_string()), reason: rule.reason.clone() });
+    if !rules.file.enabled {
+        return deny(Rule::Off);
     }
-    let named = settings.allow.as_deref().and_then(|rules| first(rules, server, direction)).is_some();
-    match (&settings.allow, settings.default) {
-        (Some(_), _) if named => {}
-        (Some(_), _) => return deny(Rule::NotAllowed),
-        (None, Unnamed::Closed) => return deny(Rule::Closed),
-        (None, Unnamed::Open) => {}
-    }
-
+    let is_named = match standing(rules, server, direction, action) {
+        Standing::Denied { pattern, reason, .. } => {
+            return Decision::Deny(Denial { rule: Rule::Denied(pattern), reason });
+        }
+        Standing::Allowed { .. } => true,
+        Standing::Unnamed { default: Unnamed::Closed, .. } => return deny(Rule::Closed),
+        Standing::Unnamed { default: Unnamed::Open, .. } => false,
+    };
     // The list binds what others do here. Events still go out to a refused server that has members: it needs them to leave.
     if direction == Direction::Inbound && room.acl.is_some_and(|acl| !acl.permits(server)) {
         return deny(Rule::Acl);
     }
-    if matches!(action, Action::Invite | Action::Join) {
-        if room.federate == Some(false) {
-            return deny(Rule::NotFederated);
-        }
-        if settings.encrypted_only && room.encrypted == Some(false) {
-            return deny(Rule::NotEncrypted);
-        }
-        if let (Some(types), Some(kind)) = (&settings.room_types, room.room_type)
-            && !types.iter().any(|allowed| allowed == kind)
-        {
-            return deny(Rule::RoomType(kind.to_owned()));
-        }
-        if settings.hold_unknown_invites && action == Action::Invite && direction == Direction::Inbound && !named {
-            return Decision::Hold(Rule::UnknownInvite);
-        }
+    if !matches!(action, Action::Invite | Action::Join) {
+        return Decision::Allow;
+    }
+    let Rules { file, stored } = rules;
+    if room.federate == Some(false) {
+        return deny(Rule::NotFederated);
+    }
+    if stored.encrypted_only.unwrap_or(file.encrypted_only) && room.encrypted == Some(false) {
+        return deny(Rule::NotEncrypted);
+    }
+    if let (Some(types), Some(kind)) = (&file.room_types, room.room_type)
+        && !types.iter().any(|allowed| allowed == kind)
+    {
+        return deny(Rule::RoomType(kind.to_owned()));
+    }
+    if is_unwanted {
+        return deny(Rule::NotWanted);
+    }
+    let holds = stored.hold_unknown_invites.unwrap_or(file.hold_unknown_invites);
+    if holds && action == Action::Invite && direction == Direction::Inbound && !is_named {
+        return Decision::Hold(Rule::UnknownInvite);
     }
     Decision::Allow
 }

@@ -1,9 +1,8 @@
-//! The rules an operator writes.
+//! The rules of the configuration file.
 
-use ruma::ServerName;
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Pattern};
+use crate::{Action, Direction, Pattern};
 
 /// What happens to a server no rule names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +15,21 @@ pub enum Unnamed {
     Closed,
 }
 
+impl Unnamed {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// From its word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Open, Self::Closed].into_iter().find(|value| value.as_str() == word)
+    }
+}
+
 /// One entry of the allow or deny list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,55 +39,64 @@ pub struct ServerRule {
     /// In which direction; both if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
+    /// Which kind of traffic; every kind if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// Why, for the operator and for `explain`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
 
 impl ServerRule {
-    /// A rule for both directions.
+    /// A rule for both directions and every kind.
     pub fn new(server: &str, reason: &str) -> Self {
-        Self { server: Pattern::new(server), direction: None, reason: reason.to_owned() }
+        Self { server: Pattern::new(server), direction: None, action: None, reason: reason.to_owned() }
     }
 
-    pub(crate) fn applies(&self, server: &ServerName, direction: Direction) -> bool {
-        self.direction.is_none_or(|only| only == direction) && self.server.matches(server)
+    /// Whether the rule names this server, given as a host in lower case, for this direction.
+    pub(crate) fn names(&self, host: &str, direction: Direction) -> bool {
+        self.direction.is_none_or(|only| only == direction) && self.server.matches_lower(host)
     }
 }
 
-/// A tenant's federation rules, as stored and as written in its file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// A tenant's federation rules as its file has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// For servers no rule names. Looked at only when there is no allow list.
+    /// Whether there is federation at all; if not, no rule changes that.
+    pub enabled: bool,
+    /// For servers no rule names.
     pub default: Unnamed,
-    /// If there is a list, only these take part. An empty list is nobody.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow: Option<Vec<ServerRule>>,
+    /// These take part, also where the default is closed. With a closed default, an empty list is nobody.
+    pub allow: Vec<ServerRule>,
     /// Never these, whatever the allow list says.
     pub deny: Vec<ServerRule>,
     /// Rooms shared with other servers must be encrypted: unencrypted ones are not joined, and invitations to them refused.
     pub encrypted_only: bool,
     /// If given, only rooms of these types are shared with other servers; a plain room has the type `""`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub room_types: Option<Vec<String>>,
     /// Invitations from servers no allow rule names wait for a person instead of reaching the user at once.
     pub hold_unknown_invites: bool,
 }
 
-/// Why a text is no [`Settings`].
-#[derive(Debug, thiserror::Error)]
-#[error("the federation rules cannot be read")]
-pub struct SettingsError(#[from] serde_json::Error);
+impl Default for Settings {
+    /// Open to all.
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            default: Unnamed::Open,
+            allow: Vec::new(),
+            deny: Vec::new(),
+            encrypted_only: false,
+            room_types: None,
+            hold_unknown_invites: false,
+        }
+    }
+}
 
 impl Settings {
-    /// Reads the stored form.
-    pub fn from_json(text: &str) -> Result<Self, SettingsError> {
-        Ok(serde_json::from_str(text)?)
-    }
-
-    /// The stored form.
-    pub fn to_json(&self) -> Result<String, SettingsError> {
-        Ok(serde_json::to_string(self)?)
+    /// Closed to all but these.
+    pub fn only(servers: &[&str]) -> Self {
+        let allow = servers.iter().map(|server| ServerRule::new(server, "")).collect();
+        Self { default: Unnamed::Closed, allow, ..Self::default() }
     }
 }

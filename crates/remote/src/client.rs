@@ -224,11 +224,10 @@ impl Remote {
         mut request: Request<Bytes>,
         options: Options,
     ) -> Result<Response<Bytes>, RemoteError> {
-        self.inner
-            .policy
-            .review(&Question::new(destination, Direction::Outbound, Action::Request))
-            .permit()
-            .map_err(RemoteError::Refused)?;
+        for action in std::iter::once(Action::Request).chain(Action::of_path(request.uri().path())) {
+            let question = Question::new(destination, Direction::Outbound, action);
+            self.inner.policy.review(&question).permit().map_err(RemoteError::Refused)?;
+        }
         let destinations = &self.inner.destinations;
         let wait = match options.urgency {
             Urgency::Background => destinations.wait_until(destination),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use samtal_config::Source;
 
+use crate::federation::FederationArgs;
+
 /// A Matrix homeserver for the public sector.
 #[derive(Debug, Parser)]
 #[command(name = "samtal", version, about, max_term_width = 100)]
@@ -52,6 +54,8 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: UserVerb,
     },
+    /// Say with which other servers to speak, at once and without a restart, and see what was refused and why
+    Federation(FederationArgs),
     /// Add, list and remove server names in this installation
     Tenant {
         /// What to do

@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod config;
+mod federation;
 mod serve;
 mod tenant;
 mod user;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             Verb::Serve => Box::pin(serve::serve(source)).await,
             Verb::Config { verb } => config::config(&source, &verb),
             Verb::User { verb } => user::user(&source, verb).await,
+            Verb::Federation(args) => federation::federation(&source, args).await,
             Verb::Tenant { verb } => tenant::tenant(&source, &verb),
             Verb::Backup { directory } => backup::backup(&source, &directory).await,
         }

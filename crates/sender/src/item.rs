@@ -1,6 +1,7 @@
 //! What waits for a destination.
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use samtal_policy::Action;
 
 /// Something in the change log that a destination must hear of, by reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,16 @@ pub(crate) enum Item {
     Receipt { room: OwnedRoomId, user: OwnedUserId },
     /// A stored EDU.
     Edu,
+}
+
+impl Item {
+    /// What policy calls it.
+    pub(crate) fn action(&self) -> Action {
+        match self {
+            Self::Event { .. } => Action::Event,
+            Self::DeviceList { .. } | Self::Devices { .. } | Self::Receipt { .. } | Self::Edu => Action::Edu,
+        }
+    }
 }
 
 /// An item and the position of its change.

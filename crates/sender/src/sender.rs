@@ -12,6 +12,7 @@ use std::{
 use http::{Request, header};
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use samtal_account::Accounts;
 use samtal_db::{Batch, Db, params};
 use samtal_e2ee::E2ee;
 use samtal_edu::{EduChange, Edus};
@@ -54,7 +55,11 @@ pub struct Engines {
     pub db: Db,
     /// Events and who is in which room.
     pub rooms: Rooms,
-    /// Devices.
+    /// The devices of accounts, and what they are called.
+    pub accounts: Arc<Accounts>,
+    /// Whether other servers are told what people call their devices.
+    pub device_names: bool,
+    /// Devices' keys.
     pub e2ee: E2ee,
     /// Receipts, typing, presence.
     pub edus: Arc<Edus>,
@@ -76,7 +81,8 @@ pub struct Sender {
 
 struct Inner {
     engines: Engines,
-    lanes: Mutex<HashMap<OwnedServerName, Lane>>,
+    /// By name, in order: whoever iterates starts tasks, and one seed is to be one history.
+    lanes: Mutex<BTreeMap<OwnedServerName, Lane>>,
     at_once: Semaphore,
     /// All of the log up to here is in the lanes.
     dispatched: AtomicI64,
@@ -154,6 +160,7 @@ impl Sender {
         let mut changes = self.inner.engines.db.changes(after);
         loop {
             let page = tokio::select! {
+                biased;
                 () = tasks.stopping() => return,
                 page = changes.next() => page,
             };
@@ -183,7 +190,8 @@ impl Sender {
         let mut waiting: BTreeMap<OwnedServerName, Vec<Placed>> = BTreeMap::new();
         for change in page {
             if let Some(News { item, servers }) = audience.news(change).await? {
-                for server in servers.into_iter().filter(|server| self.may_hear(server)) {
+                let action = item.action();
+                for server in servers.into_iter().filter(|server| self.may_hear(server, action)) {
                     waiting.entry(server).or_default().push(Placed { position: change.position, item: item.clone() });
                 }
             }
@@ -237,8 +245,8 @@ impl Sender {
         }
     }
 
-    fn may_hear(&self, server: &ServerName) -> bool {
-        self.inner.engines.policy.review(&Question::new(server, Direction::Outbound, Action::Event)).permit().is_ok()
+    fn may_hear(&self, server: &ServerName, action: Action) -> bool {
+        self.inner.engines.policy.review(&Question::new(server, Direction::Outbound, action)).permit().is_ok()
     }
 
     /// Starts work on a lane unless somebody works on it, or its destination is left alone for now.
@@ -263,6 +271,7 @@ impl Sender {
                 self.step(&destination).await
             };
             let step = tokio::select! {
+                biased;
                 () = tasks.stopping() => return,
                 step = step => step,
             };
@@ -337,6 +346,12 @@ impl Sender {
         let until = self.position();
         let missed = Missed::read(&self.inner.engines, destination, after, until).await?;
         let mut items = missed.into_items(until);
+        // The rules may have changed since.
+        for action in [Action::Event, Action::Edu] {
+            if items.iter().any(|placed| placed.item.action() == action) && !self.may_hear(destination, action) {
+                items.retain(|placed| placed.item.action() != action);
+            }
+        }
         tracing::debug!(%destination, after, until, items = items.len(), "catching up");
         while !items.is_empty() {
             let count = Transaction::fitting(items.iter()).min(items.len());
@@ -438,6 +453,7 @@ impl Sender {
         let mut came_back = engines.remote.destinations().came_back();
         loop {
             let back = tokio::select! {
+                biased;
                 () = engines.tasks.stopping() => return,
                 back = came_back.recv() => back.ok(),
                 () = tokio::time::sleep(RETRY_EVERY) => None,
@@ -465,6 +481,7 @@ impl Sender {
         let mut typing: HashMap<OwnedRoomId, BTreeSet<OwnedUserId>> = HashMap::new();
         loop {
             let change = tokio::select! {
+                biased;
                 () = engines.tasks.stopping() => return,
                 change = changes.recv() => change,
             };
@@ -549,7 +566,7 @@ impl Sender {
     fn pass(&self, mut servers: BTreeSet<OwnedServerName>, push: impl Fn(&mut Lane)) {
         servers.remove(&self.inner.engines.name);
         let mut lanes = self.inner.lanes.lock();
-        for server in servers.into_iter().filter(|server| self.may_hear(server)) {
+        for server in servers.into_iter().filter(|server| self.may_hear(server, Action::Edu)) {
             let lane = lanes.entry(server.clone()).or_default();
             push(lane);
             self.wake(&server, lane);

@@ -3,6 +3,7 @@
 //!
 //! The socket takes one JSON line and answers one. It is its owner's only (mode 0600), as the databases are.
 
+mod federation;
 mod users;
 
 use std::io;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+pub use federation::{FederationCommand, FederationVerb};
 pub use users::UserCommand;
 
 use crate::{Installation, ServerError, Tenants, socket_path};
@@ -37,6 +39,8 @@ pub enum Command {
     },
     /// On users.
     User(UserCommand),
+    /// On federation.
+    Federation(FederationCommand),
 }
 
 /// What came of it: lines to print, or what went wrong.
@@ -137,6 +141,7 @@ async fn answer(tenants: &Tenants, command: Command) -> Answer {
     match command {
         Command::Backup { directory } => backup(&tenants.homeservers(), &directory).await,
         Command::User(command) => users::answer(&tenants.homeservers(), command).await,
+        Command::Federation(command) => federation::answer(&tenants.homeservers(), command).await,
     }
 }
 
@@ -162,8 +167,12 @@ pub fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let cause_text = cause.to_string();
+        // Some say their cause themselves.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
         source = cause.source();
     }
     text

@@ -1,5 +1,6 @@
 //! An installation that serves.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use samtal_config::process::{File, LogFormat, LogLevel};
 use samtal_http::{Certificate, Certificates, Listener, Server, ServerOptions};
 use samtal_kit::Tasks;
+use samtal_ops::Homeserver;
+use samtal_policy::Decided;
 use samtal_telemetry::{Format, Level, LogControl, Metrics};
 
 use crate::{Installation, ServerError, Tenants, control, routes};
@@ -129,6 +132,7 @@ fn watch_tenants(metrics: &Metrics, tenants: &Tenants) {
         let homeservers = tenants.homeservers();
         let count = i64::try_from(homeservers.len()).unwrap_or(i64::MAX);
         metrics.gauge("samtal_tenants", "Server names served.", &[]).set(count);
+        count_decisions(metrics, &homeservers);
         for homeserver in homeservers {
             metrics
                 .gauge(
@@ -139,6 +143,23 @@ fn watch_tenants(metrics: &Metrics, tenants: &Tenants) {
                 .set(homeserver.db.position());
         }
     });
+}
+
+/// Counts what the policy points answered, of all tenants together: who was refused stands in each tenant's own list.
+fn count_decisions(metrics: &Metrics, homeservers: &[Arc<Homeserver>]) {
+    let mut sums: BTreeMap<_, u64> = BTreeMap::new();
+    for Decided { direction, action, outcome, count } in homeservers.iter().flat_map(|hs| hs.policy.decided()) {
+        *sums.entry((direction, action, outcome)).or_default() += count;
+    }
+    for ((direction, action, outcome), sum) in sums {
+        let labels = [("direction", direction.as_str()), ("action", action.as_str()), ("outcome", outcome)];
+        let counter = metrics.counter(
+            "samtal_federation_decisions_total",
+            "What the policy point answered about what would pass between servers.",
+            &labels,
+        );
+        counter.add(sum.saturating_sub(counter.get()));
+    }
 }
 
 /// Starts logging as the configuration says.

@@ -6,11 +6,11 @@ use samtal_account::{Options as AccountOptions, Rates, Terms};
 use samtal_appservice::{Registration, RegistrationError};
 use samtal_config::Tenant;
 use samtal_config::process::File;
-use samtal_config::tenant::{EncryptedByDefault, FederationPolicy, Rate as ConfigRate};
+use samtal_config::tenant::{EncryptedByDefault as WhichRooms, Who, FederationPolicy, Rate as ConfigRate};
 use samtal_http::{AddressPolicy, ClientOptions, Network};
 use samtal_kit::{Rate, Secret};
-use samtal_ops::{Federation, Mail, MailTls, Settings, Turn};
-use samtal_policy::ServerRule;
+use samtal_ops::{Directory, EncryptedByDefault, Federation, Mail, MailTls, Publishers, Settings, Turn};
+use samtal_policy::{ServerRule, Unnamed};
 
 /// Where a tenant's database is.
 pub(crate) fn database(file: &File, tenant: &Tenant) -> samtal_db::Options {
@@ -43,7 +43,13 @@ pub(crate) fn tenant(tenant: &Tenant) -> Settings {
         accounts: accounts(tenant),
         public_base_url: Some(tenant.public_base_url.clone()),
         default_room_version: tenant.rooms.default_version.clone(),
-        encrypted_by_default: tenant.rooms.encrypted_by_default != EncryptedByDefault::None,
+        encrypted_by_default: match tenant.rooms.encrypted_by_default {
+            WhichRooms::None => EncryptedByDefault::None,
+            WhichRooms::Private => EncryptedByDefault::Private,
+            WhichRooms::All => EncryptedByDefault::All,
+        },
+        directory: directory(tenant),
+        sync_wait_max: Duration::from_millis(tenant.limits.sync_wait_ms_max),
         presence: tenant.presence.enabled,
         search: search(tenant),
         media: media(tenant),
@@ -52,6 +58,18 @@ pub(crate) fn tenant(tenant: &Tenant) -> Settings {
         livekit_service_urls: tenant.calls.livekit_service_urls.clone(),
         mail: mail(tenant),
         ..Settings::default()
+    }
+}
+
+fn directory(tenant: &Tenant) -> Directory {
+    Directory {
+        publishers: match tenant.rooms.publish {
+            Who::Everyone => Publishers::Everyone,
+            Who::Administrators => Publishers::Administrators,
+            Who::Nobody => Publishers::Nobody,
+        },
+        without_login: tenant.rooms.public_directory_without_login,
+        over_federation: tenant.rooms.public_directory_over_federation,
     }
 }
 
@@ -73,16 +91,21 @@ pub(crate) fn appservices(file: &File, tenant: &Tenant) -> Result<samtal_appserv
 
 /// How pages are fetched for previews, where the operator lets them be.
 pub(crate) fn previews(file: &File, tenant: &Tenant) -> Option<ClientOptions> {
+    tenant.url_previews.enabled.then(|| web(file))
+}
+
+/// How others than servers are spoken to.
+pub(crate) fn web(file: &File) -> ClientOptions {
     let outgoing = &file.outgoing;
     let denied = outgoing
         .denied_networks
         .iter()
         .map(|network| Network { address: network.address, prefix_bits: network.prefix_bits });
-    tenant.url_previews.enabled.then(|| ClientOptions {
+    ClientOptions {
         trusted_certificates: outgoing.trusted_certificates.clone(),
         policy: AddressPolicy::denying(denied.collect()),
         ..ClientOptions::default()
-    })
+    }
 }
 
 /// Where a tenant's files are, and how long they may be.
@@ -157,7 +180,13 @@ fn search(tenant: &Tenant) -> samtal_search::Options {
 pub(crate) fn federation(tenant: &Tenant) -> Federation {
     let settings = &tenant.federation;
     let rules = |servers: &[String]| servers.iter().map(|server| ServerRule::new(server, "")).collect();
-    let closed = !settings.enabled || settings.policy == FederationPolicy::Closed;
+    let default = match settings.policy {
+        Some(FederationPolicy::Closed) => Unnamed::Closed,
+        Some(FederationPolicy::Open) => Unnamed::Open,
+        // Who lists whom they talk with means only these.
+        None if settings.allow.is_some() => Unnamed::Closed,
+        None => Unnamed::Open,
+    };
     let denied = settings
         .denied_networks
         .iter()
@@ -165,12 +194,16 @@ pub(crate) fn federation(tenant: &Tenant) -> Federation {
     Federation {
         enabled: settings.enabled,
         policy: samtal_policy::Settings {
-            // On neither list means no: then only the listed are talked with.
-            allow: closed.then(|| if settings.enabled { rules(&settings.allow) } else { Vec::new() }),
+            enabled: settings.enabled,
+            default,
+            allow: rules(settings.allow.as_deref().unwrap_or_default()),
             deny: rules(&settings.deny),
-            ..samtal_policy::Settings::default()
+            encrypted_only: settings.encrypted_only,
+            room_types: settings.room_types.clone(),
+            hold_unknown_invites: settings.hold_unknown_invites,
         },
         device_names: settings.device_names,
+        rate: Some(rate(&tenant.limits.federation)),
         key_servers: settings.key_servers.clone(),
         client: ClientOptions {
             trusted_certificates: settings.trusted_certificates.clone(),

@@ -109,10 +109,13 @@ async fn a_server_that_the_operator_denies_is_not_spoken_with_either_way() {
     let b = world.node("b.example").await;
     let header = b.hs.keyring.sign_request(a.name(), "PUT", PATH, "{}").unwrap().to_string();
     let (status, error) = ask(&a, "PUT", PATH, Some(header), "{}").await;
-    assert!(matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED), "{status} {error}");
+    assert_eq!((status, &error["errcode"]), (StatusCode::FORBIDDEN, &"M_FORBIDDEN".into()));
     let request = Request::get("/_matrix/federation/v1/version").body(bytes::Bytes::new()).unwrap();
     let refused = a.hs.remote.send_raw(b.name(), request, Default::default()).await;
     assert!(matches!(refused, Err(RemoteError::Refused(_))));
-    assert!(a.hs.policy.counts().denied_by_server[b.name()] >= 1);
+    let refusals = a.hs.rulebook.refusals(Some(b.name()), 10).await.unwrap();
+    let ways: Vec<&str> = refusals.iter().map(|refusal| refusal.direction.as_str()).collect();
+    assert!(ways.contains(&"inbound") && ways.contains(&"outbound"), "{refusals:?}");
+    assert!(refusals.iter().all(|refusal| refusal.rule == "denied" && refusal.words.contains("b.*")), "{refusals:?}");
     let _: &dyn Network = a.hs.remote.network();
 }

@@ -1,0 +1,215 @@
+//! `samtal federation`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use ruma::{OwnedRoomId, OwnedServerName};
+use samtal_config::Source;
+use samtal_policy::{Action, Direction, Effect, Pattern, ServerRule, Setting, Unnamed};
+use samtal_server::control::{Command, FederationCommand, FederationVerb};
+
+use crate::Outcome;
+use crate::backup::run;
+
+/// On federation.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Stored rules are asked before those of the configuration file, so they win. Among the stored ones, and\n\
+                        among the file's, deny beats allow. A server that no rule names falls under the default.\n\
+                        All of it holds at once, on every node of the tenant."
+)]
+pub(crate) struct FederationArgs {
+    /// Of this tenant; may be left out where there is one
+    #[arg(long, value_name = "NAME", global = true)]
+    tenant: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// What to do
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// On federation. PATTERN is a server name in which `*` stands for any text and `?` for one character; ports do not count.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show the rules: the stored ones and the file's
+    List,
+    /// Speak with these servers
+    Allow(Rule),
+    /// Do not speak with these servers
+    Deny(Rule),
+    /// Remove stored rules: all with this pattern, or the one for a direction and kind
+    Remove {
+        /// The pattern, as it was given
+        #[arg(value_name = "PATTERN")]
+        server: String,
+        #[command(flatten)]
+        traffic: Traffic,
+    },
+    /// Say what holds for servers that no rule names
+    Default {
+        /// They are spoken with, or not, or as the file says
+        default: Default,
+        /// In this direction only
+        #[arg(long)]
+        direction: Option<Way>,
+    },
+    /// Share encrypted rooms only
+    EncryptedOnly {
+        /// Whether; `file`: as the file says
+        switch: Switch,
+    },
+    /// Let invitations wait that come from servers no allow rule names
+    HoldUnknownInvites {
+        /// Whether; `file`: as the file says
+        switch: Switch,
+    },
+    /// Say what would happen to a server, and why
+    Explain {
+        /// The server
+        server: OwnedServerName,
+        /// In this room, whose server ACL then counts too
+        #[arg(long, value_name = "ROOM_ID")]
+        room: Option<OwnedRoomId>,
+    },
+    /// Show what was refused, the latest first
+    Refusals {
+        /// Of this server only
+        server: Option<OwnedServerName>,
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Rule {
+    /// Which servers
+    #[arg(value_name = "PATTERN")]
+    server: String,
+    #[command(flatten)]
+    traffic: Traffic,
+    /// Why; shown by `list` and `explain`, never to other servers
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+struct Traffic {
+    /// In this direction only
+    #[arg(long)]
+    direction: Option<Way>,
+    /// This kind of traffic only
+    #[arg(long)]
+    kind: Option<Kind>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Way {
+    /// From other servers to this one
+    Inbound,
+    /// From this server to others
+    Outbound,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Questions about users, devices, aliases, public rooms and spaces
+    Query,
+    /// Reading a room that both are in
+    Room,
+    /// Invitations
+    Invite,
+    /// Joins and knocks
+    Join,
+    /// Events of rooms
+    Event,
+    /// Typing, receipts, presence, device lists, messages to devices
+    Edu,
+    /// Files
+    Media,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Default {
+    Open,
+    Closed,
+    File,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+    File,
+}
+
+impl From<Way> for Direction {
+    fn from(way: Way) -> Self {
+        match way {
+            Way::Inbound => Self::Inbound,
+            Way::Outbound => Self::Outbound,
+        }
+    }
+}
+
+impl From<Kind> for Action {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Query => Self::Query,
+            Kind::Room => Self::Room,
+            Kind::Invite => Self::Invite,
+            Kind::Join => Self::Join,
+            Kind::Event => Self::Event,
+            Kind::Edu => Self::Edu,
+            Kind::Media => Self::Media,
+        }
+    }
+}
+
+impl Switch {
+    fn stored(self) -> Option<bool> {
+        match self {
+            Self::On => Some(true),
+            Self::Off => Some(false),
+            Self::File => None,
+        }
+    }
+}
+
+impl Rule {
+    fn put(self, effect: Effect) -> FederationVerb {
+        let rule = ServerRule {
+            server: Pattern::new(&self.server),
+            direction: self.traffic.direction.map(Into::into),
+            action: self.traffic.kind.map(Into::into),
+            reason: self.reason,
+        };
+        FederationVerb::Put { effect, rule }
+    }
+}
+
+pub(crate) async fn federation(source: &Source, args: FederationArgs) -> Outcome {
+    let verb = match args.verb {
+        Verb::List => FederationVerb::List,
+        Verb::Allow(rule) => rule.put(Effect::Allow),
+        Verb::Deny(rule) => rule.put(Effect::Deny),
+        Verb::Remove { server, traffic } => FederationVerb::Remove {
+            server: Pattern::new(&server),
+            direction: traffic.direction.map(Into::into),
+            action: traffic.kind.map(Into::into),
+        },
+        Verb::Default { default, direction } => FederationVerb::Default {
+            unnamed: match default {
+                Default::Open => Some(Unnamed::Open),
+                Default::Closed => Some(Unnamed::Closed),
+                Default::File => None,
+            },
+            direction: direction.map(Into::into),
+        },
+        Verb::EncryptedOnly { switch } => FederationVerb::Set(Setting::EncryptedOnly(switch.stored())),
+        Verb::HoldUnknownInvites { switch } => FederationVerb::Set(Setting::HoldUnknownInvites(switch.stored())),
+        Verb::Explain { server, room } => FederationVerb::Explain { server, room },
+        Verb::Refusals { server, limit } => FederationVerb::Refusals { server, limit },
+    };
+    run(source, Command::Federation(FederationCommand { tenant: args.tenant, json: args.json, verb })).await
+}
