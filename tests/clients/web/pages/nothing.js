@@ -1,0 +1,1 @@
+// Olm is loaded by Hydrogen itself, as a script.
