@@ -3,6 +3,7 @@
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use samtal_kit::Memory;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
@@ -50,6 +51,7 @@ struct Inner {
     announcer: Announcer,
     readers: Readers,
     leases: Arc<Mutex<HashSet<String>>>,
+    memory: Memory,
 }
 
 enum Engine {
@@ -92,21 +94,34 @@ impl Announcer {
 }
 
 impl Db {
-    /// Opens the database, runs the migrations that are new, and reads where the change log stands.
+    /// As [`Db::open_within`], with memory of its own.
     pub async fn open(options: &Options, schemas: &[Schema]) -> Result<Self, DbError> {
+        Self::open_within(options, schemas, &Memory::default()).await
+    }
+
+    /// Opens the database, runs the migrations that are new, and reads where the change log stands. What is kept at hand of
+    /// it, here and by the engines above, shares `memory` with whatever else does. A SQLite database that is not used is closed when
+    /// the memory is swept, and opened again when it is.
+    pub async fn open_within(options: &Options, schemas: &[Schema], memory: &Memory) -> Result<Self, DbError> {
         let announcer = Announcer { live: broadcast::channel(LIVE_GROUPS).0, head: watch::channel(0).0 };
         let schemas: Vec<Schema> = std::iter::once(schema::OWN).chain(schemas.iter().copied()).collect();
         let engine = match options {
-            Options::Sqlite { path } => Engine::Sqlite(Sqlite::open(path, &schemas, announcer.clone())?),
-            Options::Memory => Engine::Sqlite(Sqlite::open_in_memory(&schemas, announcer.clone())?),
+            Options::Sqlite { path } => Engine::Sqlite(Sqlite::open(path, &schemas, announcer.clone(), memory)?),
+            Options::Memory => Engine::Sqlite(Sqlite::open_in_memory(&schemas, announcer.clone(), memory)?),
             Options::Postgres { url, schema, connections_max } => {
                 Engine::Postgres(Postgres::open(url, schema, *connections_max, &schemas, announcer.clone()).await?)
             }
         };
-        let db = Self(Arc::new(Inner { engine, announcer, readers: Readers::default(), leases: Arc::default() }));
+        let (readers, memory) = (Readers::default(), memory.clone());
+        let db = Self(Arc::new(Inner { engine, announcer, readers, leases: Arc::default(), memory }));
         let head = db.query_opt(&schema::HEAD, vec![]).await?.map_or(Ok(0), |row| row.int(0))?;
         db.0.announcer.start_at(head);
         Ok(db)
+    }
+
+    /// The memory that caches of what is in the database share.
+    pub fn memory(&self) -> &Memory {
+        &self.0.memory
     }
 
     /// Makes the batch durable, or refuses all of it. Waits until it is on disk. Safe to cancel: the batch is then either

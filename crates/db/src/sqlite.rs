@@ -3,11 +3,16 @@
 use std::{
     path::{Path, PathBuf},
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
 };
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, types::Value as SqliteValue, types::ValueRef, vtab::array};
+use samtal_kit::{Memory, memory::Holder};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -27,17 +32,34 @@ const STATEMENTS_CACHED: usize = 256;
 /// Pages the writer keeps in memory, in KiB: with SQLite's 2 MiB it writes and reads the same index pages again within one
 /// group.
 const WRITER_CACHE_KIB: i64 = 16 << 10;
+/// Pages a reader keeps in memory, in KiB: they are good only until the next commit.
+const READER_CACHE_KIB: i64 = 1 << 10;
 /// Pages in the write-ahead log that start the next checkpoint (8 MB): a page that changes often is then copied to the file
 /// half as often as with SQLite's 1,000.
 const CHECKPOINT_PAGES: i64 = 2_000;
 
 pub(crate) struct Sqlite {
-    path: PathBuf,
-    readers: Arc<Mutex<Vec<Connection>>>,
-    writer: Mutex<Option<mpsc::Sender<Waiting>>>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    shared: Arc<Shared>,
+    announcer: Announcer,
+    writer: Arc<Mutex<WriterThread>>,
     /// In place of the thread: the caller's own, so that one seed is one history. Reads go through it too.
     inline: Option<Arc<Mutex<Writer>>>,
+}
+
+/// The reader connections that nobody uses just now, and when one was last used.
+pub(crate) struct Shared {
+    path: PathBuf,
+    memory: Memory,
+    idle: Mutex<Vec<Connection>>,
+    used: AtomicU64,
+    writer: Weak<Mutex<WriterThread>>,
+}
+
+/// The thread that writes. When nothing has happened for a while it ends, and starts again with the next batch.
+enum WriterThread {
+    Awake(mpsc::Sender<Waiting>, JoinHandle<()>),
+    Asleep(Option<JoinHandle<()>>),
+    Closed,
 }
 
 struct Waiting {
@@ -46,45 +68,53 @@ struct Waiting {
 }
 
 impl Sqlite {
-    pub(crate) fn open(path: &Path, schemas: &[Schema], announcer: Announcer) -> Result<Self, DbError> {
+    pub(crate) fn open(
+        path: &Path,
+        schemas: &[Schema],
+        announcer: Announcer,
+        memory: &Memory,
+    ) -> Result<Self, DbError> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(|error| DbError::Engine(error.to_string(), None))?;
         }
-        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        // An acknowledged write survives the loss of power; grouping makes that cheap.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-        // Savepoints and statements that may fail half-way note what they change: in memory, not in a file.
-        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        let mut connection = writing_connection(path)?;
         migrate(&mut connection, schemas)?;
-        let head = rows(&connection, &schema::HEAD, &[])?.first().map_or(Ok(0), |row| row.int(0))?;
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
-        let thread = std::thread::Builder::new()
-            .name("samtal-writer".into())
-            .spawn(move || Writer { connection, head, announcer }.run(waiting))
-            .map_err(|error| DbError::Engine(error.to_string(), None))?;
-        Ok(Self {
+        let told = announcer.clone();
+        let thread = start_thread(move || match Writer::over(connection, told) {
+            Ok(writer) => writer.run(waiting),
+            Err(error) => tracing::error!(%error, "the database cannot be written to"),
+        })?;
+        let writer = Arc::new(Mutex::new(WriterThread::Awake(sender, thread)));
+        let shared = Arc::new(Shared {
             path: path.to_owned(),
-            readers: Arc::default(),
-            writer: Mutex::new(Some(sender)),
-            thread: Mutex::new(Some(thread)),
-            inline: None,
-        })
+            memory: memory.clone(),
+            idle: Mutex::default(),
+            used: AtomicU64::new(memory.age()),
+            writer: Arc::downgrade(&writer),
+        });
+        let holder: Arc<dyn Holder> = Arc::clone(&shared) as Arc<dyn Holder>;
+        memory.register(Arc::downgrade(&holder));
+        Ok(Self { shared, announcer, writer, inline: None })
     }
 
     /// A database without files and threads, gone with the last handle.
-    pub(crate) fn open_in_memory(schemas: &[Schema], announcer: Announcer) -> Result<Self, DbError> {
+    pub(crate) fn open_in_memory(schemas: &[Schema], announcer: Announcer, memory: &Memory) -> Result<Self, DbError> {
         let mut connection = connect(Path::new(":memory:"), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         migrate(&mut connection, schemas)?;
-        Ok(Self {
+        let shared = Shared {
             path: PathBuf::new(),
-            readers: Arc::default(),
-            writer: Mutex::default(),
-            thread: Mutex::default(),
-            inline: Some(Arc::new(Mutex::new(Writer { connection, head: 0, announcer }))),
+            memory: memory.clone(),
+            idle: Mutex::default(),
+            used: AtomicU64::new(0),
+            writer: Weak::new(),
+        };
+        let inline = Writer { connection, head: 0, announcer: announcer.clone() };
+        Ok(Self {
+            shared: Arc::new(shared),
+            announcer,
+            writer: Arc::new(Mutex::new(WriterThread::Closed)),
+            inline: Some(Arc::new(Mutex::new(inline))),
         })
     }
 
@@ -94,19 +124,52 @@ impl Sqlite {
             inline.lock().commit(vec![Waiting { batch, answer }]);
             return answered.try_recv().map_err(|_| DbError::Closed)?;
         }
-        let writer = self.writer.lock().clone().ok_or(DbError::Closed)?;
+        let writer = self.awake()?;
         let (answer, answered) = oneshot::channel();
         writer.send(Waiting { batch, answer }).await.map_err(|_| DbError::Closed)?;
         answered.await.map_err(|_| DbError::Closed)?
+    }
+
+    /// The way to the writer, which is woken if it sleeps.
+    fn awake(&self) -> Result<mpsc::Sender<Waiting>, DbError> {
+        self.shared.touch();
+        let mut writer = self.writer.lock();
+        if let WriterThread::Awake(sender, _) = &*writer
+            && !sender.is_closed()
+        {
+            return Ok(sender.clone());
+        }
+        let before = match std::mem::replace(&mut *writer, WriterThread::Asleep(None)) {
+            // It could not open the database; perhaps it can now.
+            WriterThread::Awake(_, thread) => Some(thread),
+            WriterThread::Asleep(thread) => thread,
+            WriterThread::Closed => {
+                *writer = WriterThread::Closed;
+                return Err(DbError::Closed);
+            }
+        };
+        let (sender, waiting) = mpsc::channel(WAITING_MAX);
+        let (path, announcer) = (self.shared.path.clone(), self.announcer.clone());
+        let thread = start_thread(move || {
+            if let Some(before) = before {
+                let _ = before.join();
+            }
+            match writing_connection(&path).and_then(|connection| Writer::over(connection, announcer)) {
+                Ok(writer) => writer.run(waiting),
+                Err(error) => tracing::error!(%error, "the database cannot be opened again"),
+            }
+        })?;
+        *writer = WriterThread::Awake(sender.clone(), thread);
+        Ok(sender)
     }
 
     pub(crate) fn query(&self, sql: &Sql, params: &[Value]) -> Result<Vec<Row>, DbError> {
         if let Some(inline) = &self.inline {
             return rows(&inline.lock().connection, sql, params);
         }
-        let reader = self.reader()?;
+        let reader = self.shared.reader()?;
         let answer = rows(&reader, sql, params);
-        keep(&self.readers, reader);
+        self.shared.keep(reader);
         answer
     }
 
@@ -114,43 +177,105 @@ impl Sqlite {
         if let Some(inline) = &self.inline {
             return Ok(View::Inline(Arc::clone(inline)));
         }
-        let reader = self.reader()?;
+        let reader = self.shared.reader()?;
         reader.execute_batch("BEGIN")?;
         // A deferred transaction begins with its first read.
         rows(&reader, &schema::HEAD, &[])?;
-        Ok(View::Reader(Reader { connection: Mutex::new(Some(reader)), readers: Arc::clone(&self.readers) }))
+        Ok(View::Reader(Reader { connection: Mutex::new(Some(reader)), shared: Arc::clone(&self.shared) }))
     }
 
     pub(crate) fn backup(&self, to: &Path) -> Result<(), DbError> {
         // Not one of the readers: SQLite holds writing the copy for writing, which they may not.
-        let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let connection = connect(&self.shared.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
         Ok(())
     }
 
     /// Lets the writer finish what waits, then closes its connection.
     pub(crate) async fn close(&self) {
-        self.writer.lock().take();
-        let thread = self.thread.lock().take();
+        let writer = std::mem::replace(&mut *self.writer.lock(), WriterThread::Closed);
+        let thread = match writer {
+            WriterThread::Awake(sender, thread) => {
+                drop(sender);
+                Some(thread)
+            }
+            WriterThread::Asleep(thread) => thread,
+            WriterThread::Closed => None,
+        };
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
-        self.readers.lock().clear();
+        self.shared.idle.lock().clear();
     }
 
     /// Whether it runs on the calling thread.
     pub(crate) fn is_inline(&self) -> bool {
         self.inline.is_some()
     }
+}
+
+impl Shared {
+    fn touch(&self) {
+        self.used.store(self.memory.age(), Relaxed);
+    }
 
     fn reader(&self) -> Result<Connection, DbError> {
-        if let Some(reader) = self.readers.lock().pop() {
+        self.touch();
+        if let Some(reader) = self.idle.lock().pop() {
             return Ok(reader);
         }
         let reader = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         reader.pragma_update(None, "query_only", true)?;
+        reader.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         Ok(reader)
     }
+
+    fn keep(&self, reader: Connection) {
+        let mut idle = self.idle.lock();
+        if idle.len() < READERS_KEPT {
+            idle.push(reader);
+        }
+    }
+}
+
+impl Holder for Shared {
+    /// A database that nobody has used in a while has no connection and no thread.
+    fn let_go(&self, age: u64) {
+        if self.used.load(Relaxed) >= age {
+            return;
+        }
+        drop(std::mem::take(&mut *self.idle.lock()));
+        if let Some(writer) = self.writer.upgrade() {
+            let mut writer = writer.lock();
+            if let WriterThread::Awake(..) = &*writer
+                && let WriterThread::Awake(sender, thread) = std::mem::replace(&mut *writer, WriterThread::Asleep(None))
+            {
+                // It ends by itself when nobody can send to it any more.
+                drop(sender);
+                *writer = WriterThread::Asleep(Some(thread));
+            }
+        }
+    }
+}
+
+fn start_thread(run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DbError> {
+    std::thread::Builder::new()
+        .name("samtal-writer".into())
+        .spawn(run)
+        .map_err(|error| DbError::Engine(error.to_string(), None))
+}
+
+fn writing_connection(path: &Path) -> Result<Connection, DbError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // An acknowledged write survives the loss of power; grouping makes that cheap.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    // Savepoints and statements that may fail half-way note what they change: in memory, not in a file.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(connection)
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, DbError> {
@@ -161,13 +286,6 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, DbError> {
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     array::load_module(&connection)?;
     Ok(connection)
-}
-
-fn keep(readers: &Mutex<Vec<Connection>>, reader: Connection) {
-    let mut readers = readers.lock();
-    if readers.len() < READERS_KEPT {
-        readers.push(reader);
-    }
 }
 
 fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result<(), DbError> {
@@ -199,7 +317,7 @@ pub(crate) enum View {
 /// A reader's open transaction.
 pub(crate) struct Reader {
     connection: Mutex<Option<Connection>>,
-    readers: Arc<Mutex<Vec<Connection>>>,
+    shared: Arc<Shared>,
 }
 
 impl View {
@@ -219,7 +337,7 @@ impl Drop for Reader {
         if let Some(connection) = self.connection.lock().take()
             && connection.execute_batch("ROLLBACK").is_ok()
         {
-            keep(&self.readers, connection);
+            self.shared.keep(connection);
         }
     }
 }
@@ -244,6 +362,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    fn over(connection: Connection, announcer: Announcer) -> Result<Self, DbError> {
+        let head = rows(&connection, &schema::HEAD, &[])?.first().map_or(Ok(0), |row| row.int(0))?;
+        Ok(Self { connection, head, announcer })
+    }
+
     fn run(mut self, mut waiting: mpsc::Receiver<Waiting>) {
         while let Some(first) = waiting.blocking_recv() {
             let mut group = vec![first];
@@ -341,18 +464,19 @@ impl Writer {
 
     fn run_steps(&mut self, batch: &Batch, logged: &mut Vec<LoggedChange>) -> Result<Committed, DbError> {
         let first_position = self.head + 1;
-        for change in &batch.changes {
-            self.head += 1;
+        for (offset, change) in &batch.changes {
+            let position = first_position + i64::try_from(*offset).unwrap_or(0);
             let params = [
-                Value::Int(self.head),
+                Value::Int(position),
                 Value::Int(change.kind),
                 change.room.clone().into(),
                 change.user.clone().into(),
                 change.reference.clone().into(),
             ];
             execute(&self.connection, &schema::CHANGE_INSERT, &params)?;
-            logged.push(LoggedChange { position: self.head, change: change.clone() });
+            logged.push(LoggedChange { position, change: change.clone() });
         }
+        self.head += i64::try_from(batch.positions).unwrap_or(0);
         let mut answer = Committed { first_position, last_position: self.head, rows: Vec::new() };
         for step in &batch.steps {
             if let Some(rows) = run_step(&self.connection, step, first_position)? {

@@ -16,6 +16,9 @@ pub struct Tasks {
     handles: Arc<Mutex<Vec<tokio::task::AbortHandle>>>,
 }
 
+/// Handles that are added, at least, before those of ended tasks are dropped: each holds on to the memory that its task had.
+const ENDED_MAX: usize = 32;
+
 impl Tasks {
     /// An empty group.
     pub fn new() -> Self {
@@ -31,8 +34,11 @@ impl Tasks {
         #[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
         let handle = tokio::spawn(self.tracker.track_future(task.instrument(tracing::debug_span!("task", name))));
         let mut handles = self.handles.lock();
-        if handles.len() >= 1024 {
+        if handles.len() == handles.capacity() {
             handles.retain(|handle| !handle.is_finished());
+            let more = handles.len().max(ENDED_MAX);
+            handles.shrink_to_fit();
+            handles.reserve_exact(more);
         }
         handles.push(handle.abort_handle());
         handle

@@ -250,3 +250,37 @@ async fn a_database_in_memory_runs_on_the_calling_thread() {
     assert_eq!(db.scan(&COUNT, vec![]).await.unwrap()[0].int(0).unwrap(), 1);
     assert_eq!(db.snapshot().await.unwrap().query(&COUNT, vec![]).await.unwrap()[0].int(0).unwrap(), 1);
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_database_that_nobody_uses_is_closed_and_opened_again_when_it_is_used() {
+    let directory = Directory::new();
+    let path = directory.path("samtal.db");
+    let memory = samtal_kit::Memory::default();
+    let db = Db::open_within(&sqlite(&directory), &[SCHEMA], &memory).await.unwrap();
+    let mut changes = db.changes(0);
+    db.commit(note(1, "one")).await.unwrap();
+    assert_eq!(count(&db).await, 1);
+    let open_files = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        files.filter(|file| std::fs::read_link(file.path()).is_ok_and(|file| file.starts_with(&path))).count()
+    };
+    assert!(open_files() > 0);
+    for _ in 0..3 {
+        memory.sweep();
+    }
+    while open_files() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(count(&db).await, 1);
+    let again = db.commit(note(2, "two")).await.unwrap();
+    assert_eq!(again.first_position, 2, "positions go on where they were");
+    assert_eq!(changes.next().await.unwrap().len(), 2, "who reads changes hears of both");
+    for _ in 0..3 {
+        memory.sweep();
+    }
+    db.commit(note(3, "three")).await.unwrap();
+    assert_eq!(count(&db).await, 3);
+    db.close().await;
+    assert!(matches!(db.commit(note(4, "four")).await, Err(DbError::Closed)));
+}
