@@ -49,6 +49,8 @@ const UNSTABLE_FEATURES: &[&str] = &[
     // Subscriptions to threads, and their way into sliding sync.
     "org.matrix.msc4306",
     "org.matrix.msc4308",
+    // Sticky events, by which calls know who takes part.
+    "org.matrix.msc4354",
 ];
 
 pub(crate) fn routes() -> Routes {

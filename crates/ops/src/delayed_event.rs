@@ -40,6 +40,9 @@ pub struct DelayedEvent {
     pub content: Box<RawValue>,
     /// How long it waits, in milliseconds.
     pub delay: u64,
+    /// For how long it is sticky once it is sent, in milliseconds (MSC4354).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky_ms: Option<i64>,
     /// Where the log stood when it was scheduled.
     #[serde(default)]
     pub position: i64,
@@ -73,6 +76,12 @@ pub enum DelayedAction {
     Restart,
     /// It is sent at once.
     Send,
+}
+
+/// A draft that is sticky for `duration_ms` milliseconds (MSC4354).
+pub fn sticky(draft: Draft, duration_ms: i64) -> Result<Draft, OpError> {
+    let sticky = format!("{{\"duration_ms\":{duration_ms}}}");
+    draft.with_field("msc4354_sticky", &sticky).map_err(OpError::from)
 }
 
 impl Scheduled {
@@ -164,12 +173,14 @@ impl Homeserver {
                 Ok::<_, OpError>(())
             };
             let step = tokio::select! {
+                biased;
                 () = self.tasks.stopping() => return,
                 step = step => step,
             };
             if let Err(error) = step {
                 tracing::error!(error = &error as &dyn std::error::Error, "delayed events wait");
                 tokio::select! {
+                    biased;
                     () = self.tasks.stopping() => return,
                     () = tokio::time::sleep(TROUBLE) => {}
                 }
@@ -212,6 +223,10 @@ impl Homeserver {
                 }
                 Draft::state(&StateEventType::from(event.event_type.as_str()), key.clone(), &event.content)?
             }
+        };
+        let draft = match event.sticky_ms {
+            Some(duration_ms) => sticky(draft, duration_ms)?,
+            None => draft,
         };
         let mut draft = LocalDraft::new(owner, draft);
         draft.txn = Some(format!("{}||delayed|{}", found.owner, found.delay_id));

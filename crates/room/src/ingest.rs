@@ -7,7 +7,7 @@ use std::{
 };
 
 use ruma::{EventId, OwnedEventId, UserId};
-use samtal_db::{Change, Sql, Value, params, sql};
+use samtal_db::{Change, Value};
 use samtal_event::Pdu;
 use samtal_model::ChangeKind;
 use samtal_state::{SnapshotId, authorize};
@@ -20,15 +20,10 @@ use crate::{
     outlier::needed,
     relation,
     resolution::{self, Uncommitted},
+    sticky,
     turn::{Turn, is_auth_state},
     writer::{Outcome, Work},
 };
-
-const BACKWARD_INSERT: Sql =
-    sql!("INSERT INTO backward_extremity (room, event_id) VALUES ($1, $2) ON CONFLICT (room, event_id) DO NOTHING");
-const BACKWARD_REMOVE: Sql = sql!("DELETE FROM backward_extremity WHERE room = $1 AND event_id = $2");
-const BACKWARD_HAS: Sql = sql!("SELECT 1 FROM backward_extremity WHERE room = $1 AND event_id = $2");
-const BACKWARD: Sql = sql!("SELECT event_id FROM backward_extremity WHERE room = $1 LIMIT $2");
 
 /// What became of a received event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +92,7 @@ impl Rooms {
         let placement = Placement { pdu: pdu.clone(), before, soft_fail };
         match self.submit(&room.room_id, Work::Remote(Box::new(placement))).await? {
             Outcome::Ingested(ingested) => Ok(Ingest::Done(ingested)),
-            Outcome::Appended(_) | Outcome::Done => Ok(Ingest::Done(Ingested::Accepted)),
+            Outcome::Appended(_) | Outcome::Inserted(_) | Outcome::Done => Ok(Ingest::Done(Ingested::Accepted)),
         }
     }
 
@@ -162,12 +157,6 @@ impl Rooms {
         store.db().commit(batch).await?;
         Ok(store.state(outcome.id).await?.iter().map(|event| event.pdu.event_id().to_owned()).collect())
     }
-
-    /// Events that are named as previous ones and are not here: where history may be fetched.
-    pub async fn backward_extremities(&self, room: &Room, limit: usize) -> Result<Vec<OwnedEventId>, RoomError> {
-        let rows = self.inner.store.db().query(&BACKWARD, params![room.nid.0, limit]).await?;
-        Ok(rows.iter().filter_map(|row| row.text(0).ok().and_then(|id| OwnedEventId::try_from(id).ok())).collect())
-    }
 }
 
 impl Turn<'_> {
@@ -199,6 +188,10 @@ impl Turn<'_> {
             }
         };
         let accepted = outcome == Ingested::Accepted;
+        let lacking = if flags.has(Flags::REJECTED) { Vec::new() } else { self.lacking(pdu).await? };
+        if !lacking.is_empty() {
+            self.leave_room();
+        }
         let position = if accepted { self.log_event(pdu) } else { Value::Null };
         let event = StoredEvent {
             nid,
@@ -219,13 +212,27 @@ impl Turn<'_> {
         }
         self.expect_later(event.clone(), accepted.then(|| position.clone()));
         self.note_partial_event(nid);
+        let named_in = self.no_longer_lacking(pdu.event_id()).await?;
+        if !lacking.is_empty() {
+            let gap = match (named_in, accepted) {
+                (Some(gap), _) => gap.into(),
+                (None, true) => position.clone(),
+                // Nobody is shown the event, but what was before it is somewhere, too.
+                (None, false) => self.batch.log(Change::new(ChangeKind::Backfill).room(&self.head.room.room_id)),
+            };
+            self.note_lacking(&lacking, &gap);
+        }
         if !flags.has(Flags::REJECTED) && !accepted {
+            if placement.soft_fail.is_none() {
+                sticky::insert(&mut self.batch, self.head.room.nid, nid, pdu, Value::Int(0), self.author.now_ms);
+            }
             // Soft-failed events take part in resolution through those that build on them, not by themselves.
             return Ok(outcome);
         }
         if accepted {
             relation::insert(&mut self.batch, self.head.room.nid, nid, pdu, position.clone());
-            self.advance(&event, placement.before.is_some()).await?;
+            sticky::insert(&mut self.batch, self.head.room.nid, nid, pdu, position.clone(), self.author.now_ms);
+            self.advance(pdu, named_in.is_some());
             self.settle(Some(position)).await?;
             if pdu.type_str() == "m.room.redaction" && pdu.redacts().is_some() {
                 self.apply_redaction(pdu).await?;
@@ -346,26 +353,14 @@ impl Turn<'_> {
         Ok(None)
     }
 
-    /// Moves the forward and backward extremities past an accepted event.
-    async fn advance(&mut self, event: &StoredEvent, with_gap: bool) -> Result<(), RoomError> {
-        let room = self.head.room.nid;
-        let pdu = &event.pdu;
-        let is_named = self.store.db().query_opt(&BACKWARD_HAS, params![room.0, pdu.event_id().as_str()]).await?;
-        self.batch.exec(&BACKWARD_REMOVE, params![room.0, pdu.event_id().as_str()]);
-        if with_gap {
-            for id in pdu.prev_events() {
-                if self.find(id).await?.is_none_or(|prev| prev.before.is_none()) {
-                    self.batch.exec(&BACKWARD_INSERT, params![room.0, id.as_str()]);
-                }
-            }
-        }
+    /// Moves the forward extremities past an accepted event. What something here builds on is none.
+    fn advance(&mut self, pdu: &Pdu, is_old: bool) {
         let named = pdu.prev_events();
         self.head.extremities.retain(|extremity| !named.iter().any(|id| id == extremity.event_id()));
-        if is_named.is_none() {
+        if !is_old {
             self.head.extremities.push(pdu.clone());
         }
         self.head.depth = self.head.depth.max(pdu.depth());
-        Ok(())
     }
 
     /// Makes the head's state that of its forward extremities.
@@ -390,6 +385,7 @@ impl Turn<'_> {
         let differences = self.store.snapshots.diff(self.head.snapshot, snapshot).await?;
         let mut writer = MembershipWriter::default();
         let mut auth_changed = self.head.auth.is_none();
+        let mut members_changed = false;
         let room = Arc::clone(&self.head.room);
         let mut touched = Vec::with_capacity(differences.len() * 2);
         for difference in &differences {
@@ -413,6 +409,7 @@ impl Turn<'_> {
             let after = self.find_nid(after).await?;
             auth_changed |= is_auth_state(&after.pdu);
             if after.pdu.type_str() == "m.room.member" {
+                members_changed = true;
                 let was = before.as_ref().and_then(|before| membership_of(&before.pdu));
                 let user = after.pdu.state_key().and_then(|key| <&UserId>::try_from(key).ok());
                 let local = user.is_some_and(|user| self.is_local(user.server_name()));
@@ -430,17 +427,10 @@ impl Turn<'_> {
         if auth_changed {
             self.head.refresh_auth(self.store).await?;
         }
+        if members_changed {
+            self.reconsider_sticky().await?;
+        }
         Ok(())
-    }
-
-    /// Adds a backward extremity.
-    pub(crate) fn note_backward(&mut self, id: &EventId) {
-        self.batch.exec(&BACKWARD_INSERT, params![self.head.room.nid.0, id.as_str()]);
-    }
-
-    /// Removes a backward extremity.
-    pub(crate) fn clear_backward(&mut self, id: &EventId) {
-        self.batch.exec(&BACKWARD_REMOVE, params![self.head.room.nid.0, id.as_str()]);
     }
 }
 

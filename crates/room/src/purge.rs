@@ -19,7 +19,7 @@ const STEP: usize = 500;
 const SEARCHED_MAX: usize = 2_000;
 
 const EVENTS: Sql = sql!("SELECT nid, event_id FROM event WHERE room = $1");
-const OF_ROOM: [Sql; 13] = [
+const OF_ROOM: [Sql; 14] = [
     sql!("DELETE FROM relation WHERE room = $1"),
     sql!("DELETE FROM event WHERE room = $1"),
     sql!("DELETE FROM backward_extremity WHERE room = $1"),
@@ -31,6 +31,7 @@ const OF_ROOM: [Sql; 13] = [
     sql!("DELETE FROM room_head WHERE room = $1"),
     sql!("DELETE FROM room_partial WHERE room = $1"),
     sql!("DELETE FROM partial_event WHERE room = $1"),
+    sql!("DELETE FROM sticky WHERE room = $1"),
     // The row of the room itself stays: the change log and a block name it.
     sql!("UPDATE room SET published = 0 WHERE nid = $1"),
     sql!("DELETE FROM invite_state WHERE room_id IN (SELECT room_id FROM room WHERE nid = $1)"),
@@ -39,7 +40,7 @@ const ALIASES: Sql = sql!("DELETE FROM alias WHERE room_id = $1");
 const EVENT_DELETE: Sql = sql!("DELETE FROM event WHERE nid IN list($1)");
 const EVENT_UNPLACE: Sql = sql!("UPDATE event SET position = NULL, before = NULL, flags = $1 WHERE nid = $2");
 const RELATION_DELETE: Sql = sql!("DELETE FROM relation WHERE child IN list($1)");
-const BACKWARD_CLEAR: Sql = sql!("DELETE FROM backward_extremity WHERE room = $1");
+const BACKWARD_CLEAR: Sql = sql!("DELETE FROM backward_extremity WHERE room = $1 AND position < $2");
 const BACKWARD_ADD: Sql =
     sql!("INSERT INTO backward_extremity (room, event_id) VALUES ($1, $2) ON CONFLICT (room, event_id) DO NOTHING");
 const STATE_LOG_TRIM: Sql = sql!(
@@ -63,7 +64,7 @@ impl Rooms {
         if store.partial.get(room_id).is_some() {
             store.partial.read(store.db()).await?;
         }
-        self.inner.queues.lock().pop(room_id);
+        self.inner.queues.remove(room_id);
         let gone: Result<Vec<_>, RoomError> = rows.iter().map(named).collect();
         store.graph.forget_events(&gone?);
         store.graph.drop_room(&room);
@@ -109,7 +110,7 @@ impl Rooms {
         }
         // First the way back to what will be missing, so that a crash leaves no gap that nobody knows of.
         let mut batch = Batch::new();
-        batch.exec(&BACKWARD_CLEAR, params![room.nid.0]);
+        batch.exec(&BACKWARD_CLEAR, params![room.nid.0, before.0]);
         for id in kept_references.iter().filter(|id| gone.contains(*id)) {
             batch.exec(&BACKWARD_ADD, params![room.nid.0, id.as_str()]);
         }

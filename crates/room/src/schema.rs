@@ -168,5 +168,23 @@ pub const SCHEMA: Schema = Schema::new(
         PRIMARY KEY (room, nid)
      ) WITHOUT ROWID;",
         ),
+        Migration::Both(
+            // Where the history is missing: right before the event of this position; 0 is before all that is here.
+            "ALTER TABLE backward_extremity ADD COLUMN position BIGINT NOT NULL DEFAULT 0;
+     CREATE INDEX backward_extremity_position ON backward_extremity (room, position);",
+        ),
+        // sticky: events that must reach everybody until they expire; position 0 while current state refuses them. At most
+        // 100 of one sender in a room; expired ones go when the next comes.
+        Migration::Both(
+            "CREATE TABLE sticky (
+        room BIGINT NOT NULL,
+        nid BIGINT NOT NULL,
+        sender TEXT NOT NULL,
+        position BIGINT NOT NULL,
+        expires_ms BIGINT NOT NULL,
+        PRIMARY KEY (room, nid)
+     ) WITHOUT ROWID;
+     CREATE INDEX sticky_expires ON sticky (expires_ms);",
+        ),
     ],
 );

@@ -13,12 +13,13 @@ use samtal_state::{AuthState, Node, NodeId, SnapshotId, authorize};
 
 use crate::{
     error::RoomError,
-    graph::{Flags, StoredEvent, insert_event, redact_event},
+    graph::{Flags, StoredEvent, insert_event, place_event, redact_event},
     head::Head,
     ids::EventNid,
     membership::{MembershipWriter, membership_of},
     relation,
     snapshot::insert_nodes,
+    sticky,
     store::Store,
 };
 
@@ -203,6 +204,12 @@ impl<'a> Turn<'a> {
         self.pending.push(Pending { event: StoredEvent { position: Some(position), ..event }, position: None });
     }
 
+    /// The lowest position at which this turn has put an event of its own, with `from <= position < to`.
+    pub(crate) fn lowest_placed(&self, from: i64, to: i64) -> Option<i64> {
+        let placed = self.pending.iter().filter_map(|pending| Some(pending.event.position?.0));
+        placed.filter(|position| (from..to).contains(position)).min()
+    }
+
     /// Notes that the row of an event changes, so that no reader keeps the old form.
     pub(crate) fn rewrite(&mut self, nid: EventNid) {
         self.rewritten.push(nid);
@@ -295,6 +302,7 @@ impl<'a> Turn<'a> {
         insert_event(&mut self.batch, &event, position.clone(), txn);
         self.note_partial_event(nid);
         relation::insert(&mut self.batch, self.head.room.nid, nid, &pdu, position.clone());
+        sticky::insert(&mut self.batch, self.head.room.nid, nid, &pdu, position.clone(), self.author.now_ms);
         let named = pdu.prev_events();
         self.head.extremities.retain(|extremity| !named.iter().any(|id| id == extremity.event_id()));
         self.head.extremities.push(pdu.clone());
@@ -331,6 +339,34 @@ impl<'a> Turn<'a> {
         if is_auth_state(pdu) {
             // The lookups hold all of them, this event included: nothing uncommitted is read from the store.
             self.head.refresh_auth(self.store).await?;
+        }
+        if pdu.type_str() == "m.room.member" {
+            self.reconsider_sticky().await?;
+        }
+        Ok(())
+    }
+
+    /// Who comes in, or is in after all, may have sent sticky events that were refused: those that are fresh yet get their
+    /// place (MSC4354).
+    pub(crate) async fn reconsider_sticky(&mut self) -> Result<(), RoomError> {
+        let room = self.head.room.nid;
+        let refused = self.store.refused_sticky_events(room, self.author.now_ms).await?;
+        for event in refused.into_iter().filter(|event| !event.pdu.is_state()) {
+            let Some(auth) = self.head.auth.clone() else { return Ok(()) };
+            let rules = self.head.room.rules;
+            let keys = authorize::auth_keys_of(&event.pdu, rules).unwrap_or_default();
+            self.head.load(self.store, &keys).await?;
+            let loaded = |event_type: &_, state_key: &_| self.head.loaded(event_type, state_key);
+            if auth.check(&event.pdu, rules, loaded).is_err() {
+                continue;
+            }
+            let position = self.log_event(&event.pdu);
+            let placed = StoredEvent { flags: Flags::default(), ..(*event).clone() };
+            place_event(&mut self.batch, &placed, position.clone());
+            relation::insert(&mut self.batch, room, event.nid, &event.pdu, position.clone());
+            sticky::insert(&mut self.batch, room, event.nid, &event.pdu, position.clone(), self.author.now_ms);
+            self.rewrite(event.nid);
+            self.expect_later(placed, Some(position));
         }
         Ok(())
     }
@@ -385,6 +421,7 @@ impl<'a> Turn<'a> {
         let redacted = redact(&target.pdu, self.head.room.rules)?;
         redact_event(&mut self.batch, target, &redacted, redaction.event_id());
         relation::remove(&mut self.batch, target.nid);
+        sticky::remove(&mut self.batch, target.room, &target.pdu, target.nid);
         self.batch.log(
             Change::new(ChangeKind::Redaction)
                 .room(&self.head.room.room_id)

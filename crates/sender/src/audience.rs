@@ -47,6 +47,9 @@ impl<'a> Audience<'a> {
             (Some(ChangeKind::Relay), Some(room), _, Some(event_id)) => {
                 self.event(room, event_id, logged.position, user.map(UserId::server_name)).await?
             }
+            (Some(ChangeKind::Membership), Some(room_id), None, Some("join")) => {
+                self.newcomer(room_id, user, logged.position).await?
+            }
             (Some(ChangeKind::Membership), Some(room), Some(user), Some("join")) => {
                 let servers = self.servers(room).await?.clone();
                 Some(News { item: Item::Devices { user: user.to_owned() }, servers })
@@ -68,6 +71,27 @@ impl<'a> Audience<'a> {
             news.servers.remove(&self.engines.name);
             (!news.servers.is_empty()).then_some(news)
         }))
+    }
+
+    /// A server that has come into a room with a first user gets our sticky events that are fresh (MSC4354).
+    async fn newcomer(
+        &self,
+        room_id: &RoomId,
+        user: Option<&UserId>,
+        position: i64,
+    ) -> Result<Option<News>, SenderError> {
+        let Some(server) = user.map(UserId::server_name) else { return Ok(None) };
+        let store = self.engines.rooms.store();
+        let Some(room) = store.graph.room(room_id).await? else { return Ok(None) };
+        let has_sticky =
+            store.rooms_with_sticky_events(0, i64::MAX, self.engines.clock.now_ms()).await?.contains(&room.room_id);
+        if !has_sticky
+            || !store.graph.servers_joined_since(room.nid, position - 1).await?.iter().any(|new| new == server)
+        {
+            return Ok(None);
+        }
+        let item = Item::Sticky { room: room_id.to_owned() };
+        Ok(Some(News { item, servers: BTreeSet::from([server.to_owned()]) }))
     }
 
     async fn event(

@@ -24,6 +24,7 @@ pub(crate) struct Missed {
     device_lists: BTreeSet<OwnedUserId>,
     devices: BTreeSet<OwnedUserId>,
     receipts: BTreeSet<(OwnedRoomId, OwnedUserId)>,
+    sticky: BTreeSet<OwnedRoomId>,
 }
 
 impl Missed {
@@ -79,6 +80,9 @@ impl Missed {
             Item::Receipt { room, user } => {
                 self.receipts.insert((room, user));
             }
+            Item::Sticky { room } => {
+                self.sticky.insert(room);
+            }
             // They are looked up in their table in any case.
             Item::Edu => {}
         }
@@ -87,6 +91,10 @@ impl Missed {
     /// All of it, in an order to send it in. The position of each is `until`: only when all is sent may the cursor move.
     pub(crate) fn into_items(self, until: i64) -> Vec<Placed> {
         let mut events = self.events;
+        // Where only the newest goes out, sticky events go out nevertheless.
+        let mut sticky = self.sticky;
+        sticky.extend(self.newest.iter().flat_map(|newest| newest.keys().cloned()));
+        let sticky = sticky.into_iter().map(|room| Item::Sticky { room });
         if let Some(newest) = self.newest {
             events = newest.into_iter().map(|(room, (position, event_id))| (position, room, event_id)).collect();
             events.sort();
@@ -97,7 +105,8 @@ impl Missed {
         let devices = self.devices.iter().map(|user| Item::Devices { user: user.clone() });
         let lists = self.device_lists.difference(&self.devices).map(|user| Item::DeviceList { user: user.clone() });
         let receipts = self.receipts.into_iter().map(|(room, user)| Item::Receipt { room, user });
-        edus.chain(events)
+        edus.chain(sticky)
+            .chain(events)
             .chain(devices)
             .chain(lists)
             .chain(receipts)
@@ -128,7 +137,8 @@ mod tests {
         let mut missed = Missed::default();
         (0..1_000_000).for_each(|n| missed.add(n, event(n)));
         let items = missed.into_items(5_000_000);
-        let newest: Vec<Item> = (999_997..1_000_000).map(event).collect();
+        let rooms = (0..3).map(|n| Item::Sticky { room: OwnedRoomId::try_from(format!("!r{n}:a")).unwrap() });
+        let newest: Vec<Item> = rooms.chain((999_997..1_000_000).map(event)).collect();
         assert_eq!(items.into_iter().skip(1).map(|placed| placed.item).collect::<Vec<_>>(), newest);
     }
 

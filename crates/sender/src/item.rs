@@ -14,6 +14,8 @@ pub(crate) enum Item {
     Devices { user: OwnedUserId },
     /// A user of ours has read something.
     Receipt { room: OwnedRoomId, user: OwnedUserId },
+    /// Our fresh sticky events of a room, for a server that has come into it.
+    Sticky { room: OwnedRoomId },
     /// A stored EDU.
     Edu,
 }
@@ -22,7 +24,7 @@ impl Item {
     /// What policy calls it.
     pub(crate) fn action(&self) -> Action {
         match self {
-            Self::Event { .. } => Action::Event,
+            Self::Event { .. } | Self::Sticky { .. } => Action::Event,
             Self::DeviceList { .. } | Self::Devices { .. } | Self::Receipt { .. } | Self::Edu => Action::Edu,
         }
     }

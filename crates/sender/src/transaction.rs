@@ -16,6 +16,8 @@ use crate::{
 
 /// Most PDUs of a transaction.
 pub(crate) const PDUS_MAX: usize = 50;
+/// Sticky events of a room that are looked at for those of ours.
+const STICKY_LOOK_MAX: usize = 1_000;
 /// Most EDUs of a transaction.
 pub(crate) const EDUS_MAX: usize = 100;
 /// Stored EDUs in one transaction: room is left for the others.
@@ -47,6 +49,7 @@ impl Transaction {
             .take_while(|placed| {
                 match &placed.item {
                     Item::Event { .. } => pdus += 1,
+                    Item::Sticky { .. } => pdus += PDUS_MAX,
                     Item::Devices { .. } => edus += DEVICES_MAX,
                     Item::Edu => {}
                     Item::DeviceList { .. } | Item::Receipt { .. } => edus += 1,
@@ -72,6 +75,14 @@ impl Transaction {
                     if let Some(event) = engines.rooms.store().graph.event(event_id).await? {
                         transaction.pdus.push(event.pdu.json().to_owned());
                     }
+                }
+                Item::Sticky { room } => {
+                    let store = engines.rooms.store();
+                    let own =
+                        store.sticky_events_of(room, &engines.name, engines.clock.now_ms(), STICKY_LOOK_MAX).await?;
+                    let newest = own.len().saturating_sub(PDUS_MAX);
+                    let own = own.iter().skip(newest);
+                    transaction.pdus.extend(own.map(|sticky| sticky.event.pdu.json().to_owned()));
                 }
                 Item::DeviceList { user } => transaction.device_list(engines, user, placed.position).await?,
                 Item::Devices { user } => transaction.devices(engines, user).await?,
@@ -195,6 +206,11 @@ impl Transaction {
         devices.extend(of_account.map(|device| (device.device_id.to_string(), device.display_name)));
         for (device_id, name) in devices.into_iter().take(DEVICES_MAX) {
             let keys = engines.e2ee.device_keys(user, device_id.as_str().into()).await?;
+            let name = name.filter(|_| engines.device_names);
+            if keys.is_none() && name.is_none() {
+                // Nothing to tell but that it is there, which is of no use to anybody.
+                continue;
+            }
             let mut content = json!({ "user_id": user, "device_id": device_id, "stream_id": stream_id, "prev_id": [] });
             describe(engines, &mut content, name, keys);
             self.edu("m.device_list_update", &content);

@@ -16,6 +16,7 @@ use samtal_push::Counts;
 use samtal_room::{Room, RoomMembership, StoredEvent, Viewer};
 use samtal_state::SnapshotId;
 use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
 
 use crate::{
     Sync, SyncError,
@@ -42,6 +43,8 @@ pub(crate) struct Round<'a> {
     pub(crate) read: HashSet<ruma::OwnedRoomId>,
     /// Set when the answer shows the device an event that it has sent itself.
     pub(crate) echo: AtomicBool,
+    /// Rooms with sticky events, once somebody has asked.
+    pub(crate) sticky: OnceCell<HashSet<ruma::OwnedRoomId>>,
 }
 
 impl Round<'_> {
@@ -58,6 +61,9 @@ impl Round<'_> {
         Some((self.request.user_id.clone(), self.request.device_id.clone()?))
     }
 }
+
+/// Sticky events of one room in an answer.
+const STICKY_MAX: usize = 1_000;
 
 /// A room under way to its reader.
 struct Draft {
@@ -101,8 +107,12 @@ impl Sync {
         let members = draft.as_ref().map(|draft| draft.members.clone()).unwrap_or_default();
         let quiet = draft.as_ref().is_none_or(|draft| draft.events.is_empty() && !draft.timeline.limited);
         let counts_moved = !quiet || round.read.contains(&room.room_id);
-        if known && !everything && !counts_moved && state.is_empty() && ephemeral.is_empty() && account_data.is_empty()
-        {
+        let sticky = match &draft {
+            Some(draft) => self.sticky(round, &room, draft, known).await?,
+            None => Vec::new(),
+        };
+        let is_quiet = !counts_moved && sticky.is_empty() && state.is_empty() && ephemeral.is_empty();
+        if known && !everything && is_quiet && account_data.is_empty() {
             return Ok(Joined { json: None, members });
         }
         let counts =
@@ -122,6 +132,9 @@ impl Sync {
         write_timeline(&mut object, draft.as_ref(), round);
         write_section(&mut object, "ephemeral", &ephemeral);
         write_section(&mut object, "account_data", &account_data);
+        if !sticky.is_empty() {
+            write_section(&mut object, "msc4354_sticky", &sticky);
+        }
         write_counts(&mut object, &counts, round.filter().unread_threads);
         object.end();
         Ok(Joined { json: Some(out), members })
@@ -444,6 +457,39 @@ impl Sync {
             self.lazy.tell(&device, round.until, &room.room_id, members);
         }
         Ok(())
+    }
+
+    /// Fresh sticky events that the timeline does not show (MSC4354), whatever the reader may see of the history. A
+    /// timeline with all that happened shows them all.
+    async fn sticky(
+        &self,
+        round: &Round<'_>,
+        room: &Room,
+        draft: &Draft,
+        known: bool,
+    ) -> Result<Vec<String>, SyncError> {
+        if known && !draft.timeline.limited && round.filter().timeline.passes_all() {
+            return Ok(Vec::new());
+        }
+        let (store, now_ms) = (self.store(), round.reader.now_ms);
+        // Who newly is in the room hears all of them.
+        let since = if known { round.after() } else { 0 };
+        let rooms = round.sticky.get_or_try_init(async || {
+            let rooms = store.rooms_with_sticky_events(0, round.until, now_ms).await?;
+            Ok::<_, SyncError>(rooms.into_iter().collect())
+        });
+        if !rooms.await?.contains(&room.room_id) {
+            return Ok(Vec::new());
+        }
+        let shown: HashSet<_> = draft.timeline.events.iter().map(|event| event.nid).collect();
+        let mut written = Vec::new();
+        for sticky in store.sticky_events(room.nid, since, round.until, now_ms, STICKY_MAX).await? {
+            let event = &sticky.event;
+            if !shown.contains(&event.nid) && !round.ignored.contains(event.pdu.sender()) {
+                written.push(view::render(store, event, now_ms, None, None, None).await?);
+            }
+        }
+        Ok(written)
     }
 
     /// Typing and receipts.

@@ -11,12 +11,15 @@ mod required;
 mod room;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
-use ruma::{OwnedRoomId, OwnedUserId, presence::PresenceState};
+use parking_lot::Mutex;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, presence::PresenceState};
 use samtal_model::SyncToken;
+use samtal_room::{EventNid, RoomMembership};
 
 pub use self::request::{Body as SlidingBody, Shape, SlidingRequest};
 use self::{
@@ -35,10 +38,20 @@ pub(crate) struct Turn<'a> {
     /// Where the connection stands; none for its first answer.
     pub(crate) from: Option<SyncToken>,
     pub(crate) until: i64,
-    pub(crate) ignored: HashSet<OwnedUserId>,
+    pub(crate) ignored: Arc<HashSet<OwnedUserId>>,
     pub(crate) personal: Personal,
     /// Rooms in which the user's own receipts moved.
     pub(crate) read: HashSet<OwnedRoomId>,
+    /// Sticky events that timelines of this answer show.
+    pub(crate) shown: Mutex<HashSet<EventNid>>,
+}
+
+/// The rooms of one answer.
+pub(crate) struct Scene<'a> {
+    /// Those in view.
+    pub(crate) view: BTreeMap<&'a RoomId, InView<'a>>,
+    /// Joined ones that a list or subscription holds, whether or not they are in view.
+    pub(crate) interesting: Vec<&'a RoomMembership>,
 }
 
 struct Answer {
@@ -64,7 +77,7 @@ impl Sync {
         let listener = self.listener(&request.user_id).await?;
         let began = self.active.position();
         let key = (request.user_id.clone(), request.device_id.clone(), request.conn_id.clone());
-        let connection = self.connections.get(key, self.engines.clock.now_ms());
+        let connection = self.connections.get(&key, self.engines.clock.now_ms());
         let mut later = connection.enter();
         later.mark_unchanged();
         let mut heard = listener.listen();
@@ -75,7 +88,9 @@ impl Sync {
             let answer = {
                 let mut memory = connection.memory.lock().await;
                 let from = memory.resume(request.pos.as_deref())?;
-                Box::pin(self.sliding_answer(request, &listener, &mut memory, from)).await?
+                let answer = Box::pin(self.sliding_answer(request, &listener, &mut memory, from)).await?;
+                self.connections.remembers(&key, &memory);
+                answer
             };
             if answer.is_news || request.pos.is_none() || request.timeout.is_zero() {
                 return Ok(answer.body);
@@ -106,21 +121,25 @@ impl Sync {
         let after = from.map_or(until, |from| from.position.0);
         // A connection for keys and messages of devices looks at no rooms.
         let has_rooms = !request.lists.is_empty() || !request.subscriptions.is_empty();
-        let reads = edus.receipts.of_user(user_id, after, until).await?;
+        let reads = match listener.is_quiet_since(after) {
+            true => Vec::new(),
+            false => edus.receipts.of_user(user_id, after, until).await?,
+        };
         let turn = Turn {
             request,
             reader: Reader { user_id, device_id: request.device_id.as_deref(), now_ms: self.engines.clock.now_ms() },
             from,
             until,
-            ignored: self.engines.accounts.ignored(user_id).await?,
+            ignored: self.ignored(listener, until).await?,
             personal: if has_rooms { self.personal(request, until).await? } else { Personal::default() },
             read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
+            shown: Mutex::default(),
         };
         let candidates = match has_rooms {
             true => self.candidates(request, &memberships, memory, &turn.ignored).await?,
             false => Vec::new(),
         };
-        let (view, counts) = self.in_view(request, &candidates, &turn.personal).await?;
+        let (view, counts, interesting) = self.in_view(request, &candidates, &turn.personal).await?;
         let mut told = HashMap::new();
         let mut rooms: Vec<(&OwnedRoomId, String)> = Vec::new();
         for room in view.values() {
@@ -139,7 +158,8 @@ impl Sync {
             Some(from) => self.company(&request.user_id, &memberships, from.position.0, until).await?,
             None => Company::default(),
         };
-        let extended = Box::pin(self.extensions(&turn, &view, memory, listener, company)).await?;
+        let scene = Scene { view, interesting };
+        let extended = Box::pin(self.extensions(&turn, &scene, memory, listener, company)).await?;
         let is_news = !rooms.is_empty() || extended.is_news;
         let pos = memory.answered(next, told);
         let mut body = String::with_capacity(256 + rooms.iter().map(|(_, json)| json.len() + 64).sum::<usize>());
@@ -176,7 +196,7 @@ impl Sync {
     async fn company(
         &self,
         user_id: &OwnedUserId,
-        memberships: &[samtal_room::RoomMembership],
+        memberships: &[RoomMembership],
         after: i64,
         until: i64,
     ) -> Result<Company, SyncError> {

@@ -9,16 +9,17 @@ use std::{
     time::Duration,
 };
 
-use ruma::{OwnedDeviceId, OwnedUserId, events::room::member::MembershipState, presence::PresenceState};
+use ruma::{OwnedDeviceId, OwnedUserId, RoomId, events::room::member::MembershipState, presence::PresenceState};
 use samtal_account::InviteVerdict;
 use samtal_edu::{Edus, PresenceEntry};
 use samtal_model::SyncToken;
 use samtal_room::RoomMembership;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use crate::{
     Sync, SyncError,
-    active::{Changed, KeyCounts, Listener},
+    active::{Changed, KeyCounts, Listener, Memberships},
     core::Company,
     filter::{Filter, Members},
     json::{self, Object},
@@ -165,6 +166,7 @@ impl Sync {
             },
             read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
             echo: AtomicBool::new(false),
+            sticky: OnceCell::new(),
         };
         let (rooms, company) = self.rooms(&round, &memberships).await?;
         let mut body = String::with_capacity(256 + rooms.len());
@@ -207,10 +209,25 @@ impl Sync {
     }
 
     /// The `rooms` object, empty when there is nothing to tell; and who came and went.
-    async fn rooms(&self, round: &Round<'_>, memberships: &[RoomMembership]) -> Result<(String, Company), SyncError> {
+    async fn rooms(&self, round: &Round<'_>, memberships: &Memberships) -> Result<(String, Company), SyncError> {
         let filter = &round.request.filter;
-        let wanted: Vec<&RoomMembership> = memberships
-            .iter()
+        let typing: HashSet<_> = match round.since {
+            Some(since) => self.engines.edus.typing.rooms_changed(since.typing).into_iter().collect(),
+            None => HashSet::new(),
+        };
+        // Where it is known which rooms changed, the others are not even looked at.
+        let recent = round.since.filter(|_| !round.request.full_state);
+        let candidates = match recent.and_then(|since| self.active.changed_rooms(since.position.0)) {
+            Some(changed) => {
+                let data =
+                    round.account_data.iter().filter_map(|data| <&RoomId>::try_from(data.room_id.as_deref()?).ok());
+                let rooms = changed.iter().chain(&typing).chain(&round.read).map(|room_id| &**room_id);
+                memberships.of(rooms.chain(data), round.after())
+            }
+            None => memberships.iter().collect(),
+        };
+        let wanted: Vec<&RoomMembership> = candidates
+            .into_iter()
             .filter(|membership| {
                 // SPEC: other devices are told of a leave even if the room was forgotten right after it.
                 let is_news = round.since.is_some_and(|since| membership.position > since.position);
@@ -218,10 +235,6 @@ impl Sync {
             })
             .collect();
         let changed = self.active.changed(wanted.iter().map(|membership| &*membership.room_id), round.after());
-        let typing: HashSet<_> = match round.since {
-            Some(since) => self.engines.edus.typing.rooms_changed(since.typing).into_iter().collect(),
-            None => HashSet::new(),
-        };
         let mut sections = Sections::default();
         let mut company = Company::default();
         for (membership, changed) in wanted.into_iter().zip(changed) {
@@ -421,7 +434,11 @@ impl Sync {
     }
 
     /// Whom the user ignores.
-    async fn ignored(&self, listener: &Listener, until: i64) -> Result<Arc<HashSet<OwnedUserId>>, SyncError> {
+    pub(crate) async fn ignored(
+        &self,
+        listener: &Listener,
+        until: i64,
+    ) -> Result<Arc<HashSet<OwnedUserId>>, SyncError> {
         if let Some(ignored) = listener.ignored() {
             return Ok(ignored);
         }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use ruma::{DeviceId, UserId, events::room::member::MembershipState};
 use samtal_event::{Unsigned, write_client};
-use samtal_room::{RoomError, Store, StoredEvent};
+use samtal_room::{RoomError, Store, StoredEvent, sticky_left_ms};
+
+/// Under which name events say for how long they are sticky yet (MSC4354), in milliseconds.
+const STICKY_LEFT: &str = "msc4354_sticky_duration_ttl_ms";
 
 /// Who reads.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +47,8 @@ pub(crate) async fn render(
         write_client(&redaction.pdu, None, &Unsigned::default(), &mut json);
         json
     });
+    let sticky_left = sticky_left_ms(&event.pdu, now_ms).map(|left| left.to_string());
+    let sticky_left: Option<[(&str, &str); 1]> = sticky_left.as_deref().map(|left| [(STICKY_LEFT, left)]);
     let unsigned = Unsigned {
         age_ms: Some(i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_sub(event.pdu.origin_server_ts_ms())),
         transaction_id,
@@ -53,7 +58,7 @@ pub(crate) async fn render(
         replaces_state: replaced.as_ref().map(|replaced| replaced.pdu.event_id()),
         redacted_because_json: redaction.as_deref(),
         relations_json: relations,
-        extra: &[],
+        extra: sticky_left.as_ref().map_or(&[], |left| left.as_slice()),
     };
     let mut json = String::with_capacity(event.pdu.content_str().len() + 512);
     let room = store.graph.room_by_nid(event.room).await?;

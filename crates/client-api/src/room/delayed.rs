@@ -63,6 +63,7 @@ pub(super) struct Wish<'a> {
     pub(super) state_key: Option<String>,
     pub(super) content: &'a RawValue,
     pub(super) delay_ms: u64,
+    pub(super) sticky_ms: Option<i64>,
     pub(super) txn_id: Option<&'a str>,
 }
 
@@ -98,6 +99,7 @@ pub(super) async fn put(hs: &samtal_ops::Homeserver, who: &UserPrincipal, wish: 
         state_key: wish.state_key,
         content: wish.content.to_owned(),
         delay: wish.delay_ms,
+        sticky_ms: wish.sticky_ms,
         position: 0,
     };
     Ok(hs.schedule_event(&who.user_id, event, once.as_deref()).await?)
@@ -121,6 +123,7 @@ async fn schedule(args: RawArgs) -> Answer<Json<Value>> {
         state_key: body.state_key,
         content: &body.content,
         delay_ms: body.delay,
+        sticky_ms: super::sticky::duration_of(args.parts.uri.query())?,
         txn_id: Some(&txn_id),
     };
     Ok(Json(json!({ "delay_id": put(&args.hs, &args.who, wish).await? })))
@@ -135,6 +138,9 @@ fn written(found: &Scheduled) -> Value {
         "delay": found.event.delay,
         "running_since": found.since_ms,
     });
+    if let Some(sticky_ms) = found.event.sticky_ms {
+        data["org.matrix.msc4354.sticky_duration_ms"] = sticky_ms.into();
+    }
     if let Some(state_key) = &found.event.state_key {
         data["state_key"] = state_key.as_str().into();
     }

@@ -16,6 +16,7 @@ mod relations;
 mod report;
 mod send;
 mod state;
+mod sticky;
 mod summary;
 mod thread;
 mod timeline;

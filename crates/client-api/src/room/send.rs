@@ -11,7 +11,7 @@ use samtal_ops::Homeserver;
 use samtal_room::{LocalDraft, Relation, Room, Txn};
 use serde_json::{json, value::RawValue};
 
-use super::delayed;
+use super::{delayed, sticky};
 use crate::{Answer, ApiError, Args, Json, RawArgs, Reply, Routes, UserPrincipal};
 
 pub(super) fn routes() -> Routes {
@@ -53,6 +53,7 @@ async fn send(args: Args<v3::Request>) -> Answer<impl Reply> {
             state_key: None,
             content: body.body.json(),
             delay_ms,
+            sticky_ms: sticky::duration_of(args.query.as_deref())?,
             txn_id: Some(body.txn_id.as_str()),
         };
         return Ok(Json(json!({ "delay_id": delayed::put(hs, who, wish).await? })));
@@ -64,6 +65,7 @@ async fn send(args: Args<v3::Request>) -> Answer<impl Reply> {
     } else {
         Draft::message(event_type.clone(), body.body.json()).map_err(samtal_ops::OpError::from)?
     };
+    let draft = sticky::with_duration(draft, args.query.as_deref())?;
     let mut draft = LocalDraft::new(who.user_id.clone(), draft);
     draft.ts_ms = body.timestamp.filter(|_| who.service.is_some()).map(|ts| ts.get().into());
     let what = format!("send {event_type}");

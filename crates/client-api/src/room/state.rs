@@ -17,7 +17,7 @@ use samtal_ops::{Content, Homeserver, OpError};
 use samtal_room::{Form, LocalDraft, Room};
 use serde_json::{Value, json, value::RawValue};
 
-use super::delayed;
+use super::{delayed, sticky};
 use crate::{Answer, ApiError, Args, Json, RawArgs, Reply, Routes};
 
 const KEYLESS: [&str; 4] = [
@@ -85,6 +85,7 @@ async fn set(args: Args<put::Request>) -> Answer<impl Reply> {
             state_key: Some(body.state_key),
             content: body.body.json(),
             delay_ms,
+            sticky_ms: sticky::duration_of(args.query.as_deref())?,
             txn_id: None,
         };
         return Ok(Json(json!({ "delay_id": delayed::put(hs, who, wish).await? })));
@@ -97,6 +98,7 @@ async fn set(args: Args<put::Request>) -> Answer<impl Reply> {
         return Ok(Json(json!({ "event_id": event_id })));
     }
     let draft = Draft::state(&body.event_type, body.state_key, content).map_err(OpError::from)?;
+    let draft = sticky::with_duration(draft, args.query.as_deref())?;
     let mut draft = LocalDraft::new(who.user_id.clone(), draft);
     draft.ts_ms = body.timestamp.filter(|_| who.service.is_some()).map(|ts| ts.get().into());
     let event_id = hs.rooms.send_one(&body.room_id, draft).await?;

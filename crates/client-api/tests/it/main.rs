@@ -24,6 +24,7 @@ mod room;
 mod routes;
 mod search;
 mod sliding_sync;
+mod sticky;
 mod sync;
 mod threads;
 mod user_directory;

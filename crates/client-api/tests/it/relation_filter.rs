@@ -25,7 +25,8 @@ async fn messages_context_and_sync_choose_events_by_their_relations() {
         let thread = say(&bob, "thread", relation("m.thread")).await;
         let reference = say(&alice, "reference", relation("m.reference")).await;
         let ids = |events: &Value| -> Vec<String> {
-            let messages = events.as_array().unwrap().iter().filter(|event| event["type"] == "m.room.message");
+            let events = events.as_array().into_iter().flatten();
+            let messages = events.filter(|event| event["type"] == "m.room.message");
             messages.map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
         };
         let quoted = |filter: &Value| {

@@ -1,10 +1,11 @@
 //! What an answer holds beside rooms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use ruma::RoomId;
+use ruma::{OwnedRoomId, RoomId};
 use samtal_account::AccountData;
 use samtal_model::{StreamPosition, SyncToken};
+use samtal_room::StickyEvent;
 
 use crate::{
     Sync, SyncError,
@@ -13,11 +14,12 @@ use crate::{
     json::{self, Object},
     room::typing_event,
     sliding::{
-        Turn,
+        Scene, Turn,
         connection::{Kind, Memory},
         list::InView,
         request::Scoped,
     },
+    view,
 };
 
 /// To-device messages in one answer, when the client names no number.
@@ -25,6 +27,11 @@ const TO_DEVICE_MAX: u64 = 100;
 
 /// Thread subscriptions in one answer.
 const THREADS_MAX: u64 = 100;
+
+/// Sticky events in one answer, when the client names no number.
+const STICKY_MAX: u64 = 100;
+/// Sticky events of one room that the user has just come into.
+const STICKY_OF_NEW_MAX: usize = 1_000;
 
 /// Extensions, written; and whether they tell anything new.
 pub(crate) struct Extended {
@@ -57,11 +64,12 @@ impl Sync {
     pub(crate) async fn extensions(
         &self,
         turn: &Turn<'_>,
-        view: &View<'_>,
+        scene: &Scene<'_>,
         memory: &Memory,
         listener: &Listener,
         company: Company,
     ) -> Result<Extended, SyncError> {
+        let view = &scene.view;
         let wanted = &turn.request.extensions;
         let mut out = String::new();
         let mut object = Object::new(&mut out);
@@ -84,8 +92,64 @@ impl Sync {
         if wanted.threads.enabled == Some(true) {
             is_news |= self.threads_extension(turn, &mut object).await?;
         }
+        if wanted.sticky.enabled == Some(true) {
+            is_news |= self.sticky_extension(turn, &mut object, scene).await?;
+        }
         object.end();
         Ok(Extended { json: out, is_news })
+    }
+
+    /// MSC4480: fresh sticky events of all rooms that the client looks at, in view or not, the oldest first. The client says
+    /// how far it has come; of rooms that the user has come into since then, it gets all.
+    async fn sticky_extension(
+        &self,
+        turn: &Turn<'_>,
+        object: &mut Object<'_>,
+        scene: &Scene<'_>,
+    ) -> Result<bool, SyncError> {
+        let wanted = &turn.request.extensions.sticky;
+        let since = wanted.since.as_deref().and_then(|since| since.parse::<i64>().ok()).unwrap_or(0);
+        let limit = usize::try_from(wanted.limit.unwrap_or(STICKY_MAX).clamp(1, STICKY_MAX)).unwrap_or(1);
+        let (store, now_ms) = (self.store(), turn.reader.now_ms);
+        let rooms: HashSet<OwnedRoomId> =
+            store.rooms_with_sticky_events(0, turn.until, now_ms).await?.into_iter().collect();
+        let mut found: Vec<(&RoomId, StickyEvent)> = Vec::new();
+        for membership in scene.interesting.iter().filter(|membership| rooms.contains(&membership.room_id)) {
+            let room = self.engines.rooms.room(&membership.room_id).await?;
+            // What was there when the user came is told once: with the first answer that the client has not confirmed.
+            let is_new = membership.position.0 > since;
+            let after = if is_new { 0 } else { since };
+            let limit = if is_new { STICKY_OF_NEW_MAX } else { limit + 1 };
+            let events = store.sticky_events(room.nid, after, turn.until, now_ms, limit).await?;
+            found.extend(events.into_iter().map(|event| (&*membership.room_id, event)));
+        }
+        found.sort_by_key(|(_, sticky)| sticky.position);
+        // Those from before the user came count as told with their coming.
+        let old = found.iter().filter(|(_, sticky)| sticky.position.0 <= since).count();
+        let is_all = found.len() <= old + limit;
+        found.truncate(old + limit);
+        let next = found.last().filter(|_| !is_all).map_or(turn.until, |(_, last)| last.position.0);
+        let shown = turn.shown.lock().clone();
+        let mut told: BTreeMap<&RoomId, Vec<String>> = BTreeMap::new();
+        for (room_id, sticky) in &found {
+            let event = &sticky.event;
+            if !shown.contains(&event.nid) && !turn.ignored.contains(event.pdu.sender()) {
+                let json = view::render(store, event, now_ms, None, None, None).await?;
+                told.entry(room_id).or_default().push(json);
+            }
+        }
+        if found.is_empty() {
+            return Ok(false);
+        }
+        object.object("org.matrix.msc4354.sticky_events", |inner| {
+            inner.text("next_batch", &next.max(since).to_string());
+            inner.object("rooms", |inner| {
+                for (room_id, events) in &told {
+                    inner.object(room_id.as_str(), |inner| json::array(inner.key("events"), events));
+                }
+            });
+        });
+        Ok(!told.is_empty())
     }
 
     /// MSC4308: the newest changes of subscriptions; a token for older ones, which the client fetches.

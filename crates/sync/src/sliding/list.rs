@@ -2,14 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    num::NonZeroUsize,
     sync::Arc,
 };
 
-use lru::LruCache;
-use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
 use samtal_account::{InviteFilter, InviteVerdict};
+use samtal_kit::{self as kit, Cache};
 use samtal_model::StreamPosition;
 use samtal_room::RoomMembership;
 use samtal_state::Part;
@@ -22,11 +20,6 @@ use crate::{
         required::Required,
     },
 };
-
-/// Rooms whose facts are remembered.
-const FACTS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
-/// Users whose order of rooms is remembered.
-const ORDERS: NonZeroUsize = NonZeroUsize::new(1_000).expect("not zero");
 
 /// What filters ask about a room.
 #[derive(Clone, Debug, Default)]
@@ -41,14 +34,15 @@ type Order = Arc<HashMap<OwnedRoomId, i64>>;
 /// Facts of rooms that were asked for lately, with the position at which they held.
 #[derive(Debug)]
 pub(crate) struct FactsMemory {
-    facts: Mutex<LruCache<OwnedRoomId, (i64, Arc<Facts>)>>,
-    /// For each user, the newest event of each room as it was once; the change log says what is newer.
-    orders: Mutex<LruCache<OwnedUserId, Order>>,
+    facts: Cache<OwnedRoomId, (i64, Arc<Facts>)>,
+    /// For each user, the newest event of each room as it was once, and up to where nothing was known then; the change log
+    /// says what is newer.
+    orders: Cache<OwnedUserId, (i64, Order)>,
 }
 
-impl Default for FactsMemory {
-    fn default() -> Self {
-        Self { facts: Mutex::new(LruCache::new(FACTS)), orders: Mutex::new(LruCache::new(ORDERS)) }
+impl FactsMemory {
+    pub(crate) fn new(memory: &kit::Memory) -> Self {
+        Self { facts: Cache::new(memory), orders: Cache::new(memory) }
     }
 }
 
@@ -86,6 +80,10 @@ pub(crate) struct Personal {
     pub(crate) direct: HashSet<String>,
     tags: HashMap<String, HashSet<String>>,
 }
+
+/// The rooms that are in view; how many each list holds; joined rooms that lists or subscriptions hold at all, where that
+/// is asked for.
+type Viewed<'a> = (BTreeMap<&'a RoomId, InView<'a>>, BTreeMap<String, usize>, Vec<&'a RoomMembership>);
 
 impl Sync {
     /// Reads what the user says of their rooms; tags only where a filter asks for them.
@@ -165,24 +163,30 @@ impl Sync {
     }
 
     async fn order(&self, user_id: &OwnedUserId) -> Result<Order, SyncError> {
-        if let Some(order) = self.facts.orders.lock().get(user_id) {
-            return Ok(Arc::clone(order));
+        let floor = self.active.floor();
+        if let Some((at, order)) = self.facts.orders.get(user_id)
+            && at == floor
+        {
+            return Ok(order);
         }
         let positions = self.store().graph.last_positions(user_id).await?;
         let order: Order = Arc::new(positions.into_iter().map(|(room_id, at)| (room_id, at.0)).collect());
-        self.facts.orders.lock().put(user_id.clone(), Arc::clone(&order));
+        self.facts.orders.put(user_id.clone(), (floor, Arc::clone(&order)), 200 + 120 * order.len());
         Ok(order)
     }
 
-    /// The rooms that are in view, by room, and how many rooms each list holds.
+    /// Which rooms are in view.
     pub(crate) async fn in_view<'a>(
         &self,
         request: &SlidingRequest,
         candidates: &[Candidate<'a>],
         personal: &Personal,
-    ) -> Result<(BTreeMap<&'a RoomId, InView<'a>>, BTreeMap<String, usize>), SyncError> {
+    ) -> Result<Viewed<'a>, SyncError> {
         let mut view: BTreeMap<&RoomId, InView<'_>> = BTreeMap::new();
         let mut counts = BTreeMap::new();
+        // Asked for by one extension only.
+        let is_wide = request.extensions.sticky.enabled == Some(true);
+        let mut interesting: BTreeMap<&RoomId, &RoomMembership> = BTreeMap::new();
         let facts = self.facts_of(request, candidates).await?;
         let enter = |candidate: &Candidate<'a>| InView {
             membership: candidate.membership,
@@ -201,6 +205,9 @@ impl Sync {
                 }
                 let index = count;
                 count += 1;
+                if is_wide && candidate.kind == Kind::Joined {
+                    interesting.insert(&candidate.membership.room_id, candidate.membership);
+                }
                 if list.ranges.is_empty() || list.ranges.iter().any(|(from, to)| (*from..=*to).contains(&index)) {
                     let room = view.entry(&candidate.membership.room_id).or_insert_with(|| enter(candidate));
                     room.add(&list.room);
@@ -214,9 +221,12 @@ impl Sync {
                 let room = view.entry(&candidate.membership.room_id).or_insert_with(|| enter(candidate));
                 room.add(wish);
                 room.subscribed = true;
+                if is_wide && candidate.kind == Kind::Joined {
+                    interesting.insert(&candidate.membership.room_id, candidate.membership);
+                }
             }
         }
-        Ok((view, counts))
+        Ok((view, counts, interesting.into_values().collect()))
     }
 
     /// For each candidate what filters ask about it, where any filter asks: what is remembered and still true at once, the
@@ -231,11 +241,11 @@ impl Sync {
         }
         let changed = self.active.last_changes(candidates.iter().map(|candidate| &*candidate.membership.room_id));
         let mut facts: Vec<Option<Arc<Facts>>> = {
-            let mut remembered = self.facts.facts.lock();
+            let floor = self.active.floor();
             let known = |(candidate, changed): (&Candidate<'_>, Option<i64>)| {
-                let (at, facts) = remembered.get(&candidate.membership.room_id)?;
-                let is_true = candidate.kind != Kind::Outside && *at >= changed.unwrap_or(0);
-                is_true.then(|| Arc::clone(facts))
+                let (at, facts) = self.facts.facts.get(&candidate.membership.room_id)?;
+                let is_true = candidate.kind != Kind::Outside && at >= changed.unwrap_or(floor);
+                is_true.then_some(facts)
             };
             candidates.iter().zip(changed).map(known).collect()
         };
@@ -283,7 +293,7 @@ impl Sync {
             encrypted: store.state_event(state, "m.room.encryption", "").await?.is_some(),
             name: name.and_then(|name| name.pdu.content_field("name")),
         });
-        self.facts.facts.lock().put(room_id.clone(), (at, Arc::clone(&facts)));
+        self.facts.facts.put(room_id.clone(), (at, Arc::clone(&facts)), 250);
         Ok(facts)
     }
 }

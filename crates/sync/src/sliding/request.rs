@@ -123,7 +123,7 @@ pub(crate) struct Filters {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Extensions {
     #[serde(default)]
-    pub(crate) to_device: ToDevice,
+    pub(crate) to_device: Paged,
     #[serde(default)]
     pub(crate) e2ee: Enabled,
     #[serde(default)]
@@ -134,6 +134,8 @@ pub(crate) struct Extensions {
     pub(crate) typing: Scoped,
     #[serde(default, rename = "io.element.msc4308.thread_subscriptions")]
     pub(crate) threads: Limited,
+    #[serde(default, rename = "org.matrix.msc4354.sticky_events")]
+    pub(crate) sticky: Paged,
 }
 
 /// An extension of which there can be much.
@@ -145,8 +147,9 @@ pub(crate) struct Limited {
     pub(crate) limit: Option<u64>,
 }
 
+/// An extension whose client says how far it has come.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct ToDevice {
+pub(crate) struct Paged {
     #[serde(default)]
     pub(crate) enabled: Option<bool>,
     #[serde(default)]

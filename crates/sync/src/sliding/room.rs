@@ -439,6 +439,9 @@ impl Sync {
             let relations = bundles.as_ref().and_then(|bundles| bundles.of(event));
             let transaction_id = turn.reader.transaction_id(event);
             let now_ms = turn.reader.now_ms;
+            if event.pdu.sticky_str().is_some() {
+                turn.shown.lock().insert(event.nid);
+            }
             written
                 .push(view::render(self.store(), event, now_ms, Some(&membership), transaction_id, relations).await?);
         }
