@@ -28,13 +28,6 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", message).with("soft_logout", soft_logout)
     }
 
-    /// 429 `M_LIMIT_EXCEEDED`, with the time to wait in milliseconds.
-    pub fn limit_exceeded(retry_after_ms: u64) -> Self {
-        ErrorAnswer::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", "Too many requests")
-            .retry_after(retry_after_ms)
-            .into()
-    }
-
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.0.status()

@@ -49,7 +49,7 @@ async fn sync(args: RawArgs) -> Answer<Raw> {
         since: since.map_err(|_| ApiError::invalid_param("The token is not one of this server"))?,
         full_state: query.full_state,
         state_after,
-        timeout: Duration::from_millis(query.timeout.unwrap_or(0)),
+        timeout: Duration::from_millis(query.timeout.unwrap_or(0)).min(args.hs.settings.sync_wait_max),
         set_presence: presence(query.set_presence.as_deref())?,
         user_id: args.who.user_id.clone(),
         device_id: args.who.device_id.clone(),
@@ -83,7 +83,9 @@ async fn sliding_accepted(args: RawArgs) -> Answer<Raw> {
 
 async fn sliding(args: RawArgs, shape: Shape, body: SlidingBody) -> Answer<Raw> {
     let set_presence = presence(body.set_presence.as_deref())?;
-    let request = SlidingRequest::new(shape, args.who.user_id.clone(), args.who.device_id.clone(), set_presence, body)?;
+    let mut request =
+        SlidingRequest::new(shape, args.who.user_id.clone(), args.who.device_id.clone(), set_presence, body)?;
+    request.timeout = request.timeout.min(args.hs.settings.sync_wait_max);
     args.hs.sync.sliding_sync(&request).await.map(json).map_err(Into::into)
 }
 

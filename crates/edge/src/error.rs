@@ -47,6 +47,11 @@ impl ErrorAnswer {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")
     }
 
+    /// 429 `M_LIMIT_EXCEEDED`, with the time to wait in milliseconds.
+    pub fn limit_exceeded(retry_after_ms: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", "Too many requests").retry_after(retry_after_ms)
+    }
+
     /// With one more field in the body.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -114,6 +119,11 @@ macro_rules! api_error {
             /// 500 `M_UNKNOWN`; the cause goes to the log, not to who asked.
             pub fn internal(cause: impl std::fmt::Display) -> Self {
                 Self($crate::ErrorAnswer::internal(cause))
+            }
+
+            /// 429 `M_LIMIT_EXCEEDED`, with the time to wait in milliseconds.
+            pub fn limit_exceeded(retry_after_ms: u64) -> Self {
+                Self($crate::ErrorAnswer::limit_exceeded(retry_after_ms))
             }
 
             /// With one more field in the body.

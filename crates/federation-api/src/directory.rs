@@ -8,6 +8,7 @@ use ruma::{
     },
     directory::Filter,
 };
+use samtal_ops::Homeserver;
 use samtal_policy::Action;
 use serde_json::{Map, Value};
 
@@ -49,8 +50,16 @@ async fn query_directory(args: Args<alias::Request>) -> Answer<alias::Response> 
     Ok(alias::Response::new(room_id, servers))
 }
 
+fn require_shown_list(hs: &Homeserver) -> Result<(), ApiError> {
+    match hs.settings.directory.over_federation {
+        true => Ok(()),
+        false => Err(ApiError::forbidden("This server shows its list of rooms to its own users only")),
+    }
+}
+
 /// `GET /_matrix/federation/v1/publicRooms`
 async fn public_rooms(args: Args<get_rooms::Request>) -> Answer<get_rooms::Response> {
+    require_shown_list(&args.hs)?;
     let page = args.hs.public_rooms(&Filter::default(), args.request.limit, args.request.since.as_deref()).await?;
     let mut response = get_rooms::Response::new();
     response.chunk = page.chunk;
@@ -62,6 +71,7 @@ async fn public_rooms(args: Args<get_rooms::Request>) -> Answer<get_rooms::Respo
 
 /// `POST /_matrix/federation/v1/publicRooms`
 async fn public_rooms_filtered(args: Args<post_rooms::Request>) -> Answer<post_rooms::Response> {
+    require_shown_list(&args.hs)?;
     let page = args.hs.public_rooms(&args.request.filter, args.request.limit, args.request.since.as_deref()).await?;
     let mut response = post_rooms::Response::new();
     response.chunk = page.chunk;

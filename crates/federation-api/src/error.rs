@@ -12,14 +12,14 @@ samtal_edge::api_error! {
     pub struct ApiError {
         /// 401 `M_UNAUTHORIZED`: the request is not signed as it must be.
         unauthorized => UNAUTHORIZED "M_UNAUTHORIZED";
+        /// 401 `M_MISSING_TOKEN`.
+        missing_token => UNAUTHORIZED "M_MISSING_TOKEN";
         /// 401 `M_UNKNOWN_TOKEN`.
         unknown_token => UNAUTHORIZED "M_UNKNOWN_TOKEN";
         /// 400 `M_UNABLE_TO_AUTHORISE_JOIN`: we cannot tell whether the conditions hold.
         unable_to_authorise_join => BAD_REQUEST "M_UNABLE_TO_AUTHORISE_JOIN";
         /// 400 `M_UNABLE_TO_GRANT_JOIN`: the conditions hold, but nobody here may invite.
         unable_to_grant_join => BAD_REQUEST "M_UNABLE_TO_GRANT_JOIN";
-        /// 429 `M_LIMIT_EXCEEDED`.
-        limit_exceeded => TOO_MANY_REQUESTS "M_LIMIT_EXCEEDED";
         /// 503 `M_UNKNOWN`: come again.
         unavailable => SERVICE_UNAVAILABLE "M_UNKNOWN";
     }
@@ -57,6 +57,7 @@ impl From<OpError> for ApiError {
             OpError::InviteBlocked => {
                 Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", "The user does not accept this invite")
             }
+            error @ OpError::NoticeRoom => Self::forbidden(error.to_string()),
             OpError::GuestsForbidden => {
                 Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", "Guests may not join this room")
             }

@@ -12,7 +12,7 @@ use samtal_event::{Draft, rules_of};
 use samtal_room::{NewRoom, RoomError};
 use serde_json::{Map, Value, json};
 
-use crate::{Homeserver, OpError, member::Content};
+use crate::{EncryptedByDefault, Homeserver, OpError, member::Content};
 
 /// Most users that are invited while a room is made.
 const INVITES_MAX: usize = 100;
@@ -59,6 +59,8 @@ pub struct CreateRoom {
     pub service: Option<String>,
     /// The room's id, if it had to be known before: from [`samtal_room::Rooms::new_room_id`].
     pub room_id: Option<OwnedRoomId>,
+    /// Whether it stays unencrypted, even where rooms are encrypted by default.
+    pub unencrypted: bool,
 }
 
 impl CreateRoom {
@@ -79,6 +81,7 @@ impl CreateRoom {
             power_levels: Map::new(),
             service: None,
             room_id: None,
+            unencrypted: false,
         }
     }
 
@@ -128,6 +131,9 @@ impl Homeserver {
         let alias = self.new_alias(&wish).await?;
         for invited in &wish.invite {
             self.check_invite(&wish.creator, invited).await?;
+        }
+        if wish.published && !self.may_publish(&wish.creator).await? {
+            return Err(OpError::Forbidden("You may not list rooms in the public directory".into()));
         }
         let create = create_content(&wish, &version, rules)?;
         let creators = creators(&wish.creator, &create, rules);
@@ -228,8 +234,13 @@ impl Homeserver {
             events.push("m.room.guest_access", "", json!({ "guest_access": "can_join" }));
         }
         // Spaces hold no messages.
-        let talks = !wish.creation_content.contains_key("type");
-        if self.settings.encrypted_by_default && !is_public && talks && !wish.has_state("m.room.encryption") {
+        let talks = !wish.creation_content.contains_key("type") && !wish.unencrypted;
+        let by_default = match self.settings.encrypted_by_default {
+            EncryptedByDefault::None => false,
+            EncryptedByDefault::Private => !is_public,
+            EncryptedByDefault::All => true,
+        };
+        if by_default && talks && !wish.has_state("m.room.encryption") {
             events.push("m.room.encryption", "", json!({ "algorithm": "m.megolm.v1.aes-sha2" }));
         }
     }

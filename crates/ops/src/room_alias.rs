@@ -8,7 +8,7 @@ use samtal_event::Draft;
 use samtal_room::{LocalDraft, RoomError};
 use serde_json::Value;
 
-use crate::{Homeserver, OpError, member::Content};
+use crate::{Homeserver, OpError, Publishers, member::Content};
 
 impl Homeserver {
     /// Refuses an alias that another application service has for itself.
@@ -90,6 +90,15 @@ impl Homeserver {
             return Ok(false);
         }
         Ok(self.power_levels(&room).await?.can_send(user, &TimelineEventType::RoomCanonicalAlias, true))
+    }
+
+    /// Whether the user may put rooms into the public directory at all.
+    pub async fn may_publish(&self, user: &UserId) -> Result<bool, OpError> {
+        Ok(match self.settings.directory.publishers {
+            Publishers::Everyone => true,
+            Publishers::Administrators => self.accounts.user(user).await?.is_some_and(|user| user.admin),
+            Publishers::Nobody => false,
+        })
     }
 
     /// Takes a deleted alias out of the room's canonical aliases, as far as the user may.

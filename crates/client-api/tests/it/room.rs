@@ -48,7 +48,7 @@ async fn types(node: &Node, who: &Person, room: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_room_begins_in_the_order_of_the_specification() {
     let mut settings = settings();
-    settings.encrypted_by_default = false;
+    settings.encrypted_by_default = samtal_ops::EncryptedByDefault::None;
     each_engine_with(settings, async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let wish = json!({
@@ -101,6 +101,31 @@ async fn a_room_begins_in_the_order_of_the_specification() {
             "room_version": "11", "name": "n", "power_level_content_override": { "users": { &*alice.user_id: 0 } },
         });
         node.post_as(&alice, "/v3/createRoom", powerless).await.refused(400, "M_INVALID_ROOM_STATE");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_operator_decides_who_lists_rooms_and_who_sees_the_list() {
+    let mut settings = settings();
+    settings.encrypted_by_default = samtal_ops::EncryptedByDefault::All;
+    settings.directory = samtal_ops::Directory {
+        publishers: samtal_ops::Publishers::Administrators,
+        without_login: true,
+        over_federation: false,
+    };
+    each_engine_with(settings, async |node| {
+        let alice = node.person("alice").await;
+        assert_eq!(node.get("/v3/publicRooms").await.ok()["chunk"], json!([]));
+        let listed = json!({ "visibility": "public" });
+        node.post_as(&alice, "/v3/createRoom", listed.clone()).await.refused(403, "M_FORBIDDEN");
+        let room = create(&node, &alice, json!({ "preset": "public_chat" })).await;
+        assert_eq!(state(&node, &alice, &room, "m.room.encryption").await["algorithm"], "m.megolm.v1.aes-sha2");
+        let path = format!("/v3/directory/list/room/{room}");
+        node.put_as(&alice, &path, listed.clone()).await.refused(403, "M_FORBIDDEN");
+        let operator = node.admin("operator").await;
+        let theirs = create(&node, &operator, listed).await;
+        assert_eq!(node.get("/v3/publicRooms").await.ok()["chunk"][0]["room_id"], theirs);
     })
     .await;
 }
@@ -407,8 +432,9 @@ async fn the_directory_is_searched_and_read_in_pages() {
         assert_eq!(found, ["Fika 0", "Fika 1", "Fika 2", "Fika 3", "Fika 4"]);
         let spaces = search(json!({ "filter": { "room_types": ["m.space"] } })).await;
         assert_eq!(spaces["chunk"].as_array().unwrap().len(), 1);
-        assert_eq!(node.get("/v3/publicRooms").await.ok()["chunk"].as_array().unwrap().len(), 6);
-        node.get("/v3/publicRooms?since=nonsense").await.refused(400, "M_INVALID_PARAM");
+        assert_eq!(node.get_as(&alice, "/v3/publicRooms").await.ok()["chunk"].as_array().unwrap().len(), 6);
+        node.get("/v3/publicRooms").await.refused(401, "M_MISSING_TOKEN");
+        node.get_as(&alice, "/v3/publicRooms?since=nonsense").await.refused(400, "M_INVALID_PARAM");
     })
     .await;
 }

@@ -73,7 +73,12 @@ impl World {
 
     pub async fn node_with(&self, name: &str, settings: Settings) -> Node {
         let name: OwnedServerName = name.try_into().unwrap();
-        let settings = Settings { encrypted_by_default: false, presence: true, ..settings };
+        let settings = Settings {
+            encrypted_by_default: samtal_ops::EncryptedByDefault::None,
+            presence: true,
+            directory: samtal_ops::Directory { over_federation: true, ..settings.directory },
+            ..settings
+        };
         let random = Random::seeded(name.as_bytes().iter().map(|byte| u64::from(*byte)).sum());
         let network: Arc<dyn Network> = Arc::clone(&self.network) as _;
         let hs = Homeserver::open_with(
@@ -89,20 +94,20 @@ impl World {
         let is_up = Arc::new(AtomicBool::new(true));
         let router = samtal_federation_api::router().layer(axum::Extension(Arc::clone(&hs)));
         let up = Arc::clone(&is_up);
+        let held = watch::Sender::new(None);
+        let holding = held.clone();
         self.network.insert(
             name,
             Box::new(move |request: Request<Bytes>| {
                 let (router, up, mut holding) = (router.clone(), Arc::clone(&up), holding.subscribe());
                 Box::pin(async move {
-        let held = watch::Sender::new(None);
-        let holding = held.clone();
+                    let path = request.uri().path().to_owned();
+                    let _ = holding.wait_for(|held| held.is_none_or(|part| !path.contains(part))).await;
                     if !up.load(Ordering::SeqCst) {
                         return Response::builder().status(502).body(Bytes::new()).unwrap();
                     }
                     let response = router.oneshot(request.map(Body::from)).await.unwrap();
                     let (parts, body) = response.into_parts();
-                    let path = request.uri().path().to_owned();
-                    let _ = holding.wait_for(|held| held.is_none_or(|part| !path.contains(part))).await;
                     Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
                 })
             }),
@@ -127,11 +132,6 @@ impl Node {
         self.is_up.store(up, Ordering::SeqCst);
     }
 
-    pub async fn public_room(&self, version: RoomVersionId) -> OwnedRoomId {
-        let mut wish = CreateRoom::new(self.user());
-        wish.version = Some(version);
-        wish.preset = Some(ruma::api::client::room::create_room::v3::RoomPreset::PublicChat);
-        self.hs.create_room(wish).await.unwrap()
     /// Lets requests whose path holds this text wait, or (nothing) lets them go on.
     pub fn hold(&self, part: Option<&'static str>) {
         self.held.send_replace(part);
@@ -141,6 +141,11 @@ impl Node {
         self.hs.rooms.store().partial.is_partial(room)
     }
 
+    pub async fn public_room(&self, version: RoomVersionId) -> OwnedRoomId {
+        let mut wish = CreateRoom::new(self.user());
+        wish.version = Some(version);
+        wish.preset = Some(ruma::api::client::room::create_room::v3::RoomPreset::PublicChat);
+        self.hs.create_room(wish).await.unwrap()
     }
 
     pub async fn private_room(&self, version: RoomVersionId) -> OwnedRoomId {
@@ -172,19 +177,19 @@ impl Node {
         self.hs.membership(user, room).await.unwrap()
     }
 
-    /// The ids of the current state.
+    /// The ids of the current state, once all of it is here.
     pub async fn state(&self, room: &OwnedRoomId) -> BTreeSet<OwnedEventId> {
-        let room = self.hs.rooms.room(room).await.unwrap();
-        let head = self.hs.rooms.head(&room).await.unwrap();
-        let state = self.hs.rooms.store().state(head.snapshot).await.unwrap();
-        state.iter().map(|event| event.pdu.event_id().to_owned()).collect()
-    }
         tokio::time::timeout(Duration::from_secs(20), self.hs.rooms.until_whole(room)).await.unwrap().unwrap();
         self.state_so_far(room).await
     }
 
     /// The ids of the current state as far as it is here.
     pub async fn state_so_far(&self, room: &OwnedRoomId) -> BTreeSet<OwnedEventId> {
+        let room = self.hs.rooms.room(room).await.unwrap();
+        let head = self.hs.rooms.head(&room).await.unwrap();
+        let state = self.hs.rooms.store().state(head.snapshot).await.unwrap();
+        state.iter().map(|event| event.pdu.event_id().to_owned()).collect()
+    }
 }
 
 /// Waits until something is so; a test that fails says what it waited for.
