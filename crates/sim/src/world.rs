@@ -296,7 +296,7 @@ impl Node {
 }
 
 async fn start(name: &OwnedServerName, db: Db, clock: &Clock, wires: &Arc<Wires>, random: &Random) -> Arc<Homeserver> {
-    let settings = Settings { encrypted_by_default: false, ..Settings::default() };
+    let settings = Settings { encrypted_by_default: samtal_ops::EncryptedByDefault::None, ..Settings::default() };
     let link = Arc::new(Link { wires: Arc::clone(wires), from: name.clone() });
     let hs =
         Homeserver::over(name.clone(), db, settings, clock.clone(), random.clone(), link).await.expect("a node starts");
