@@ -6,7 +6,10 @@ use crate::{Row, Sql, Value};
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub(crate) steps: Vec<Step>,
-    pub(crate) changes: Vec<Change>,
+    /// With how far each stands behind the batch's first position.
+    pub(crate) changes: Vec<(usize, Change)>,
+    /// How many positions the batch takes.
+    pub(crate) positions: usize,
     returning: usize,
 }
 
@@ -117,8 +120,15 @@ impl Batch {
 
     /// Appends a row to the change log. The answer is a parameter that stands for the row's position, given at commit.
     pub fn log(&mut self, change: Change) -> Value {
-        self.changes.push(change);
-        Value::Position(self.changes.len() - 1)
+        self.changes.push((self.positions, change));
+        self.positions += 1;
+        Value::Position(self.positions - 1)
+    }
+
+    /// Leaves `count` positions out of the log, between what is logged so far and what is logged next: room for what will turn out
+    /// to belong there. Log something behind it in the same batch, else readers may come to stand within.
+    pub fn skip(&mut self, count: usize) {
+        self.positions += count;
     }
 
     /// How many rows for the change log there are so far.
@@ -138,9 +148,10 @@ impl Batch {
 
     /// Adds all of `other` behind what is here. Positions and returned rows of `other` count on from here.
     pub fn append(&mut self, other: Self) {
-        let offset = self.changes.len();
+        let offset = self.positions;
         self.returning += other.returning;
-        self.changes.extend(other.changes);
+        self.positions += other.positions;
+        self.changes.extend(other.changes.into_iter().map(|(at, change)| (at + offset, change)));
         self.steps.extend(other.steps.into_iter().map(|mut step| {
             for param in &mut step.params {
                 if let Value::Position(index) = param {

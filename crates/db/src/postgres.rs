@@ -253,7 +253,7 @@ async fn write_group(
     group: &[Waiting],
 ) -> Result<Vec<Result<Committed, DbError>>, DbError> {
     let client = reading.pool.get().await?;
-    let wanted: usize = group.iter().map(|waiting| waiting.batch.changes.len()).sum();
+    let wanted: usize = group.iter().map(|waiting| waiting.batch.positions).sum();
     let guard = RollbackOnDrop(Some(client));
     let client = guard.0.as_ref().ok_or(DbError::Closed)?;
     client.batch_execute("BEGIN").await?;
@@ -269,7 +269,7 @@ async fn write_group(
         let result = run_batch(client, &waiting.batch, next).await;
         match &result {
             Ok(committed) => {
-                next = next.max(committed.last_position + i64::from(!waiting.batch.changes.is_empty()));
+                next = next.max(committed.last_position + i64::from(waiting.batch.positions > 0));
                 client.batch_execute("RELEASE batch").await?;
             }
             Err(_) => client.batch_execute("ROLLBACK TO batch; RELEASE batch").await?,
@@ -307,13 +307,13 @@ impl Drop for RollbackOnDrop {
 
 async fn run_batch(client: &Object, batch: &Batch, first_position: i64) -> Result<Committed, DbError> {
     let mut steps = Vec::with_capacity(batch.changes.len() + batch.steps.len());
-    let mut last_position = first_position - 1;
-    for change in &batch.changes {
-        last_position += 1;
+    let last_position = first_position - 1 + i64::try_from(batch.positions).unwrap_or(0);
+    for (offset, change) in &batch.changes {
+        let position = first_position + i64::try_from(*offset).unwrap_or(0);
         steps.push(Step {
             sql: schema::CHANGE_INSERT,
             params: vec![
-                last_position.into(),
+                position.into(),
                 change.kind.into(),
                 change.room.clone().into(),
                 change.user.clone().into(),

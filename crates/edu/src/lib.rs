@@ -65,6 +65,7 @@ impl Edus {
         loop {
             let pause = self.typing.next_deadline_in().min(presence::SWEEP);
             tokio::select! {
+                biased;
                 () = tasks.stopping() => return,
                 () = self.typing.woken() => {}
                 () = tokio::time::sleep(pause) => {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use ruma::{
-    OwnedEventId, ServerName, UInt,
+    EventId, OwnedEventId, ServerName, UInt,
     api::federation::{
         authorization::get_event_authorization::v1 as event_auth,
         event::{
@@ -14,14 +14,19 @@ use ruma::{
     },
 };
 use samtal_event::{Origin as Source, Pdu};
-use samtal_remote::{Options, into_http};
-use samtal_room::{Ingest, Ingested, Room};
+use samtal_model::StreamPosition;
+use samtal_remote::{Options, RemoteError, into_http};
+use samtal_room::{Ingest, Ingested, OldEvent, Room, in_graph_order};
 use serde_json::value::RawValue;
 
 use crate::{Homeserver, OpError};
 
 /// Events asked for to close a gap.
 const GAP_EVENTS: u32 = 20;
+/// Backward extremities from which history is asked for at once.
+const EXTREMITIES_MAX: usize = 20;
+/// States asked for on the way of one piece of history.
+const STATES_MAX: usize = 10;
 /// States asked for on the way of one event.
 const JUMPS_MAX: usize = 3;
 /// Missing previous events of one event whose state is asked for.
@@ -93,14 +98,22 @@ impl Homeserver {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::info!(room = %room.room_id, %origin, %error, "missing events were not given");
-                return Ok(false);
+                // Who answers, though nothing that can be read, knows the question.
+                return Ok(matches!(error, RemoteError::Malformed { .. }));
             }
         };
         let mut events = self.received(room, &answer.events, Source::Live).await?;
         events.truncate(GAP_EVENTS as usize);
-        events.sort_by_key(Pdu::depth);
+        events.retain(|event| event.event_id() != pdu.event_id());
+        // What something here builds on already is no news, however it came: it has its place before that.
+        let (old, events) = self.rooms.split_history(room, in_graph_order(events)).await?;
+        let is_needed =
+            |id: &EventId| events.iter().chain([pdu]).any(|event| event.prev_events().iter().any(|prev| prev == id));
+        if old.iter().any(|event| is_needed(event.event_id())) {
+            self.take_history(origin, room, old).await?;
+        }
         let mut jumps = 0;
-        for event in events.iter().filter(|event| event.event_id() != pdu.event_id()) {
+        for event in &events {
             for _ in 0..ATTEMPTS {
                 match self.rooms.ingest(room, event, None, None).await? {
                     Ingest::Done(_) => break,
@@ -320,10 +333,20 @@ impl Homeserver {
         Ok(ids.iter().filter(|id| !known.contains(*id)).cloned().collect())
     }
 
-    /// Asks other servers of the room for history from before what is here, and takes it in. Whether there was any.
+    /// Asks other servers of the room for history that is not here, and takes it in. Whether there was any.
     pub async fn backfill(&self, room: &Arc<Room>, limit: u32) -> Result<bool, OpError> {
+        let from = self.rooms.backward_extremities(room, EXTREMITIES_MAX).await?;
+        self.backfill_from(room, from, limit).await
+    }
+
+    /// As [`Self::backfill`], for one gap: the one before the event of this position, or (0) before all that is here.
+    pub async fn backfill_gap(&self, room: &Arc<Room>, gap: StreamPosition, limit: u32) -> Result<bool, OpError> {
+        let from = self.rooms.backward_extremities_of(room, gap, EXTREMITIES_MAX).await?;
+        self.backfill_from(room, from, limit).await
+    }
+
+    async fn backfill_from(&self, room: &Arc<Room>, from: Vec<OwnedEventId>, limit: u32) -> Result<bool, OpError> {
         use ruma::api::federation::backfill::get_backfill::v1 as backfill;
-        let from = self.rooms.backward_extremities(room, 20).await?;
         if from.is_empty() {
             return Ok(false);
         }
@@ -343,30 +366,52 @@ impl Homeserver {
                     continue;
                 }
             };
-            let mut events = Vec::new();
-            for event in self.received(room, &answer.pdus, Source::History).await? {
-                // A server that has only what we have is no reason not to ask the next.
-                if !self.rooms.has_event(room, event.event_id()).await? {
-                    events.push(event);
-                }
+            let events = self.received(room, &answer.pdus, Source::History).await?;
+            // A server that has only what we have is no reason not to ask the next.
+            if self.take_history(&server, room, events).await? > 0 {
+                return Ok(true);
             }
-            events.sort_by_key(Pdu::depth);
-            let Some(oldest) = events.first().map(|pdu| pdu.event_id().to_owned()) else { continue };
-            let auth: Vec<OwnedEventId> = events.iter().flat_map(|pdu| pdu.auth_events().to_vec()).collect();
-            self.fetch_and_hold(&server, room, auth).await?;
-            // The state before the oldest is what that of the others follows from.
-            let state = match self.fetch_state(&server, room, &oldest, false).await {
-                Ok(state) => Some(state),
-                Err(error) => {
-                    tracing::info!(room = %room.room_id, %server, %error, "history comes without its state");
-                    None
-                }
-            };
-            let mut state = Some(state).flatten();
-            let old = events.into_iter().map(|pdu| samtal_room::OldEvent { pdu, state: state.take() }).collect();
-            self.rooms.prepend(room, old).await?;
-            return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Takes in events that something here builds on. The states from which those of the others follow, and the auth events,
+    /// are asked of `server`. How many were new.
+    async fn take_history(&self, server: &ServerName, room: &Arc<Room>, events: Vec<Pdu>) -> Result<usize, OpError> {
+        let mut fresh = Vec::with_capacity(events.len());
+        for event in in_graph_order(events) {
+            if !self.rooms.has_event(room, event.event_id()).await? {
+                fresh.push(event);
+            }
+        }
+        if fresh.is_empty() {
+            return Ok(0);
+        }
+        let auth: Vec<OwnedEventId> = fresh.iter().flat_map(|pdu| pdu.auth_events().to_vec()).collect();
+        self.fetch_and_hold(server, room, auth).await?;
+        let mut here: HashSet<OwnedEventId> = HashSet::new();
+        let mut old = Vec::with_capacity(fresh.len());
+        let mut asked = 0;
+        for pdu in fresh {
+            let mut follows = true;
+            for prev in pdu.prev_events() {
+                follows = follows && (here.contains(prev) || self.rooms.has_state(room, prev).await?);
+            }
+            let mut state = None;
+            if !follows && asked < STATES_MAX {
+                asked += 1;
+                match self.fetch_state(server, room, &pdu.event_id().to_owned(), false).await {
+                    Ok(told) => state = Some(told),
+                    Err(error) => {
+                        tracing::info!(event = %pdu.event_id(), %server, %error, "history comes without its state")
+                    }
+                }
+            }
+            if follows || state.is_some() {
+                here.insert(pdu.event_id().to_owned());
+                old.push(OldEvent { pdu, state });
+            }
+        }
+        Ok(self.rooms.insert_history(room, old).await?)
     }
 }

@@ -120,6 +120,7 @@ impl Homeserver {
         let mut changes = self.db.changes(self.db.position());
         loop {
             let changes = tokio::select! {
+                biased;
                 () = self.tasks.stopping() => return,
                 changes = changes.next() => changes,
             };

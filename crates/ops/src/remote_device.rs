@@ -201,6 +201,7 @@ impl Homeserver {
         let mut changes = self.db.changes(self.db.position());
         loop {
             let page = tokio::select! {
+                biased;
                 () = tasks.stopping() => return,
                 page = changes.next() => page,
             };

@@ -8,20 +8,15 @@ use std::{
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
 use samtal_db::{Batch, Db, Row, Sql, Value, params, sql};
 use samtal_event::Pdu;
+use samtal_kit::Cache;
 use samtal_model::StreamPosition;
 use samtal_state::SnapshotId;
 
 use crate::{
-    cache::Cache,
     error::RoomError,
     ids::{EventNid, RoomNid},
     packed::{pack, unpack},
 };
-
-/// Bytes of events kept in memory for a tenant.
-const EVENT_CACHE_BYTES: usize = 24 << 20;
-/// Bytes of room names and numbers kept in memory for a tenant.
-const ROOM_CACHE_BYTES: usize = 4 << 20;
 
 /// A room as such: what never changes about it.
 #[derive(Debug)]
@@ -114,13 +109,13 @@ macro_rules! event_columns {
 }
 
 const ROOM_BY_ID: Sql = sql!("SELECT nid, room_id, version FROM room WHERE room_id = $1");
-const EVENTS_OF_ROOM: Sql = sql!(concat!("SELECT ", event_columns!(), " FROM event WHERE room = $1 ORDER BY nid"));
-const IDS_KNOWN: Sql = sql!("SELECT event_id FROM event WHERE event_id IN list($1)");
 const ROOM_BY_NID: Sql = sql!("SELECT nid, room_id, version FROM room WHERE nid = $1");
 const ROOM_INSERT: Sql = sql!("INSERT INTO room (nid, room_id, version) VALUES ($1, $2, $3)");
 const EVENT_BY_ID: Sql = sql!(concat!("SELECT ", event_columns!(), " FROM event WHERE event_id = $1"));
 const EVENTS_BY_NID: Sql = sql!(concat!("SELECT ", event_columns!(), " FROM event WHERE nid IN list($1)"));
 const EVENTS_BY_ID: Sql = sql!(concat!("SELECT ", event_columns!(), " FROM event WHERE event_id IN list($1)"));
+const EVENTS_OF_ROOM: Sql = sql!(concat!("SELECT ", event_columns!(), " FROM event WHERE room = $1 ORDER BY nid"));
+const IDS_KNOWN: Sql = sql!("SELECT event_id FROM event WHERE event_id IN list($1)");
 const EVENT_BY_TXN: Sql = sql!("SELECT event_id FROM event WHERE txn = $1");
 const TIMELINE_BACK: Sql = sql!(concat!(
     "SELECT ",
@@ -151,12 +146,13 @@ pub struct Graph {
 impl Graph {
     /// Over the tenant's database.
     pub fn new(db: Db) -> Self {
+        let memory = db.memory().clone();
         Self {
             db,
-            events: Cache::new(EVENT_CACHE_BYTES),
-            nids: Cache::new(EVENT_CACHE_BYTES / 4),
-            rooms: Cache::new(ROOM_CACHE_BYTES),
-            rooms_by_nid: Cache::new(ROOM_CACHE_BYTES),
+            events: Cache::new(&memory),
+            nids: Cache::new(&memory),
+            rooms: Cache::new(&memory),
+            rooms_by_nid: Cache::new(&memory),
         }
     }
 
@@ -231,6 +227,10 @@ impl Graph {
             for row in self.db.query(&EVENTS_BY_ID, params![chunk.to_vec()]).await? {
                 found.push(self.keep(&row).await?);
             }
+        }
+        Ok(found)
+    }
+
     /// Which of these ids are those of events that are here.
     pub async fn known(&self, ids: &[OwnedEventId]) -> Result<HashSet<OwnedEventId>, RoomError> {
         let mut known = HashSet::with_capacity(ids.len());
@@ -249,10 +249,6 @@ impl Graph {
             }
         }
         Ok(known)
-    }
-
-        }
-        Ok(found)
     }
 
     /// The events with these numbers, by number.
@@ -311,13 +307,13 @@ impl Graph {
         to: StreamPosition,
         limit: usize,
     ) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
-    /// Every event of a room, wherever it is, in the order of their numbers: for tests and inspection of small rooms.
-    pub async fn all_of_room(&self, room: &Room) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
-        let rows = self.db.query(&EVENTS_OF_ROOM, params![room.nid.0]).await?;
+        let rows = self.db.query(&TIMELINE_FORWARD, params![room.0, from.0, to.0, limit]).await?;
         self.keep_all(&rows).await
     }
 
-        let rows = self.db.query(&TIMELINE_FORWARD, params![room.0, from.0, to.0, limit]).await?;
+    /// Every event of a room, wherever it is, in the order of their numbers: for tests and inspection of small rooms.
+    pub async fn all_of_room(&self, room: &Room) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
+        let rows = self.db.query(&EVENTS_OF_ROOM, params![room.nid.0]).await?;
         self.keep_all(&rows).await
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Head {
     /// None before the create event.
     pub(crate) auth: Option<Arc<AuthState>>,
     lookups: HashMap<Key, Option<Pdu>>,
+    /// About how many bytes `lookups` holds.
+    lookup_bytes: usize,
 }
 
 impl Head {
@@ -59,6 +61,7 @@ impl Head {
             partial: false,
             auth: None,
             lookups: HashMap::new(),
+            lookup_bytes: 0,
         }
     }
 
@@ -71,8 +74,8 @@ impl Head {
             serde_json::from_str(row.text(2)?).map_err(|_| damaged("bad forward extremities"))?;
         let extremities = store.graph.events(&ids).await?.iter().map(|event| event.pdu.clone()).collect();
         let (turn, depth, oldest, partial) = (row.int(0)?, row.int(3)?, row.int(4)?, row.get(5)?);
-        let lookups = HashMap::new();
-        let mut head = Self { room, turn, snapshot, extremities, depth, oldest, partial, auth: None, lookups };
+        let empty = Self::new(room);
+        let mut head = Self { turn, snapshot, extremities, depth, oldest, partial, ..empty };
         head.refresh_auth(store).await?;
         Ok(Some(head))
     }
@@ -104,7 +107,7 @@ impl Head {
         }
         let found = store.state_event(self.snapshot, event_type, state_key).await?;
         let found = found.map(|event| event.pdu.clone());
-        self.lookups.insert(key, found.clone());
+        self.look_up(key, found.clone());
         Ok(found)
     }
 
@@ -129,14 +132,14 @@ impl Head {
     /// Notes a state event that has become current in this turn.
     pub(crate) fn set(&mut self, pdu: &Pdu) {
         if let Some(state_key) = pdu.state_key() {
-            self.lookups.insert((pdu.type_str().to_owned(), state_key.to_owned()), Some(pdu.clone()));
+            self.look_up((pdu.type_str().to_owned(), state_key.to_owned()), Some(pdu.clone()));
         }
     }
 
     /// Notes a state event that is no longer current.
     pub(crate) fn unset(&mut self, pdu: &Pdu) {
         if let Some(state_key) = pdu.state_key() {
-            self.lookups.insert((pdu.type_str().to_owned(), state_key.to_owned()), None);
+            self.look_up((pdu.type_str().to_owned(), state_key.to_owned()), None);
         }
     }
 
@@ -146,6 +149,7 @@ impl Head {
         let held = self.lookups.get_mut(&(redacted.type_str().to_owned(), state_key.to_owned()));
         match held {
             Some(Some(pdu)) if pdu.event_id() == redacted.event_id() => {
+                self.lookup_bytes = (self.lookup_bytes + redacted.weight()).saturating_sub(pdu.weight());
                 *pdu = redacted.clone();
                 true
             }
@@ -156,8 +160,24 @@ impl Head {
     /// Between turns: keeps the memory of a head bounded.
     pub(crate) fn trim(&mut self) {
         if self.lookups.len() > LOOKUPS_MAX {
-            self.lookups.clear();
+            self.lookups = HashMap::new();
+            self.lookup_bytes = 0;
         }
+    }
+
+    fn look_up(&mut self, key: Key, found: Option<Pdu>) {
+        let bytes = |found: &Option<Pdu>| found.as_ref().map_or(0, Pdu::weight);
+        let key_bytes = 100 + key.0.len() + key.1.len();
+        self.lookup_bytes += bytes(&found);
+        match self.lookups.insert(key, found) {
+            Some(before) => self.lookup_bytes -= bytes(&before),
+            None => self.lookup_bytes += key_bytes,
+        }
+    }
+
+    /// About how many bytes it holds.
+    pub(crate) fn weight(&self) -> usize {
+        1_000 + self.lookup_bytes + self.extremities.iter().map(Pdu::weight).sum::<usize>()
     }
 
     fn extremity_ids(&self) -> String {

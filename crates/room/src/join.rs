@@ -12,7 +12,6 @@ use crate::{
     graph::{Flags, Room, StoredEvent, insert_event, place_event},
     ingest::Ingested,
     partial::PartialEntry,
-    relation,
     turn::Turn,
     writer::Work,
 };
@@ -24,15 +23,6 @@ pub(crate) struct Adoption {
     pub(crate) before: SnapshotId,
     /// Set when `before` is a part of the state only.
     pub(crate) partial: Option<PartialEntry>,
-}
-
-/// An event from before what is here.
-#[derive(Clone, Debug)]
-pub struct OldEvent {
-    /// The event; its form, hashes and signatures have been checked.
-    pub pdu: Pdu,
-    /// The state before it, all of it held; without it, that after its previous events counts.
-    pub state: Option<Vec<OwnedEventId>>,
 }
 
 impl Rooms {
@@ -77,19 +67,6 @@ impl Rooms {
         let adoption = Adoption { pdu: join, before, partial: None };
         self.submit(&room.room_id, Work::Complete(Box::new(adoption))).await.map(|_| ())
     }
-
-    /// Takes in history, oldest event first, behind the oldest that is here. Events that are here already are left out.
-    pub async fn prepend(&self, room: &Arc<Room>, events: Vec<OldEvent>) -> Result<(), RoomError> {
-        let mut prepared = Vec::with_capacity(events.len());
-        for event in events {
-            let before = match &event.state {
-                Some(state) => Some(self.snapshot_of(state).await?),
-                None => None,
-            };
-            prepared.push((event.pdu, before));
-        }
-        self.submit(&room.room_id, Work::Prepend(prepared)).await.map(|_| ())
-    }
 }
 
 impl Turn<'_> {
@@ -110,6 +87,12 @@ impl Turn<'_> {
                 self.number(&auth.iter().map(|event| event.pdu.clone()).collect::<Vec<_>>()).await?
             }
         };
+        let lacking = self.lacking(pdu).await?;
+        // What we missed between leaving and coming back belongs before the event; to a room that is new, before everything.
+        let is_back = !self.head.extremities.is_empty();
+        if is_back && !lacking.is_empty() {
+            self.leave_room();
+        }
         let position = self.log_event(pdu);
         let event = StoredEvent {
             nid,
@@ -129,84 +112,10 @@ impl Turn<'_> {
             None => insert_event(&mut self.batch, &event, position.clone(), None),
         }
         self.expect_later(event, Some(position.clone()));
-        for id in pdu.prev_events() {
-            if self.find(id).await?.is_none_or(|prev| prev.before.is_none()) {
-                self.note_backward(id);
-            }
-        }
+        self.note_lacking(&lacking, &if is_back { position.clone() } else { 0.into() });
         self.head.extremities = vec![pdu.clone()];
         self.head.depth = pdu.depth();
         self.note_entry(pdu, adoption.partial.as_ref());
         self.settle(Some(position)).await
-    }
-
-    /// Puts old events behind the oldest.
-    pub(crate) async fn prepend(&mut self, events: &[(Pdu, Option<SnapshotId>)]) -> Result<(), RoomError> {
-        let mut fresh = Vec::new();
-        for (pdu, before) in events {
-            let known = self.find(pdu.event_id()).await?;
-            if known.as_ref().is_none_or(|known| known.flags.has(Flags::OUTLIER) && !known.pdu.is_rejected()) {
-                fresh.push((pdu, *before, known));
-            }
-        }
-        let first = self.head.oldest - i64::try_from(fresh.len()).unwrap_or(0);
-        for (position, (pdu, before, known)) in (first..).zip(fresh) {
-            let before = match before {
-                Some(before) => Some(before),
-                None => self.state_of_prev(pdu).await?,
-            };
-            let nid = match &known {
-                Some(known) => known.nid,
-                None => {
-                    let auth = self.store.graph.events(pdu.auth_events()).await?;
-                    self.number(&auth.iter().map(|event| event.pdu.clone()).collect::<Vec<_>>()).await?
-                }
-            };
-            let room = self.head.room.nid;
-            let flags = Flags::default();
-            let pdu = pdu.clone();
-            let event = StoredEvent { nid, room, position: None, flags, before, redacted_by: None, txn: None, pdu };
-            match known {
-                Some(_) => {
-                    place_event(&mut self.batch, &event, position.into());
-                    self.rewrite(nid);
-                }
-                None => insert_event(&mut self.batch, &event, position.into(), None),
-            }
-            relation::insert(&mut self.batch, room, nid, &event.pdu, position.into());
-            self.clear_backward(event.pdu.event_id());
-            for id in event.pdu.prev_events() {
-                if self.find(id).await?.is_none_or(|prev| prev.flags.has(Flags::OUTLIER)) {
-                    self.note_backward(id);
-                }
-            }
-            let pdu = event.pdu.clone();
-            self.expect_at(event, samtal_model::StreamPosition(position));
-            for redaction in self.waiting_redactions(pdu.event_id()).await? {
-                self.apply_redaction(&redaction).await?;
-            }
-            if pdu.type_str() == "m.room.redaction" && pdu.redacts().is_some() {
-                self.apply_redaction(&pdu).await?;
-            }
-        }
-        self.head.oldest = first.min(self.head.oldest);
-        self.batch.log(samtal_db::Change::new(samtal_model::ChangeKind::Backfill).room(&self.head.room.room_id));
-        Ok(())
-    }
-
-    /// The state after the previous events, if all of them have one.
-    async fn state_of_prev(&mut self, pdu: &Pdu) -> Result<Option<SnapshotId>, RoomError> {
-        let mut after = Vec::new();
-        for id in pdu.prev_events() {
-            let Some(event) = self.find(id).await? else { return Ok(None) };
-            if event.before.is_none() {
-                return Ok(None);
-            }
-            after.push(self.store.state_after(&event).await?);
-        }
-        if after.is_empty() {
-            return Ok((pdu.type_str() == "m.room.create").then_some(SnapshotId::EMPTY));
-        }
-        self.resolve(&after).await.map(Some)
     }
 }

@@ -23,6 +23,12 @@ const INVITES: Sql = sql!(
      WHERE m.membership = 'invite' AND m.local = 1 ORDER BY m.user_id, r.room_id LIMIT $1"
 );
 
+/// What the events take as they are stored, without indexes.
+const LARGEST: Sql = sql!(
+    "SELECT r.room_id, CAST(SUM(LENGTH(e.packed)) AS BIGINT) AS bytes FROM event e JOIN room r ON r.nid = e.room
+     GROUP BY r.room_id ORDER BY bytes DESC, r.room_id LIMIT $1"
+);
+
 /// An invite that one of our users has neither taken nor refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingInvite {
@@ -66,6 +72,17 @@ impl Rooms {
                 joined_local: row.int(4)?,
                 state_changes: row.int(5)?,
             });
+        }
+        Ok(rooms)
+    }
+
+    /// The rooms whose events take the most, and how many bytes. For administrators: it reads every event's size.
+    pub async fn largest_rooms(&self, count: usize) -> Result<Vec<(OwnedRoomId, u64)>, RoomError> {
+        let rows = self.inner.store.db().scan(&LARGEST, params![count]).await?;
+        let mut rooms = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let room_id = row.text(0)?.try_into().map_err(|_| RoomError::Damaged("a room has a bad id".into()))?;
+            rooms.push((room_id, row.get(1)?));
         }
         Ok(rooms)
     }

@@ -5,24 +5,18 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use lru::LruCache;
-use parking_lot::Mutex;
 use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 use samtal_db::Db;
 use samtal_keyring::OwnKeys;
-use samtal_kit::{Clock, Random, Tasks};
+use samtal_kit::{Cache, Clock, Random, Tasks};
 
 use crate::{
-    cache::capacity,
     error::RoomError,
     graph::{Room, StoredEvent},
     store::Store,
     turn::Author,
     writer::Queue,
 };
-
-/// Rooms whose head is kept at hand.
-const QUEUES_MAX: usize = 2_000;
 
 /// Gives the keys of this tenant as they are now.
 pub type SigningKeys = Arc<dyn Fn() -> Arc<OwnKeys> + Send + Sync>;
@@ -55,7 +49,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) random: Random,
     pub(crate) tasks: Tasks,
-    pub(crate) queues: Mutex<LruCache<OwnedRoomId, Arc<Queue>>>,
+    /// Rooms whose head is kept at hand.
+    pub(crate) queues: Cache<OwnedRoomId, Arc<Queue>>,
     /// When the newest room was made, by the time in its create event.
     created_ms: AtomicU64,
 }
@@ -70,8 +65,8 @@ impl Rooms {
     /// Over the tenant's database.
     pub async fn open(db: Db, options: Options) -> Result<Self, RoomError> {
         let Options { name, signing_keys, clock, random, tasks } = options;
+        let queues = Cache::new(db.memory());
         let store = Store::open(db, &random).await?;
-        let queues = Mutex::new(LruCache::new(capacity(QUEUES_MAX)));
         Ok(Self {
             inner: Arc::new(Inner {
                 name,

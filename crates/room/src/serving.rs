@@ -72,7 +72,7 @@ impl Rooms {
     /// All auth events of these events, and theirs, the events themselves not among them.
     pub async fn auth_chain(&self, of: &[OwnedEventId]) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
         let graph = &self.inner.store.graph;
-        let mut chain: HashMap<OwnedEventId, Arc<StoredEvent>> = HashMap::new();
+        let mut chain: BTreeMap<OwnedEventId, Arc<StoredEvent>> = BTreeMap::new();
         let mut level: Vec<OwnedEventId> = of.to_vec();
         let mut asked: HashSet<OwnedEventId> = level.iter().cloned().collect();
         while !level.is_empty() {
@@ -275,5 +275,11 @@ impl Rooms {
     pub async fn has_event(&self, room: &Room, id: &EventId) -> Result<bool, RoomError> {
         let event = self.inner.store.graph.event(id).await?;
         Ok(event.is_some_and(|event| event.room == room.nid && !event.flags.has(Flags::OUTLIER)))
+    }
+
+    /// Whether the event is here, placed in this room, and with it the state before it.
+    pub async fn has_state(&self, room: &Room, id: &EventId) -> Result<bool, RoomError> {
+        let event = self.inner.store.graph.event(id).await?;
+        Ok(event.is_some_and(|event| event.room == room.nid && event.before.is_some()))
     }
 }

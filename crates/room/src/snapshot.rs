@@ -1,12 +1,10 @@
 //! Room state at a point: the trees of `samtal-state` over this tenant's database.
 
 use samtal_db::{Batch, Db, Sql, params, sql};
+use samtal_kit::Cache;
 use samtal_state::{Missing, Node, NodeId, NodeSource, Part, Snapshot, SnapshotId, tree};
 
-use crate::{cache::Cache, error::RoomError, ids::EventNid};
-
-/// Bytes of tree nodes kept in memory for a tenant.
-const NODE_CACHE_BYTES: usize = 16 << 20;
+use crate::{error::RoomError, ids::EventNid};
 
 const NODES: Sql = sql!("SELECT hash, bytes FROM state_node WHERE hash IN list($1)");
 const NODE_INSERT: Sql = sql!("INSERT INTO state_node (hash, bytes) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING");
@@ -51,7 +49,8 @@ pub struct Changed {
 impl Snapshots {
     /// Over the tenant's database.
     pub fn new(db: Db) -> Self {
-        Self { db, nodes: Cache::new(NODE_CACHE_BYTES) }
+        let nodes = Cache::new(db.memory());
+        Self { db, nodes }
     }
 
     /// Runs a pure walk, loading what it misses, until it has all it needs.

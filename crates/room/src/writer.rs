@@ -20,6 +20,8 @@ use crate::{
 
 /// Jobs that may wait for one room.
 const WAITING_MAX: usize = 4_096;
+/// What a queue weighs without the head of its room.
+const QUEUE_BYTES: usize = 400;
 /// Jobs of one turn.
 const TURN_MAX: usize = 64;
 /// How often a turn is tried again when other nodes were faster.
@@ -48,7 +50,7 @@ pub(crate) enum Work {
     /// State that has arrived later, in place of the partial one.
     Complete(Box<Adoption>),
     /// Older history with the state before each event, oldest first.
-    Prepend(Vec<(Pdu, Option<SnapshotId>)>),
+    History(Vec<(Pdu, Option<SnapshotId>)>),
 }
 
 /// What became of it.
@@ -56,6 +58,7 @@ pub(crate) enum Work {
 pub(crate) enum Outcome {
     Appended(Vec<Appended>),
     Ingested(Ingested),
+    Inserted(usize),
     Done,
 }
 
@@ -99,7 +102,7 @@ impl Rooms {
     ) -> Result<Vec<Appended>, RoomError> {
         match self.submit(room_id, Work::Local { drafts, expected }).await? {
             Outcome::Appended(appended) => Ok(appended),
-            Outcome::Ingested(_) | Outcome::Done => Ok(Vec::new()),
+            Outcome::Ingested(_) | Outcome::Inserted(_) | Outcome::Done => Ok(Vec::new()),
         }
     }
 
@@ -130,8 +133,7 @@ impl Rooms {
     }
 
     fn queue(&self, room_id: &OwnedRoomId) -> Arc<Queue> {
-        let mut queues = self.inner.queues.lock();
-        Arc::clone(queues.get_or_insert(room_id.clone(), Arc::default))
+        self.inner.queues.get_or_put(room_id, || (Arc::default(), QUEUE_BYTES))
     }
 
     async fn work_off(self, room: Arc<Room>, queue: Arc<Queue>) {
@@ -141,6 +143,9 @@ impl Rooms {
                 let mut waiting = queue.waiting.lock();
                 if waiting.jobs.is_empty() {
                     waiting.is_running = false;
+                    drop(waiting);
+                    let head_bytes = held.as_ref().map_or(0, Head::weight);
+                    self.inner.queues.resize(&room.room_id, QUEUE_BYTES + head_bytes);
                     return;
                 }
                 let count = waiting.jobs.len().min(TURN_MAX);
@@ -221,7 +226,7 @@ impl Rooms {
             Work::Remote(placement) => turn.append_remote(placement).await.map(Outcome::Ingested),
             Work::Adopt(adoption) => turn.adopt(adoption).await.map(|()| Outcome::Done),
             Work::Complete(adoption) => turn.complete(adoption).await.map(|()| Outcome::Done),
-            Work::Prepend(events) => turn.prepend(events).await.map(|()| Outcome::Done),
+            Work::History(events) => turn.insert_history(events).await.map(Outcome::Inserted),
         }
     }
 }

@@ -56,9 +56,15 @@ impl Work {
             match (ChangeKind::from_code(change.kind), room, user) {
                 (Some(ChangeKind::Event), ..) => work.events.extend(event()),
                 (Some(ChangeKind::Redaction), ..) => work.redacted.extend(event()),
-                (Some(ChangeKind::Backfill), Some(room), _) => {
-                    work.backfilled.insert(room);
-                }
+                // A single event has come into a gap; without one, history has grown at its old end.
+                (Some(ChangeKind::Backfill), Some(room), _) => match event() {
+                    Some(event) => {
+                        work.events.insert(event);
+                    }
+                    None => {
+                        work.backfilled.insert(room);
+                    }
+                },
                 (Some(ChangeKind::Purge), Some(room), _) => {
                     work.purged.insert(room);
                 }
@@ -131,6 +137,7 @@ impl Search {
         let mut changes = self.engines.db.changes(saved);
         loop {
             let mut gathered: Vec<LoggedChange> = tokio::select! {
+                biased;
                 () = self.engines.tasks.stopping() => return Ok(()),
                 more = changes.next() => more?.to_vec(),
             };
