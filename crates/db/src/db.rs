@@ -1,6 +1,14 @@
 //! The one handle that the crates above hold.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use samtal_kit::Memory;
@@ -17,6 +25,8 @@ use crate::{
 
 /// Groups of changes that a slow reader may fall behind before it reads from the table instead.
 const LIVE_GROUPS: usize = 1_024;
+/// Kinds of changes whose last position is remembered: numbers below this.
+const KINDS_MAX: usize = 64;
 /// Changes deleted in one commit: other writers wait for it.
 const PRUNED_AT_ONCE: i64 = 5_000;
 
@@ -73,11 +83,18 @@ impl std::fmt::Debug for Db {
 pub(crate) struct Announcer {
     live: broadcast::Sender<Arc<[LoggedChange]>>,
     head: watch::Sender<i64>,
+    /// By kind, the position of the last change that was announced.
+    last: Arc<[AtomicI64; KINDS_MAX]>,
 }
 
 impl Announcer {
     pub(crate) fn announce(&self, changes: Vec<LoggedChange>) {
         let Some(last) = changes.last().map(|change| change.position) else { return };
+        for logged in &changes {
+            if let Some(last) = usize::try_from(logged.change.kind).ok().and_then(|kind| self.last.get(kind)) {
+                last.fetch_max(logged.position, Ordering::SeqCst);
+            }
+        }
         self.head.send_modify(|head| *head = last.max(*head));
         // Nobody listening is fine: readers start from the table.
         let _ = self.live.send(changes.into());
@@ -103,7 +120,8 @@ impl Db {
     /// it, here and by the engines above, shares `memory` with whatever else does. A SQLite database that is not used is closed when
     /// the memory is swept, and opened again when it is.
     pub async fn open_within(options: &Options, schemas: &[Schema], memory: &Memory) -> Result<Self, DbError> {
-        let announcer = Announcer { live: broadcast::channel(LIVE_GROUPS).0, head: watch::channel(0).0 };
+        let last = Arc::new(std::array::from_fn(|_| AtomicI64::new(0)));
+        let announcer = Announcer { live: broadcast::channel(LIVE_GROUPS).0, head: watch::channel(0).0, last };
         let schemas: Vec<Schema> = std::iter::once(schema::OWN).chain(schemas.iter().copied()).collect();
         let engine = match options {
             Options::Sqlite { path } => Engine::Sqlite(Sqlite::open(path, &schemas, announcer.clone(), memory)?),
@@ -176,6 +194,13 @@ impl Db {
     /// The position up to which the change log can be read on this node, as far as this node has heard.
     pub fn position(&self) -> i64 {
         self.0.announcer.head()
+    }
+
+    /// The position of the last change of this kind that this node has heard of; 0 when there was none since the database was
+    /// opened. What was read when [`Db::position`] had reached it holds still, as far as changes of this kind go.
+    pub fn last_change_of(&self, kind: impl Into<i64>) -> i64 {
+        let kind = usize::try_from(kind.into()).ok();
+        kind.and_then(|kind| self.0.announcer.last.get(kind)).map_or(i64::MAX, |last| last.load(Ordering::SeqCst))
     }
 
     /// As [`Db::position`], and asks the database where other nodes may have written.
