@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_private_receipt_is_shown_to_its_user_only_and_the_unthreaded_one_wins() {
+    async fn note_56_a_private_receipt_is_shown_to_its_user_only_and_the_unthreaded_one_wins() {
         each_engine(&[crate::SCHEMA], |db| async move {
             let receipts = Receipts::new(db.clone(), Clock::manual(0));
             receipts

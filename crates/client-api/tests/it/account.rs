@@ -95,7 +95,7 @@ async fn an_openid_token_says_who_asked_for_it() {
 }
 
 #[tokio::test]
-async fn versions_and_capabilities_say_what_is_there() {
+async fn note_69_versions_and_capabilities_say_what_is_there() {
     each_engine(async |node| {
         let answer = node.get("/versions").await;
         assert_eq!(answer.headers.get("vary").unwrap(), "Authorization");

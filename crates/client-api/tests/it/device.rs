@@ -36,7 +36,7 @@ async fn devices_are_listed_named_and_deleted_by_who_owns_them() {
 }
 
 #[tokio::test]
-async fn what_was_proven_for_one_device_is_not_good_for_another() {
+async fn note_55_what_was_proven_for_one_device_is_not_good_for_another() {
     each_engine(async |node| {
         let alice = node.somebody().await;
         for device in ["ONE", "TWO"] {

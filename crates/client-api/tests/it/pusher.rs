@@ -108,7 +108,7 @@ async fn a_gateway_is_told_of_messages_invites_and_what_has_been_read() {
 }
 
 #[tokio::test]
-async fn what_a_gateway_refuses_is_told_again_and_a_rejected_pusher_goes() {
+async fn note_74_what_a_gateway_refuses_is_told_again_and_a_rejected_pusher_goes() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let room_id = room(&node, &alice, &[&bob]).await;

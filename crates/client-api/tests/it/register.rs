@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::{PASSWORD, Person, SHARED_SECRET, each_engine, each_engine_with, settings};
 
 #[tokio::test]
-async fn the_first_request_is_answered_with_flows_even_if_only_a_dummy_is_asked_for() {
+async fn note_55_the_first_request_is_answered_with_flows_even_if_only_a_dummy_is_asked_for() {
     each_engine(async |node| {
         let body = json!({ "username": "alice", "password": PASSWORD });
         let asked = node.post("/v3/register", body.clone()).await.expect(401);
@@ -24,7 +24,7 @@ async fn the_first_request_is_answered_with_flows_even_if_only_a_dummy_is_asked_
 }
 
 #[tokio::test]
-async fn names_are_lowered_checked_and_given_once() {
+async fn note_65_names_are_lowered_checked_and_given_once() {
     each_engine(async |node| {
         let alice = node.person("Alice").await;
         assert_eq!(alice.user_id, "@alice:samtal.test");

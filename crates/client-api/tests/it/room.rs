@@ -46,7 +46,7 @@ async fn types(node: &Node, who: &Person, room: &str) -> Vec<String> {
 
 /// Conformance note 27.
 #[tokio::test]
-async fn a_room_begins_in_the_order_of_the_specification() {
+async fn note_27_a_room_begins_in_the_order_of_the_specification() {
     let mut settings = settings();
     settings.encrypted_by_default = samtal_ops::EncryptedByDefault::None;
     each_engine_with(settings, async |node| {
@@ -184,7 +184,7 @@ async fn version_12_has_creators_above_all_levels() {
 
 /// Conformance notes 20 and 21.
 #[tokio::test]
-async fn kicks_need_somebody_there_and_bans_do_not() {
+async fn note_21_kicks_need_somebody_there_and_bans_do_not() {
     each_engine(async |node| {
         let (alice, bob, carol) = (node.person("alice").await, node.person("bob").await, node.person("carol").await);
         let room = public(&node, &alice, &[&bob]).await;
@@ -207,7 +207,7 @@ async fn kicks_need_somebody_there_and_bans_do_not() {
 
 /// Conformance note 19.
 #[tokio::test]
-async fn levels_are_integers_whatever_the_version() {
+async fn note_19_levels_are_integers_whatever_the_version() {
     each_engine(async |node| {
         let alice = node.person("alice").await;
         for version in ["5", "9", "12"] {
@@ -315,7 +315,7 @@ async fn a_room_is_forgotten_after_leaving_and_comes_back_with_an_invite() {
 
 /// Conformance note 28.
 #[tokio::test]
-async fn an_upgrade_takes_names_state_and_bans_along_but_no_members() {
+async fn note_28_an_upgrade_takes_names_state_and_bans_along_but_no_members() {
     each_engine(async |node| {
         let (alice, bob, eve) = (node.person("alice").await, node.person("bob").await, node.person("eve").await);
         for (from, to) in [("9", "11"), ("11", "12"), ("12", "12")] {
@@ -365,7 +365,7 @@ async fn an_upgrade_takes_names_state_and_bans_along_but_no_members() {
 
 /// Conformance note 66.
 #[tokio::test]
-async fn canonical_aliases_name_the_room_that_they_are_set_in() {
+async fn note_66_canonical_aliases_name_the_room_that_they_are_set_in() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let (room, other) = (public(&node, &alice, &[&bob]).await, public(&node, &alice, &[]).await);

@@ -12,7 +12,7 @@ fn no_two_handlers_want_the_same_request() {
 
 /// Conformance note 43.
 #[tokio::test]
-async fn unknown_endpoints_and_methods_are_unrecognized() {
+async fn note_43_unknown_endpoints_and_methods_are_unrecognized() {
     each_engine(async |node| {
         for path in ["/v3/nothing", "/v3", "/v99/sync", "/_matrix/client/unstable/org.example/x", "/v3/login/"] {
             node.get(path).await.refused(404, "M_UNRECOGNIZED");

@@ -154,7 +154,7 @@ async fn a_sync_that_waits_while_its_token_is_revoked_is_refused() {
 }
 
 #[tokio::test]
-async fn a_limited_timeline_comes_with_the_state_that_changed_in_the_gap() {
+async fn note_47_a_limited_timeline_comes_with_the_state_that_changed_in_the_gap() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let room_id = room(&node, &alice, &[&bob]).await;
@@ -192,7 +192,7 @@ async fn a_limited_timeline_comes_with_the_state_that_changed_in_the_gap() {
 }
 
 #[tokio::test]
-async fn a_state_change_that_a_filter_hides_from_the_timeline_is_told_as_state() {
+async fn note_47_a_state_change_that_a_filter_hides_from_the_timeline_is_told_as_state() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let room_id = room(&node, &alice, &[&bob]).await;
@@ -209,7 +209,7 @@ async fn a_state_change_that_a_filter_hides_from_the_timeline_is_told_as_state()
 }
 
 #[tokio::test]
-async fn invites_come_with_stripped_state_and_vanish_when_refused() {
+async fn note_60_invites_come_with_stripped_state_and_vanish_when_refused() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let room_id = room(&node, &alice, &[]).await;
@@ -285,7 +285,7 @@ async fn who_leaves_and_comes_back_while_offline_sees_what_they_may() {
 }
 
 #[tokio::test]
-async fn a_newly_joined_room_comes_whole() {
+async fn note_48_a_newly_joined_room_comes_whole() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let room_id = room(&node, &alice, &[]).await;
@@ -314,7 +314,7 @@ async fn a_newly_joined_room_comes_whole() {
 }
 
 #[tokio::test]
-async fn lazy_loading_tells_each_member_once_and_never_hides_a_change() {
+async fn note_49_lazy_loading_tells_each_member_once_and_never_hides_a_change() {
     each_engine(async |node| {
         let (alice, bob, carol) = (node.person("alice").await, node.person("bob").await, node.person("carol").await);
         let room_id = room(&node, &alice, &[&bob, &carol]).await;
@@ -380,7 +380,7 @@ async fn with_state_after_a_lazy_reader_gets_their_own_join_although_the_timelin
 }
 
 #[tokio::test]
-async fn typing_and_receipts_are_told_without_a_room_id() {
+async fn note_63_typing_and_receipts_are_told_without_a_room_id() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let room_id = room(&node, &alice, &[&bob]).await;
@@ -421,7 +421,7 @@ async fn typing_and_receipts_are_told_without_a_room_id() {
 }
 
 #[tokio::test]
-async fn unread_counts_follow_messages_mentions_receipts_and_threads() {
+async fn note_56_unread_counts_follow_messages_mentions_receipts_and_threads() {
     each_engine(async |node| {
         let (alice, bob, carol) = (node.person("alice").await, node.person("bob").await, node.person("carol").await);
         let room_id = room(&node, &alice, &[&bob, &carol]).await;
@@ -462,7 +462,7 @@ async fn unread_counts_follow_messages_mentions_receipts_and_threads() {
 }
 
 #[tokio::test]
-async fn ignored_users_are_not_heard_but_their_state_is() {
+async fn note_59_ignored_users_are_not_heard_but_their_state_is() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);
         let room_id = room(&node, &alice, &[&bob]).await;

@@ -31,7 +31,7 @@ fn the_specifications_examples_come_out_canonical() {
 }
 
 #[test]
-fn numbers_that_are_not_canonical_are_refused_from_room_version_6_and_kept_before() {
+fn note_01_numbers_that_are_not_canonical_are_refused_from_room_version_6_and_kept_before() {
     for number in ["1.0", "1e3", "-0", "9007199254740992", "-9007199254740992", "1e-5", "-0.0"] {
         let text = format!("[{number}]");
         assert_eq!(parse(&text, Numbers::Strict), Err(JsonError::Number(1)), "{number}");

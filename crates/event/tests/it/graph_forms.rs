@@ -34,7 +34,7 @@ fn later_room_versions_carry_no_id_and_name_events_by_it() {
 }
 
 #[test]
-fn from_room_version_12_the_room_is_named_after_its_create_event() {
+fn note_26_from_room_version_12_the_room_is_named_after_its_create_event() {
     let rules = &RoomVersionRules::V12;
     let (create, message) = create_and_message(rules);
     assert_eq!(json(&create)["room_id"], Value::Null);
@@ -57,7 +57,7 @@ fn edges_of_the_other_form_are_refused() {
 }
 
 #[test]
-fn an_event_id_inside_an_event_of_a_later_version_is_just_another_field() {
+fn note_09_an_event_id_inside_an_event_of_a_later_version_is_just_another_field() {
     let rules = &RoomVersionRules::V10;
     let (_, message) = create_and_message(rules);
     let mut other = json(&message);

@@ -12,7 +12,7 @@ fn pruned(event_type: &str, content: Value, rules: &RoomVersionRules) -> Value {
 }
 
 #[test]
-fn what_survives_follows_the_room_version() {
+fn note_06_what_survives_follows_the_room_version() {
     let v = |number: usize| VERSIONS[number - 1];
     let levels = json!({"ban":1,"events":{},"events_default":1,"invite":1,"kick":1,"notifications":{},"redact":1,"state_default":1,"users":{},"users_default":1});
     let mut kept = levels.clone();

@@ -31,7 +31,7 @@ fn json_is_signed_as_the_specification_says() {
 }
 
 #[test]
-fn content_hashes_are_the_specifications() {
+fn note_03_content_hashes_are_the_specifications() {
     for (text, hash) in [
         (MINIMAL, "5jM4wQpv6lnBo7CLIghJuHdW+s2CMBJPUOGOC89ncos"),
         (WITH_BODY, "onLKD1bGljeBWQhWZ1kaP9SorVmRQNdN5aM2JYU2n/g"),
@@ -69,7 +69,7 @@ fn every_room_version_hashes_and_signs_as_ruma_does() {
 }
 
 #[test]
-fn known_events_have_known_ids() {
+fn note_03_known_events_have_known_ids() {
     // Room version 3 uses the standard alphabet, 4 and later the URL-safe one.
     let event = parse_object(MINIMAL, Numbers::Strict).unwrap();
     let id = |rules| samtal_event::event_id(&event, rules).unwrap().to_string();

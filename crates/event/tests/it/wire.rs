@@ -35,7 +35,7 @@ fn an_event_is_the_same_after_a_round_trip() {
 }
 
 #[test]
-fn foreign_unsigned_is_taken_off_and_not_measured() {
+fn note_02_foreign_unsigned_is_taken_off_and_not_measured() {
     let mut event = message();
     event["unsigned"] = json!({"age": 1, "junk": "x".repeat(100_000)});
     let parsed = read(&event, V11).unwrap();
@@ -43,7 +43,7 @@ fn foreign_unsigned_is_taken_off_and_not_measured() {
 }
 
 #[test]
-fn an_event_may_have_65536_bytes_and_no_more() {
+fn note_02_an_event_may_have_65536_bytes_and_no_more() {
     let mut event = message();
     event["content"]["body"] = "".into();
     let rest = event.to_string().len();
@@ -54,7 +54,7 @@ fn an_event_may_have_65536_bytes_and_no_more() {
 }
 
 #[test]
-fn types_and_state_keys_may_have_255_bytes() {
+fn note_02_types_and_state_keys_may_have_255_bytes() {
     for name in ["type", "state_key"] {
         let mut event = message();
         event[name] = "x".repeat(255).into();
@@ -66,7 +66,7 @@ fn types_and_state_keys_may_have_255_bytes() {
 }
 
 #[test]
-fn in_old_rooms_what_is_too_long_only_in_bytes_is_kept_to_be_rejected() {
+fn note_02_in_old_rooms_what_is_too_long_only_in_bytes_is_kept_to_be_rejected() {
     let mut event = message();
     event["state_key"] = "é".repeat(200).into();
     assert!(matches!(read(&event, V11), Err(FormatError::TooLong("state_key"))));
@@ -76,7 +76,7 @@ fn in_old_rooms_what_is_too_long_only_in_bytes_is_kept_to_be_rejected() {
 }
 
 #[test]
-fn live_events_may_name_20_and_10_others_and_history_more() {
+fn note_08_live_events_may_name_20_and_10_others_and_history_more() {
     for (name, most) in [("prev_events", 20), ("auth_events", 10)] {
         let mut event = message();
         event[name] = (0..most).map(|n| format!("${n}")).collect();
@@ -118,7 +118,7 @@ fn malformed_fields_are_refused() {
 }
 
 #[test]
-fn a_float_drops_an_event_from_room_version_6_and_counts_digit_by_digit_before() {
+fn note_01_a_float_drops_an_event_from_room_version_6_and_counts_digit_by_digit_before() {
     let mut event = message();
     event["content"]["level"] = json!(1.5);
     assert!(read(&event, V11).is_err());
@@ -134,7 +134,7 @@ fn a_float_drops_an_event_from_room_version_6_and_counts_digit_by_digit_before()
 }
 
 #[test]
-fn a_huge_depth_saturates_in_old_rooms() {
+fn note_08_a_huge_depth_saturates_in_old_rooms() {
     let text = message().to_string().replace("\"depth\":2", "\"depth\":9223372036854775807");
     let parsed = ParsedPdu::from_bytes(text.as_bytes(), &RoomVersionRules::V5).unwrap();
     assert_eq!(parsed.unverified().depth(), samtal_event::DEPTH_MAX);
@@ -142,7 +142,7 @@ fn a_huge_depth_saturates_in_old_rooms() {
 }
 
 #[test]
-fn changed_content_leaves_the_redacted_copy() {
+fn note_04_changed_content_leaves_the_redacted_copy() {
     let mut event = message();
     event["content"]["body"] = "forged".into();
     let parsed = read(&event, V11).unwrap();
@@ -171,7 +171,7 @@ fn a_changed_protected_field_a_missing_key_or_signature_drops_the_event() {
 }
 
 #[test]
-fn signatures_with_unknown_keys_are_skipped_but_all_known_must_be_right() {
+fn note_05_signatures_with_unknown_keys_are_skipped_but_all_known_must_be_right() {
     let keys = keys_of("domain");
     let mut event = message();
     let good = event["signatures"]["domain"]["ed25519:1"].clone();
@@ -194,7 +194,7 @@ fn servers(event: &Value, rules: &RoomVersionRules) -> Vec<String> {
 }
 
 #[test]
-fn the_right_servers_must_have_signed() {
+fn note_05_the_right_servers_must_have_signed() {
     let mut join = message();
     join["type"] = "m.room.member".into();
     join["state_key"] = "@u:domain".into();

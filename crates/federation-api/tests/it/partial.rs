@@ -35,7 +35,7 @@ async fn member_before(of: &Node, event: &OwnedEventId, user: &ruma::UserId) -> 
 }
 
 #[tokio::test]
-async fn all_write_and_read_before_the_whole_state_is_here_and_it_is_the_same_afterwards() {
+async fn note_37_all_write_and_read_before_the_whole_state_is_here_and_it_is_the_same_afterwards() {
     for version in [RoomVersionId::V10, RoomVersionId::V12] {
         let world = World::new();
         let (a, b, c, room) = partial_room(&world, version).await;

@@ -36,7 +36,7 @@ async fn every_stable_version_can_be_made_joined_and_spoken_in() {
 }
 
 #[tokio::test]
-async fn the_create_event_of_version_12_names_no_room_and_everything_else_does() {
+async fn note_26_the_create_event_of_version_12_names_no_room_and_everything_else_does() {
     on_each(|bench| async move {
         let room = bench.public_room(RoomVersionId::V12).await;
         let create = bench.rooms.current_state(&room, "m.room.create", "").await.unwrap().unwrap();
@@ -90,7 +90,7 @@ async fn a_taken_alias_leaves_no_second_room() {
 }
 
 #[tokio::test]
-async fn a_version_12_creator_stands_above_every_number_and_cannot_be_named_in_the_levels() {
+async fn note_26_a_version_12_creator_stands_above_every_number_and_cannot_be_named_in_the_levels() {
     on_each(|bench| async move {
         let room = bench.public_room(RoomVersionId::V12).await;
         bench.join(&room, "bob").await;

@@ -51,7 +51,7 @@ async fn a_page_stops_where_it_is_told() {
 }
 
 #[tokio::test]
-async fn relations_are_listed_by_kind_and_bundled_with_their_target() {
+async fn note_62_relations_are_listed_by_kind_and_bundled_with_their_target() {
     on_each(|bench| async move {
         let room = bench.public_room(RoomVersionId::V12).await;
         bench.join(&room, "bob").await;

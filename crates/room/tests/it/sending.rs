@@ -9,7 +9,7 @@ use samtal_room::{Expected, Flags, LocalDraft, RoomError, Txn};
 use crate::bench::{membership, message, on_each, state, user};
 
 #[tokio::test]
-async fn many_senders_with_one_transaction_id_make_one_event() {
+async fn note_45_many_senders_with_one_transaction_id_make_one_event() {
     on_each(|bench| async move {
         let room = bench.public_room(RoomVersionId::V12).await;
         let name = Txn::name(&user("alice"), "DEVICE", &*bench.room(&room).await, "send m.room.message", "t1");
@@ -32,7 +32,7 @@ async fn many_senders_with_one_transaction_id_make_one_event() {
 }
 
 #[tokio::test]
-async fn a_transaction_id_is_told_to_the_sending_device_only() {
+async fn note_45_a_transaction_id_is_told_to_the_sending_device_only() {
     on_each(|bench| async move {
         let room = bench.public_room(RoomVersionId::V12).await;
         bench.join(&room, "bob").await;

@@ -19,7 +19,7 @@ async fn room(bench: &Bench, visibility: &str) -> ruma::OwnedRoomId {
 }
 
 #[tokio::test]
-async fn history_is_open_to_whom_the_visibility_at_the_time_names() {
+async fn note_58_history_is_open_to_whom_the_visibility_at_the_time_names() {
     on_each(|bench| async move {
         // (visibility, seen by an outsider, before the invite, between invite and join, after the join)
         for (visibility, expected) in [
@@ -84,7 +84,7 @@ async fn state_is_readable_to_members_as_it_is_and_to_others_as_they_left_it() {
 }
 
 #[tokio::test]
-async fn a_change_of_visibility_is_not_for_the_past() {
+async fn note_58_a_change_of_visibility_is_not_for_the_past() {
     on_each(|bench| async move {
         let room = room(&bench, "joined").await;
         let hidden = bench.send(&room, "alice", message("among us")).await;

@@ -196,7 +196,7 @@ async fn events_pass_both_ways_and_only_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gap_is_named_and_filled() {
+async fn note_35_a_gap_is_named_and_filled() {
     with_two(|home, other, version| async move {
         let room = home.create(&version).await;
         join(&home, &other, &room).await;
@@ -288,7 +288,7 @@ async fn concurrent_state_of_two_admins_converges() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_of_a_user_who_is_not_in_the_room_is_rejected() {
+async fn note_11_a_message_of_a_user_who_is_not_in_the_room_is_rejected() {
     with_two(|home, other, version| async move {
         let room = home.create(&version).await;
         let there = other.rooms.ensure_room(&room, &version).await.unwrap();

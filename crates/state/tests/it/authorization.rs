@@ -67,7 +67,7 @@ fn nobody_kicks_or_bans_an_equal() {
 }
 
 #[test]
-fn levels_are_not_raised_above_ones_own_and_equals_are_not_lowered() {
+fn note_18_levels_are_not_raised_above_ones_own_and_equals_are_not_lowered() {
     assert!(allowed(V11, "", "bob", &["levels", "alice=100", "bob=50", "carol=50"]));
     assert!(!allowed(V11, "", "bob", &["levels", "alice=100", "bob=50", "carol=51"]));
     assert!(!allowed(V11, "", "bob", &["levels", "alice=0", "bob=50"]));
@@ -77,7 +77,7 @@ fn levels_are_not_raised_above_ones_own_and_equals_are_not_lowered() {
 }
 
 #[test]
-fn an_unban_needs_ban_and_kick() {
+fn note_20_an_unban_needs_ban_and_kick() {
     let banned = "ban <- start : alice ban carol";
     assert!(allowed(V11, banned, "bob", &["unban", "carol"]));
     assert!(!allowed(V11, banned, "carol", &["join"]));
@@ -85,7 +85,7 @@ fn an_unban_needs_ban_and_kick() {
 }
 
 #[test]
-fn knocking_needs_the_rule_for_it_and_room_version_7() {
+fn note_24_knocking_needs_the_rule_for_it_and_room_version_7() {
     let knock = "rule2 <- start : alice rule knock";
     assert!(allowed(V11, knock, "dave", &["knock"]));
     assert!(!allowed(V11, "", "dave", &["knock"]));
@@ -94,7 +94,7 @@ fn knocking_needs_the_rule_for_it_and_room_version_7() {
 }
 
 #[test]
-fn a_second_create_event_is_refused() {
+fn note_26_a_second_create_event_is_refused() {
     for rules in [V11, V12] {
         let mut world = World::new(rules);
         let wish = draft("alice", &["create"], rules);
@@ -125,7 +125,7 @@ fn the_create_event_is_named_until_room_version_11_and_never_after() {
 }
 
 #[test]
-fn members_name_target_rules_invite_and_voucher() {
+fn note_12_members_name_target_rules_invite_and_voucher() {
     let keys = |content: Value, rules| {
         let wish = Draft::from_text("m.room.member".into(), Some("@t:domain".to_owned()), &content.to_string());
         let keys = auth_keys_of_draft(&wish.unwrap(), &user("s"), rules).unwrap();
@@ -150,7 +150,7 @@ fn members_name_target_rules_invite_and_voucher() {
 }
 
 #[test]
-fn superfluous_rejected_and_unknown_auth_events_are_refused() {
+fn note_12_superfluous_rejected_and_unknown_auth_events_are_refused() {
     let mut world = World::new(V11);
     let start = world.number("start");
     let (pdu, _) = world.make(&[start], "bob", &draft("bob", &["message"], V11), None);

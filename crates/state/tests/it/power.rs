@@ -23,7 +23,7 @@ fn int(level: i32) -> UserPowerLevel {
 }
 
 #[test]
-fn without_an_event_the_creator_has_100_and_others_0() {
+fn note_17_without_an_event_the_creator_has_100_and_others_0() {
     let power = levels(&RoomVersionRules::V11, None).unwrap();
     assert_eq!(power.user_level(&user("alice")), int(100));
     assert_eq!(power.user_level(&user("bob")), int(0));
@@ -51,7 +51,7 @@ fn creators_are_above_all_numbers_from_room_version_12() {
 }
 
 #[test]
-fn numbers_may_be_text_up_to_room_version_9() {
+fn note_19_numbers_may_be_text_up_to_room_version_9() {
     let text = json!({"users": {"@bob:domain": " +050 "}, "ban": "7"});
     let power = levels(&RoomVersionRules::V9, Some(text.clone())).unwrap();
     assert_eq!(power.user_level(&user("bob")), int(50));
@@ -59,7 +59,7 @@ fn numbers_may_be_text_up_to_room_version_9() {
 }
 
 #[test]
-fn a_redaction_takes_effect_with_the_level_or_from_the_same_server() {
+fn note_07_a_redaction_takes_effect_with_the_level_or_from_the_same_server() {
     let power = levels(&RoomVersionRules::V11, Some(json!({"users": {"@bob:domain": 50}}))).unwrap();
     let stranger = ruma::user_id!("@x:elsewhere");
     assert!(power.can_redact(&user("bob"), stranger));

@@ -44,7 +44,7 @@ fn of_two_topics_the_later_wins() {
 }
 
 #[test]
-fn a_demotion_beats_what_the_demoted_did_meanwhile() {
+fn note_25_a_demotion_beats_what_the_demoted_did_meanwhile() {
     for rules in [V10, V12] {
         check(
             rules,
@@ -124,7 +124,7 @@ fn three_branches_are_resolved_at_once() {
 }
 
 #[test]
-fn in_room_version_1_the_deeper_event_wins_and_then_the_hash() {
+fn note_25_in_room_version_1_the_deeper_event_wins_and_then_the_hash() {
     check(
         V1,
         "a   <- start : alice topic a
