@@ -1,13 +1,13 @@
 //! The handle.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::RwLock;
-use ruma::{OwnedServerName, UserId};
+use ruma::{OwnedServerName, OwnedUserId, UserId};
 use samtal_db::Db;
 use samtal_kit::{Clock, Random};
 
-use crate::{Options, Services, nonce::Nonces, password::Hashing};
+use crate::{Options, Services, UserRate, nonce::Nonces, password::Hashing};
 
 /// All accounts of one tenant. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Accounts {
     options: RwLock<Arc<Options>>,
     pub(crate) hashing: Hashing,
     pub(crate) nonces: Nonces,
+    pub(crate) user_rates: RwLock<HashMap<OwnedUserId, UserRate>>,
     /// Application services, by their tokens and namespaces.
     pub services: Services,
 }
@@ -34,6 +35,7 @@ impl Accounts {
             options: RwLock::new(Arc::new(options)),
             hashing: Hashing::default(),
             nonces: Nonces::default(),
+            user_rates: RwLock::default(),
             services: Services::default(),
         }
     }

@@ -1,5 +1,7 @@
 //! How the endpoints are registered: none without the question whether an administrator asks.
 
+use std::sync::Arc;
+
 use http::Method;
 use ruma::{OwnedUserId, UserId, api::auth_scheme::AccessToken};
 use samtal_account::User;
@@ -7,12 +9,17 @@ use samtal_client_api::{Answer, ApiError, RawArgs, Reply, Routes};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::openapi::{About, Described};
+
 /// Most items of one page.
 const PAGE_MAX: usize = 1_000;
 
 /// Endpoints for administrators under way to [`Routes`].
 #[derive(Debug, Default)]
-pub(crate) struct Admin(Routes);
+pub(crate) struct Admin {
+    routes: Routes,
+    described: Vec<Described>,
+}
 
 impl Admin {
     /// Registers a handler, which only administrators of the server reach.
@@ -20,25 +27,56 @@ impl Admin {
     where
         F: Fn(RawArgs) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Answer<R>> + Send,
-        R: Reply,
+        R: Reply + Send,
     {
+        // What changes nothing needs no record.
+        let action = (method != Method::GET).then(|| format!("{method} {}", paths.first().unwrap_or(&"")));
+        let action: Option<Arc<str>> = action.map(Into::into);
         let guarded = move |args: RawArgs| {
-            let handler = handler.clone();
+            let (handler, action) = (handler.clone(), action.clone());
             async move {
                 args.who.require_admin()?;
-                handler(args).await
+                let Some(action) = action else { return handler(args).await };
+                let (hs, actor) = (Arc::clone(&args.hs), args.who.user_id.clone());
+                // A registration token is a secret, an id is not.
+                let subject = if action.ends_with("{token}") { String::new() } else { args.path.join(" ") };
+                let answer = handler(args).await;
+                let outcome =
+                    answer.as_ref().err().map_or("done".to_owned(), |error| error.status().as_u16().to_string());
+                if let Err(error) = hs.accounts.audit(actor.as_str(), &action, &subject, &outcome).await {
+                    tracing::error!(%error, %actor, %action, %subject, %outcome, "an administrator's action is not on record");
+                }
+                answer
             }
         };
-        Self(self.0.raw::<AccessToken, _, _, _>(method, paths, guarded))
+        Self { routes: self.routes.raw::<AccessToken, _, _, _>(method, paths, guarded), described: self.described }
+    }
+
+    /// Registers a handler of our own, with its description.
+    pub(crate) fn own<F, Fut, R>(self, method: Method, path: &'static str, about: About, handler: F) -> Self
+    where
+        F: Fn(RawArgs) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Answer<R>> + Send,
+        R: Reply + Send,
+    {
+        let mut all = self.on(method.clone(), &[path], handler);
+        all.described.push(Described { method, path, about });
+        all
     }
 
     /// All of both.
-    pub(crate) fn merge(self, other: Self) -> Self {
-        Self(self.0.merge(other.0))
+    pub(crate) fn merge(mut self, other: Self) -> Self {
+        self.described.extend(other.described);
+        Self { routes: self.routes.merge(other.routes), described: self.described }
     }
 
     pub(crate) fn into_routes(self) -> Routes {
-        self.0
+        self.routes
+    }
+
+    /// What there is of our own.
+    pub(crate) fn into_described(self) -> Vec<Described> {
+        self.described
     }
 }
 

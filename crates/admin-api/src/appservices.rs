@@ -6,18 +6,86 @@ use samtal_client_api::{Answer, ApiError, Json, RawArgs};
 use samtal_ops::Homeserver;
 use serde_json::{Value, json};
 
-use crate::admin::Admin;
+use crate::{
+    admin::Admin,
+    openapi::{About, Form, NOTHING, field, optional},
+};
 
 const ALL: &str = "/_samtal/admin/v1/appservices";
 const ONE: &str = "/_samtal/admin/v1/appservices/{id}";
 
+const NAMES: Form = Form::List(&Form::Object(&[
+    field!("exclusive", Form::Flag, "Whether nobody else may have such names"),
+    field!("regex", Form::Text, "The names, as a regular expression"),
+]));
+
+const SERVICE: Form = Form::Object(&[
+    field!("id", Form::Text, "Its id"),
+    field!("sender", Form::Text, "The user as whom it speaks for itself"),
+    field!("rate_limited", Form::Flag, "Whether its users' rates are limited"),
+    field!(
+        "namespaces",
+        Form::Object(&[
+            field!("users", NAMES, "Users that it looks after"),
+            field!("aliases", NAMES, "Aliases that it looks after"),
+            field!("rooms", NAMES, "Rooms that it looks after"),
+        ]),
+        "What it looks after",
+    ),
+    field!("configured", Form::Flag, "Whether it stands in the configuration, and cannot be changed here"),
+]);
+
 pub(crate) fn routes() -> Admin {
     Admin::default()
-        .on(Method::GET, &[ALL], list)
-        .on(Method::GET, &[ONE], one)
-        .on(Method::PUT, &[ONE], put)
-        .on(Method::DELETE, &[ONE], delete)
-        .on(Method::POST, &["/_samtal/admin/v1/appservices/{id}/ping"], ping)
+        .own(
+            Method::GET,
+            ALL,
+            const {
+                About::new(
+                    "Application services",
+                    "All bridges and bots",
+                    Form::Object(&[field!("appservices", Form::List(&SERVICE), "The application services")]),
+                )
+            },
+            list,
+        )
+        .own(
+            Method::GET,
+            ONE,
+            About::new("Application services", "One bridge or bot, without its tokens", SERVICE),
+            one,
+        )
+        .own(
+            Method::PUT,
+            ONE,
+            const {
+                About::new(
+                    "Application services",
+                    "Adds a bridge or bot, or replaces it, while the server runs",
+                    SERVICE,
+                )
+                .body(Form::Free)
+            },
+            put,
+        )
+        .own(Method::DELETE, ONE, About::new("Application services", "Removes a bridge or bot", NOTHING), delete)
+        .own(
+            Method::POST,
+            "/_samtal/admin/v1/appservices/{id}/ping",
+            const {
+                About::new(
+                    "Application services",
+                    "Asks a bridge or bot whether it is there",
+                    Form::Object(&[
+                        field!("reachable", Form::Flag, "Whether it answers"),
+                        optional!("duration_ms", Form::Number, "How long it took"),
+                        optional!("status", Form::Number, "The HTTP status, where it answered with an error"),
+                        optional!("error", Form::Text, "Why it does not answer"),
+                    ]),
+                )
+            },
+            ping,
+        )
 }
 
 /// What is shown of one: never its tokens.

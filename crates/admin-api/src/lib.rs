@@ -4,8 +4,7 @@
 //! them), with the answers that these tools read; under `/_samtal/admin/v1` our own. Every endpoint is for administrators of the server
 //! only: [`admin::Admin::on`] is the one place where handlers are registered, and asks first. It holds no rules beside that.
 //!
-//! Not offered: what belongs to another product's inside (its workers, background updates, experimental features), shadow bans, and
-//! server notices.
+//! Not offered: what belongs to another product's inside (its workers, experimental features), and shadow bans.
 
 mod admin;
 
@@ -13,11 +12,15 @@ mod appservices;
 mod devices;
 mod federation;
 mod media;
+mod notices;
+pub mod openapi;
+mod own;
 mod registration_tokens;
 mod reports;
 mod room_care;
 mod rooms;
 mod statistics;
+mod user_care;
 mod users;
 
 use samtal_client_api::Routes;
@@ -26,6 +29,7 @@ use samtal_client_api::Routes;
 pub fn synapse_routes() -> Routes {
     admin::Admin::default()
         .merge(users::routes())
+        .merge(user_care::routes())
         .merge(devices::routes())
         .merge(rooms::routes())
         .merge(room_care::routes())
@@ -33,11 +37,28 @@ pub fn synapse_routes() -> Routes {
         .merge(reports::routes())
         .merge(federation::routes())
         .merge(media::routes())
+        .merge(notices::routes())
         .merge(statistics::routes())
         .into_routes()
 }
 
 /// Our own endpoints.
 pub fn own_routes() -> Routes {
-    appservices::routes().into_routes()
+    own().into_routes()
+}
+
+/// Our own endpoints' description (OpenAPI 3.1).
+pub fn openapi() -> serde_json::Value {
+    openapi::document(&own().into_described())
+}
+
+/// The form of the answer of one of our own endpoints.
+pub fn answer_form(method: &http::Method, path: &str) -> Option<openapi::Form> {
+    let described = own().into_described();
+    let found = described.into_iter().find(|endpoint| endpoint.method == *method && endpoint.path == path);
+    found.map(|endpoint| endpoint.about.answer)
+}
+
+fn own() -> admin::Admin {
+    appservices::routes().merge(own::routes()).merge(statistics::own_routes())
 }

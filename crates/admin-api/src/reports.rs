@@ -18,6 +18,9 @@ pub(crate) fn routes() -> Admin {
         .on(Method::GET, &["/_synapse/admin/v1/event_reports"], list)
         .on(Method::GET, &["/_synapse/admin/v1/event_reports/{report_id}"], one)
         .on(Method::DELETE, &["/_synapse/admin/v1/event_reports/{report_id}"], close)
+        .on(Method::GET, &["/_synapse/admin/v1/user_reports"], list_of_users)
+        .on(Method::GET, &["/_synapse/admin/v1/user_reports/{report_id}"], one_of_user)
+        .on(Method::DELETE, &["/_synapse/admin/v1/user_reports/{report_id}"], close)
 }
 
 async fn written(hs: &Homeserver, case: &Case) -> Result<Value, ApiError> {
@@ -66,7 +69,10 @@ async fn list(args: RawArgs) -> Answer<Json<Value>> {
     };
     let mut cases = args.hs.rooms.cases(i64::MAX, CASES_MAX).await?;
     cases.retain(|case| {
-        !case.closed && holds(Some(&case.reporter), &filter.user_id) && holds(case.room_id.as_deref(), &filter.room_id)
+        !case.closed
+            && case.event_id.is_some()
+            && holds(Some(&case.reporter), &filter.user_id)
+            && holds(case.room_id.as_deref(), &filter.room_id)
     });
     if page.dir.as_deref() == Some("f") {
         cases.reverse();
@@ -87,10 +93,62 @@ async fn list(args: RawArgs) -> Answer<Json<Value>> {
     Ok(Json(answer))
 }
 
+/// A report of the kind that the path names.
 async fn found(args: &RawArgs) -> Result<Case, ApiError> {
-    let id: i64 = args.path(0)?;
-    let cases = args.hs.rooms.cases(id.saturating_add(1), 1).await?;
-    cases.into_iter().find(|case| case.id == id).ok_or_else(|| ApiError::not_found("Event report not found"))
+    let of_user = args.parts.uri.path().contains("/user_reports/");
+    let case = args.hs.rooms.case(args.path(0)?).await?.filter(|case| is_of_user(case) == of_user);
+    case.ok_or_else(|| ApiError::not_found("There is no such report"))
+}
+
+/// Whether a case is about a user, not about an event or a room.
+fn is_of_user(case: &Case) -> bool {
+    case.event_id.is_none() && case.user_id.is_some()
+}
+
+#[derive(Deserialize)]
+struct UserFilter {
+    user_id: Option<String>,
+    target_user_id: Option<String>,
+}
+
+fn written_of_user(case: &Case) -> Value {
+    json!({
+        "id": case.id,
+        "received_ts": case.reported_ms,
+        "target_user_id": case.user_id,
+        "user_id": case.reporter,
+        "reason": case.reason,
+    })
+}
+
+/// `GET /_synapse/admin/v1/user_reports`: those that nobody has dealt with, the newest first.
+async fn list_of_users(args: RawArgs) -> Answer<Json<Value>> {
+    let (filter, page): (UserFilter, Page) = (args.query()?, args.query()?);
+    let holds = |text: Option<&str>, part: &Option<String>| {
+        part.as_deref().is_none_or(|part| text.is_some_and(|text| text.contains(part)))
+    };
+    let mut cases = args.hs.rooms.cases(i64::MAX, CASES_MAX).await?;
+    cases.retain(|case| {
+        !case.closed
+            && is_of_user(case)
+            && holds(Some(&case.reporter), &filter.user_id)
+            && holds(case.user_id.as_deref(), &filter.target_user_id)
+    });
+    if page.dir.as_deref() == Some("f") {
+        cases.reverse();
+    }
+    let total = cases.len();
+    let (cases, next) = page.cut(cases);
+    let mut answer = json!({ "user_reports": cases.iter().map(written_of_user).collect::<Vec<_>>(), "total": total });
+    if let Some(next) = next {
+        answer["next_token"] = next.into();
+    }
+    Ok(Json(answer))
+}
+
+/// `GET /_synapse/admin/v1/user_reports/{reportId}`
+async fn one_of_user(args: RawArgs) -> Answer<Json<Value>> {
+    Ok(Json(written_of_user(&found(&args).await?)))
 }
 
 /// `GET /_synapse/admin/v1/event_reports/{reportId}`
@@ -107,7 +165,7 @@ async fn one(args: RawArgs) -> Answer<Json<Value>> {
     Ok(Json(answer))
 }
 
-/// `DELETE /_synapse/admin/v1/event_reports/{reportId}`: somebody has dealt with it.
+/// `DELETE /_synapse/admin/v1/event_reports/{reportId}`, `…/user_reports/{reportId}`: somebody has dealt with it.
 async fn close(args: RawArgs) -> Answer<Json<Value>> {
     let case = found(&args).await?;
     let step = CaseStep::Close { by: args.who.user_id.as_str(), note: None };

@@ -29,12 +29,16 @@ pub(crate) fn routes() -> Admin {
         .on(Method::POST, &["/_synapse/admin/v1/purge_history/{room_id}"], purge_history)
         .on(Method::POST, &["/_synapse/admin/v1/purge_history/{room_id}/{event_id}"], purge_history)
         .on(Method::GET, &["/_synapse/admin/v1/purge_history_status/{purge_id}"], purge_status)
+        .on(Method::GET, &["/_synapse/admin/v1/scheduled_tasks"], scheduled)
 }
 
 /// `GET /_synapse/admin/v1/rooms/{roomId}/block`
 async fn is_blocked(args: RawArgs) -> Answer<Json<Value>> {
     let room_id: OwnedRoomId = args.path(0)?;
-    Ok(Json(json!({ "block": args.hs.rooms.is_blocked(&room_id).await? })))
+    Ok(Json(match args.hs.rooms.blocked_by(&room_id).await? {
+        Some(user_id) => json!({ "block": true, "user_id": user_id }),
+        None => json!({ "block": false }),
+    }))
 }
 
 #[derive(Deserialize)]
@@ -58,6 +62,8 @@ struct Delete {
     block: bool,
     #[serde(default = "yes")]
     purge: bool,
+    #[serde(default)]
+    force_purge: bool,
 }
 
 fn yes() -> bool {
@@ -80,19 +86,56 @@ async fn task(args: &RawArgs) -> Result<RoomTask, ApiError> {
         None => None,
     };
     let by = args.who.user_id.clone();
-    Ok(RoomTask::Delete { room_id, by, block: body.block, purge: body.purge, refuge })
+    Ok(RoomTask::Delete { room_id, by, block: body.block, purge: body.purge, refuge, force: body.force_purge })
 }
 
 /// `DELETE /_synapse/admin/v1/rooms/{roomId}`: answers when it is done.
 async fn delete_now(args: RawArgs) -> Answer<Json<Value>> {
-    let RoomTask::Delete { room_id, by, block, purge, refuge } = task(&args).await? else {
+    let RoomTask::Delete { room_id, by, block, purge, refuge, force } = task(&args).await? else {
         return Err(ApiError::internal("a deletion is a deletion"));
     };
     let done = args.hs.shut_down_room(&by, &room_id, block, refuge.as_ref()).await?;
-    if purge && done.failed_to_kick_users.is_empty() {
+    if purge && (force || done.failed_to_kick_users.is_empty()) {
         args.hs.purge_room(&room_id).await?;
     }
     Ok(Json(json!(done)))
+}
+
+/// `GET /_synapse/admin/v1/scheduled_tasks`
+async fn scheduled(args: RawArgs) -> Answer<Json<Value>> {
+    let filter: TaskFilter = args.query()?;
+    let status = filter.status.or(filter.job_status);
+    let tasks = args.hs.care_tasks().await?;
+    let tasks: Vec<Value> = tasks
+        .iter()
+        .filter(|task| filter.action_name.as_deref().is_none_or(|action| action == task.task.action()))
+        .filter(|task| filter.resource_id.as_deref().is_none_or(|resource| resource == task.task.subject()))
+        .filter(|task| status.as_deref().is_none_or(|status| status == word(task.state)))
+        .filter(|task| filter.max_timestamp.is_none_or(|ts| task.since_ms <= ts))
+        .map(|task| {
+            let failed = task.state == State::Failed;
+            let result = task.outcome.as_deref().filter(|_| !failed);
+            json!({
+                "id": task.id,
+                "action": task.task.action(),
+                "status": word(task.state),
+                "timestamp_ms": task.since_ms,
+                "resource_id": task.task.subject(),
+                "result": result.and_then(|result| serde_json::from_str::<Value>(result).ok()),
+                "error": task.outcome.as_deref().filter(|_| failed),
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "scheduled_tasks": tasks })))
+}
+
+#[derive(Deserialize)]
+struct TaskFilter {
+    action_name: Option<String>,
+    resource_id: Option<String>,
+    status: Option<String>,
+    job_status: Option<String>,
+    max_timestamp: Option<i64>,
 }
 
 /// `DELETE /_synapse/admin/v2/rooms/{roomId}`: answers at once.
@@ -101,7 +144,7 @@ async fn delete(args: RawArgs) -> Answer<Json<Value>> {
     Ok(Json(json!({ "delete_id": args.hs.begin_room_task(&task).await? })))
 }
 
-fn word(state: State) -> &'static str {
+pub(crate) fn word(state: State) -> &'static str {
     match state {
         State::Waiting => "active",
         State::Done => "complete",

@@ -5,16 +5,17 @@ use std::cmp::Ordering;
 use http::Method;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomOrAliasId,
-    events::{StateEventType, room::member::MembershipState},
+    events::{TimelineEventType, room::member::MembershipState},
 };
 use samtal_client_api::{Answer, ApiError, Json, RawArgs};
+use samtal_event::Draft;
 use samtal_model::{StreamPosition, SyncToken};
-use samtal_ops::{Content, Homeserver};
-use samtal_room::{Form, ListedRoom, Room, StoredEvent};
+use samtal_ops::{Content, Homeserver, OpError};
+use samtal_room::{Direction, Form, ListedRoom, LocalDraft, Room, StoredEvent};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::admin::{Admin, Page};
+use crate::admin::{Admin, Page, set_next};
 
 pub(crate) fn routes() -> Admin {
     Admin::default()
@@ -24,6 +25,10 @@ pub(crate) fn routes() -> Admin {
         .on(Method::GET, &["/_synapse/admin/v1/rooms/{room_id}/state"], state)
         .on(Method::GET, &["/_synapse/admin/v1/rooms/{room_id}/messages"], messages)
         .on(Method::GET, &["/_synapse/admin/v1/rooms/{room_id}/forward_extremities"], extremities)
+        .on(Method::DELETE, &["/_synapse/admin/v1/rooms/{room_id}/forward_extremities"], merge_extremities)
+        .on(Method::GET, &["/_synapse/admin/v1/rooms/{room_id}/context/{event_id}"], context)
+        .on(Method::GET, &["/_synapse/admin/v1/rooms/{room_id}/timestamp_to_event"], at_time)
+        .on(Method::GET, &["/_synapse/admin/v1/rooms/{room_id}/hierarchy"], hierarchy)
         .on(Method::GET, &["/_synapse/admin/v1/fetch_event/{event_id}"], event)
         .on(Method::POST, &["/_synapse/admin/v1/join/{room}"], join)
         .on(Method::POST, &["/_synapse/admin/v1/rooms/{room_id}/make_room_admin"], make_room_admin)
@@ -242,13 +247,112 @@ async fn messages(args: RawArgs) -> Answer<Json<Value>> {
     Ok(Json(answer))
 }
 
-/// `GET /_synapse/admin/v1/rooms/{roomId}/forward_extremities`
+/// `GET /_synapse/admin/v1/rooms/{roomIdOrAlias}/forward_extremities`
 async fn extremities(args: RawArgs) -> Answer<Json<Value>> {
-    let room = known(&args).await?;
+    let room = args.hs.rooms.room(&named(&args).await?).await?;
     let head = args.hs.rooms.head(&room).await?;
-    let results: Vec<Value> =
-        head.extremities.iter().map(|id| json!({ "event_id": id, "depth": head.depth })).collect();
+    let mut results = Vec::with_capacity(head.extremities.len());
+    for id in &head.extremities {
+        let event = args.hs.rooms.store().graph.event(id).await?;
+        results.push(json!({
+            "event_id": id,
+            "depth": event.as_ref().map(|event| event.pdu.depth()),
+            "received_ts": event.as_ref().map(|event| event.pdu.origin_server_ts_ms()),
+        }));
+    }
     Ok(Json(json!({ "count": results.len(), "results": results })))
+}
+
+/// `DELETE /_synapse/admin/v1/rooms/{roomIdOrAlias}/forward_extremities`: brings them together, by events that say nothing.
+async fn merge_extremities(args: RawArgs) -> Answer<Json<Value>> {
+    let (hs, room) = (&args.hs, args.hs.rooms.room(&named(&args).await?).await?);
+    let before = hs.rooms.head(&room).await?.extremities.len();
+    let mut now = before;
+    if now > 1 {
+        let levels = hs.power_levels(&room).await?;
+        let ours = hs.rooms.store().graph.joined_of(room.nid, &hs.name).await?;
+        let dummy = TimelineEventType::from("org.matrix.dummy_event");
+        let sender = ours.into_iter().find(|user| levels.can_send(user, &dummy, false));
+        let sender = sender.ok_or_else(|| ApiError::bad_request("Nobody of this server may send anything there"))?;
+        while now > 1 {
+            let draft = Draft::message_of(dummy.clone(), &Content::new()).map_err(OpError::from)?;
+            hs.rooms.send_one(&room.room_id, LocalDraft::new(sender.clone(), draft)).await?;
+            let left = hs.rooms.head(&room).await?.extremities.len();
+            if left >= now {
+                break;
+            }
+            now = left;
+        }
+    }
+    Ok(Json(json!({ "deleted": before - now })))
+}
+
+#[derive(Deserialize)]
+struct Around {
+    limit: Option<usize>,
+}
+
+/// `GET /_synapse/admin/v1/rooms/{roomId}/context/{eventId}`: what stands around an event, whoever may see it.
+async fn context(args: RawArgs) -> Answer<Json<Value>> {
+    let (room, id, query) = (known(&args).await?, args.path::<OwnedEventId>(1)?, args.query::<Around>()?);
+    let graph = &args.hs.rooms.store().graph;
+    let event = graph.event(&id).await?.filter(|event| event.room == room.nid);
+    let event = event.ok_or_else(|| ApiError::not_found("Event not found"))?;
+    let at = event.position.ok_or_else(|| ApiError::not_found("The event is not in the room's timeline"))?;
+    let limit = query.limit.unwrap_or(10).min(1_000);
+    let (half, first) = (limit / 2, StreamPosition(i64::MIN));
+    let before = graph.timeline_back(room.nid, StreamPosition(at.0 - 1), first, limit - half).await?;
+    let after = graph.timeline_forward(room.nid, at, StreamPosition(i64::MAX), half).await?;
+    let last = after.last().and_then(|event| event.position).unwrap_or(at);
+    let state = args.hs.rooms.store().state(args.hs.rooms.store().state_at(room.nid, last).await?).await?;
+    let start = before.last().and_then(|event| event.position).unwrap_or(at);
+    Ok(Json(json!({
+        "event": for_admin(&args, std::slice::from_ref(&event)).await?.first(),
+        "events_before": for_admin(&args, &before).await?,
+        "events_after": for_admin(&args, &after).await?,
+        "state": for_admin(&args, &state).await?,
+        "start": SyncToken::at(StreamPosition(start.0 - 1)).to_string(),
+        "end": SyncToken::at(last).to_string(),
+    })))
+}
+
+#[derive(Deserialize)]
+struct At {
+    ts: i64,
+    dir: Option<String>,
+}
+
+/// `GET /_synapse/admin/v1/rooms/{roomId}/timestamp_to_event`
+async fn at_time(args: RawArgs) -> Answer<Json<Value>> {
+    let (room, query) = (known(&args).await?, args.query::<At>()?);
+    let direction = match query.dir.as_deref() {
+        None | Some("f") => Direction::Forward,
+        Some("b") => Direction::Backward,
+        Some(_) => return Err(ApiError::invalid_param("dir is f or b")),
+    };
+    let event = args.hs.rooms.event_near_time(&room, query.ts, direction).await?;
+    let event = event.ok_or_else(|| ApiError::not_found("There is no event in this direction"))?;
+    Ok(Json(json!({ "event_id": event.pdu.event_id(), "origin_server_ts": event.pdu.origin_server_ts_ms() })))
+}
+
+#[derive(Deserialize)]
+struct Walk {
+    from: Option<usize>,
+    limit: Option<usize>,
+    max_depth: Option<usize>,
+}
+
+/// `GET /_synapse/admin/v1/rooms/{roomId}/hierarchy`: a space and what is in it, as far as this server is in the rooms.
+async fn hierarchy(args: RawArgs) -> Answer<Json<Value>> {
+    let (room, query) = (known(&args).await?, args.query::<Walk>()?);
+    let (skip, limit) = (query.from.unwrap_or(0), query.limit.unwrap_or(50).clamp(1, 100));
+    let mut rooms = args.hs.own_hierarchy(&room.room_id, query.max_depth, skip.saturating_add(limit + 1)).await?;
+    let more = rooms.len() > skip + limit;
+    rooms.truncate(skip + limit);
+    let rooms = rooms.split_off(skip.min(rooms.len()));
+    let mut answer = json!({ "rooms": rooms });
+    set_next(&mut answer, "next_batch", more.then_some(skip + limit));
+    Ok(Json(answer))
 }
 
 /// `GET /_synapse/admin/v1/fetch_event/{eventId}`
@@ -295,24 +399,20 @@ struct MakeAdmin {
     user_id: Option<OwnedUserId>,
 }
 
-/// `POST /_synapse/admin/v1/rooms/{roomId}/make_room_admin`: gives a user the highest level that a user of ours can give.
+/// The room that the path names by its id or an alias of ours.
+async fn named(args: &RawArgs) -> Result<OwnedRoomId, ApiError> {
+    let named = RoomOrAliasId::parse(args.path.first().map_or("", String::as_str))
+        .map_err(|_| ApiError::invalid_param("The path holds no room id or alias"))?;
+    match OwnedRoomId::try_from(named) {
+        Ok(room_id) => Ok(room_id),
+        Err(alias) => Ok(args.hs.resolve_alias(&alias).await?.0),
+    }
+}
+
+/// `POST /_synapse/admin/v1/rooms/{roomIdOrAlias}/make_room_admin`: gives a user the highest level that a user of ours can give.
 async fn make_room_admin(args: RawArgs) -> Answer<Json<Value>> {
     let body: MakeAdmin = args.json().await?;
-    let (hs, room) = (&args.hs, known(&args).await?);
     let target = body.user_id.unwrap_or_else(|| args.who.user_id.clone());
-    let levels = hs.power_levels(&room).await?;
-    let ours = hs.rooms.store().graph.joined_of(room.nid, &hs.name).await?;
-    let giver = ours.iter().max_by(|one, other| levels.user_level(one).cmp(&levels.user_level(other)));
-    let can = |user: &&OwnedUserId| levels.can_send(user, &ruma::events::TimelineEventType::RoomPowerLevels, true);
-    let giver = giver.filter(can).ok_or_else(|| ApiError::bad_request("No local admin user in room"))?;
-    let mut content = hs.state_content(&room.room_id, "m.room.power_levels").await?.unwrap_or_default();
-    let level = content.get("users").and_then(|users| users.get(giver.as_str())).cloned().unwrap_or_else(|| 100.into());
-    let users = content.entry("users").or_insert_with(|| json!({}));
-    users[target.as_str()] = level;
-    let content = serde_json::value::to_raw_value(&content).map_err(ApiError::internal)?;
-    hs.send_state(giver, &room.room_id, &StateEventType::RoomPowerLevels, "", &content).await?;
-    if !hs.rooms.store().graph.is_joined(&target, &room.room_id).await? {
-        hs.invite(giver, &target, &room.room_id, Content::new()).await?;
-    }
+    args.hs.make_room_admin(&named(&args).await?, &target).await?;
     Ok(Json(json!({})))
 }

@@ -189,6 +189,25 @@ struct Change {
     erase: bool,
     locked: Option<bool>,
     suspended: Option<bool>,
+    user_type: Option<String>,
+    #[serde(default)]
+    external_ids: Vec<Value>,
+}
+
+impl Change {
+    /// Refuses what this server has no place for, rather than forget it.
+    fn check(&self) -> Result<(), ApiError> {
+        if self.user_type.as_deref().is_some_and(|kind| !kind.is_empty()) {
+            return Err(ApiError::invalid_param("Users have no other types than normal, guest and of a service here"));
+        }
+        if !self.external_ids.is_empty() {
+            return Err(ApiError::invalid_param("Users have no ids of other sign-on services here"));
+        }
+        if self.deactivated == Some(true) && self.locked == Some(true) {
+            return Err(ApiError::invalid_param("A user cannot be deactivated and locked"));
+        }
+        Ok(())
+    }
 }
 
 fn yes() -> bool {
@@ -203,6 +222,7 @@ fn some<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Opti
 /// `PUT /_synapse/admin/v2/users/{userId}`: makes a user or changes one.
 async fn put(args: RawArgs) -> Answer<Raw> {
     let change: Change = args.json().await?;
+    change.check()?;
     let user_id = local_user_id(&args, 0)?;
     let hs = &args.hs;
     let status = match hs.accounts.user(&user_id).await? {

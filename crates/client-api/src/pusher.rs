@@ -1,13 +1,16 @@
 //! Pushers, and what there was to be told of.
 
 use http::Method;
-use ruma::api::auth_scheme::AccessToken;
+use ruma::api::auth_scheme::{AccessToken, NoAccessToken};
 use samtal_push::{PushError, Pusher, PusherKey};
 use samtal_room::Form;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Answer, ApiError, Json, RawArgs, Routes};
+use crate::{
+    Answer, ApiError, Json, Raw, RawArgs, Routes,
+    page::{escape, page},
+};
 
 /// Longest `app_id`, in bytes.
 const APP_ID_MAX: usize = 64;
@@ -17,6 +20,8 @@ const PUSHKEY_MAX: usize = 512;
 const DATA_MAX: usize = 16_384;
 /// Where gateways listen.
 const GATEWAY_PATH: &str = "/_matrix/push/v1/notify";
+/// Where the link in letters leads.
+const UNSUBSCRIBE: &str = "/_samtal/client/unsubscribe/{token}";
 /// Notifications of a page when the client names no number, and at most.
 const PAGE: u64 = 20;
 const PAGE_MAX: u64 = 100;
@@ -34,6 +39,8 @@ pub(crate) fn routes() -> Routes {
             &["/_matrix/client/r0/notifications", "/_matrix/client/v3/notifications"],
             notifications,
         )
+        .raw::<NoAccessToken, _, _, _>(Method::GET, &[UNSUBSCRIBE], unsubscribe_page)
+        .raw::<NoAccessToken, _, _, _>(Method::POST, &[UNSUBSCRIBE], unsubscribe)
 }
 
 /// `GET /pushers`
@@ -89,12 +96,16 @@ async fn set(args: RawArgs) -> Answer<Json<Value>> {
         args.hs.pushers.delete(&key).await?;
         return Ok(Json(json!({})));
     };
-    if kind != "http" {
-        return Err(ApiError::invalid_param("Only pushers of the kind http are known here"));
-    }
     let missing = |name: &'static str| ApiError::missing_param(format!("{name} is missing"));
     let data = set.data.ok_or_else(|| missing("data"))?;
-    check_data(&data)?;
+    match kind.as_str() {
+        "http" => check_url(&data)?,
+        "email" => check_mail(&args, &key.pushkey).await?,
+        _ => return Err(ApiError::invalid_param("Pushers of the kinds http and email are known here")),
+    }
+    if Value::Object(data.clone()).to_string().len() > DATA_MAX {
+        return Err(ApiError::invalid_param("data is too large"));
+    }
     let pusher = Pusher {
         key,
         kind,
@@ -110,7 +121,46 @@ async fn set(args: RawArgs) -> Answer<Json<Value>> {
     Ok(Json(json!({})))
 }
 
-fn check_data(data: &Map<String, Value>) -> Result<(), ApiError> {
+/// Letters go to addresses that the user has shown to be theirs.
+async fn check_mail(args: &RawArgs, address: &str) -> Result<(), ApiError> {
+    if args.hs.settings.mail.as_ref().is_none_or(|mail| mail.notifications.is_none()) {
+        return Err(ApiError::invalid_param("This server tells nobody by mail"));
+    }
+    let known = args.hs.accounts.threepids(&args.who.user_id).await?;
+    if !known.iter().any(|known| known.medium == "email" && known.address == address) {
+        return Err(ApiError::new(
+            http::StatusCode::BAD_REQUEST,
+            "M_THREEPID_NOT_FOUND",
+            "This mail address is not one of your account",
+        ));
+    }
+    Ok(())
+}
+
+/// `GET /_samtal/client/unsubscribe/{token}`: asks, since programs that look into mails follow links.
+async fn unsubscribe_page(args: RawArgs<NoAccessToken>) -> Answer<Raw> {
+    let token: String = args.path(0)?;
+    Ok(match args.hs.pushers.of_token(&token).await? {
+        Some(key) => page(
+            http::StatusCode::OK,
+            "No more mails about unread messages?",
+            &format!(
+                "<p>{} will get no more of them.</p><form method=\"post\"><button>No more mails</button></form>",
+                escape(&key.pushkey)
+            ),
+        ),
+        None => page(http::StatusCode::NOT_FOUND, "There is nothing to end", "<p>These mails have been ended.</p>"),
+    })
+}
+
+/// `POST /_samtal/client/unsubscribe/{token}`: from the page, or from a mail program at one click (RFC 8058).
+async fn unsubscribe(args: RawArgs<NoAccessToken>) -> Answer<Raw> {
+    let token: String = args.path(0)?;
+    args.hs.pushers.unsubscribe(&token).await?;
+    Ok(page(http::StatusCode::OK, "Done", "<p>There will be no more mails about unread messages.</p>"))
+}
+
+fn check_url(data: &Map<String, Value>) -> Result<(), ApiError> {
     let url = data.get("url").ok_or_else(|| ApiError::missing_param("data.url is missing"))?;
     let uri: Option<http::Uri> = url.as_str().and_then(|url| url.parse().ok());
     let fits = uri.is_some_and(|uri| {
@@ -118,9 +168,6 @@ fn check_data(data: &Map<String, Value>) -> Result<(), ApiError> {
     });
     if !fits {
         return Err(ApiError::invalid_param(format!("data.url is not a URL with the path {GATEWAY_PATH}")));
-    }
-    if Value::Object(data.clone()).to_string().len() > DATA_MAX {
-        return Err(ApiError::invalid_param("data is too large"));
     }
     Ok(())
 }

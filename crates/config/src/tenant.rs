@@ -377,6 +377,10 @@ section! {
         password: Option<Secret> = None => PLAIN.example("\"secret\""),
         /// The sender's address.
         from: String = String::new() => PLAIN.required().example("\"samtal@example.org\""),
+        /// Whether users may have themselves told of unread messages by mail.
+        notifications: bool = true => PLAIN,
+        /// How long such a mail waits for its messages to be read elsewhere.
+        notification_delay_ms: u64 = 600_000 => PLAIN.unit("ms").range(1_000, 86_400_000),
     }
 }
 

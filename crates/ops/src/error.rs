@@ -50,6 +50,9 @@ pub enum OpError {
     /// The invited user does not want invites like this.
     #[error("the user does not accept this invite")]
     InviteBlocked,
+    /// What the server has to say cannot be refused.
+    #[error("an invite to a room of server notices cannot be refused")]
+    NoticeRoom,
     /// Guests do not get in.
     #[error("guests may not join this room")]
     GuestsForbidden,

@@ -81,6 +81,33 @@ impl Homeserver {
         Ok(found)
     }
 
+    /// The rooms of a space that this server is in, at most `count`, whoever may see them; the space itself first.
+    pub async fn own_hierarchy(
+        &self,
+        root: &RoomId,
+        depth_max: Option<usize>,
+        count: usize,
+    ) -> Result<Vec<SpaceHierarchyRoomsChunk>, OpError> {
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        let mut waiting = vec![(root.to_owned(), 0)];
+        while let Some((room_id, depth)) = waiting.pop() {
+            if found.len() >= count.min(ROOMS_MAX) {
+                break;
+            }
+            if !seen.insert(room_id.clone()) {
+                continue;
+            }
+            let Some(room) = self.resident_room(&room_id).await? else { continue };
+            let summary = self.room_summary(&room).await?;
+            let (chunk, children) = self.space_chunk(&room, summary, false).await?;
+            found.push(chunk);
+            if depth_max.is_none_or(|max| depth < max) {
+                waiting.extend(children.into_iter().rev().map(|(child, _)| (child, depth + 1)));
+            }
+        }
+        Ok(found)
+    }
+
     async fn hierarchy_room(&self, user: &UserId, next: &Waiting, walk: &mut Walk) -> Result<Option<Found>, OpError> {
         if let Some(room) = self.resident_room(&next.room_id).await? {
             let summary = self.room_summary(&room).await?;

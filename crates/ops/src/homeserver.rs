@@ -13,7 +13,7 @@ use samtal_keyring::{KeyError, Keyring};
 use samtal_kit::{Clock, Limiter, Random, Tasks};
 use samtal_media::{Media, MediaError};
 use samtal_policy::{Policy, Rulebook};
-use samtal_push::{Delivery, DeliveryEngines, HttpGateway, Push, Pushers};
+use samtal_push::{Delivery, DeliveryEngines, HttpGateway, MailRound, Push, Pushers};
 use samtal_remote::{Destinations, Internet, Network, Remote, SetupError};
 use samtal_room::{RoomError, Rooms};
 use samtal_search::Search;
@@ -195,7 +195,18 @@ impl Homeserver {
         let media = Media::open(name.clone(), db.clone(), clock.clone(), random.clone(), settings.media.clone())?;
         let push = Arc::new(Push::new(rooms.clone(), Arc::clone(&accounts), Arc::clone(&edus)));
         let pushers = Pushers::new(db.clone(), clock.clone());
+        let mail = settings.mail.clone().and_then(|mail| {
+            let how = mail.notifications?;
+            Some(MailRound {
+                mailer: Arc::new(mail),
+                delay: how.delay,
+                pause: how.pause,
+                base_url: settings.public_base_url.clone(),
+                server_name: name.to_string(),
+            })
+        });
         let delivery = Delivery::new(DeliveryEngines {
+            mail,
             push: Arc::clone(&push),
             pushers: pushers.clone(),
             rooms: rooms.clone(),

@@ -18,6 +18,17 @@ impl Homeserver {
         if known.membership == MembershipState::Leave {
             return Ok(());
         }
+        if known.membership == MembershipState::Invite
+            && known.sender == self.notice_sender()?
+            && self.is_notice_room(room_id).await?
+        {
+            return Err(OpError::NoticeRoom);
+        }
+        self.part(user, room_id, extra).await
+    }
+
+    /// As [`Self::leave`], for what the server does with its users: also invites that they may not refuse are refused.
+    pub(crate) async fn part(&self, user: &UserId, room_id: &RoomId, extra: Content) -> Result<(), OpError> {
         let mut content = extra;
         content.insert("membership".into(), "leave".into());
         if self.resident_room(room_id).await?.is_none() {
@@ -69,6 +80,10 @@ impl Homeserver {
     ) -> Result<(), OpError> {
         let mut content = extra;
         content.insert("membership".into(), membership.as_str().into());
+        if !self.is_local(target) {
+            // What they are in the room must be known.
+            self.rooms.until_whole(room_id).await?;
+        }
         let draft = Self::member_draft(sender, target, &content)?;
         let expected = expected.map(|(memberships, otherwise)| Expected {
             user: target.to_owned(),
@@ -79,7 +94,3 @@ impl Homeserver {
         Ok(())
     }
 }
-        if !self.is_local(target) {
-            // What they are in the room must be known.
-            self.rooms.until_whole(room_id).await?;
-        }

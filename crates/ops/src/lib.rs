@@ -44,7 +44,7 @@ pub use error::OpError;
 pub use homeserver::{Homeserver, OpenError};
 pub use identity::Proof;
 pub use invite_remote::IncomingInvite;
-pub use mail::{Mail, MailError, MailTls};
+pub use mail::{Mail, MailError, MailNotifications, MailTls};
 pub use member::{Content, allowed_rooms, join_rule};
 pub use notice::{Notice, Notices};
 pub use resident::{JoinAnswer, ResidentError, Template};

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
-    message::{Mailbox, header::ContentType},
+    message::{
+        Mailbox,
+        header::{ContentType, Header, HeaderName, HeaderValue},
+    },
     transport::smtp::authentication::Credentials,
 };
 use samtal_kit::Secret;
+use samtal_push::{Letter, Mailed, Mailer};
 
 use crate::Homeserver;
 
@@ -29,6 +33,23 @@ pub struct Mail {
     pub credentials: Option<(String, Secret<String>)>,
     /// The sender's address.
     pub from: String,
+    /// Whether users may have themselves told of unread messages by mail, and how; nothing if not.
+    pub notifications: Option<MailNotifications>,
+}
+
+/// How users are told of unread messages by mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MailNotifications {
+    /// How long a letter waits for its messages to be read elsewhere.
+    pub delay: Duration,
+    /// The first pause between two letters to the same person; it doubles while they do not read, up to a day.
+    pub pause: Duration,
+}
+
+impl Default for MailNotifications {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(10 * 60), pause: Duration::from_secs(3_600) }
+    }
 }
 
 /// How the connection to the mail server is protected.
@@ -62,30 +83,82 @@ pub enum MailError {
     Plain(#[from] std::io::Error),
 }
 
+/// Where a mail program finds the way out of further mails (RFC 2369), which it may take by itself (RFC 8058).
+#[derive(Clone)]
+struct ListUnsubscribe(String);
+
+impl Header for ListUnsubscribe {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("List-Unsubscribe")
+    }
+
+    fn parse(value: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self(value.to_owned()))
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), format!("<{}>", self.0))
+    }
+}
+
+#[derive(Clone)]
+struct ListUnsubscribePost;
+
+impl Header for ListUnsubscribePost {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("List-Unsubscribe-Post")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "List-Unsubscribe=One-Click".to_owned())
+    }
+}
+
 impl Homeserver {
     /// Sends a plain text.
     pub async fn send_mail(&self, to: &str, subject: &str, text: String) -> Result<(), MailError> {
         let mail = self.settings.mail.as_ref().ok_or(MailError::NotConfigured)?;
-        let message = Message::builder()
-            .from(mail.from.parse::<Mailbox>()?)
+        mail.send(to, subject, text, None).await
+    }
+}
+
+/// Letters about unread messages go the same way.
+impl Mailer for Mail {
+    fn send(&self, letter: Letter) -> Mailed<'_> {
+        Box::pin(async move {
+            let sent = Mail::send(self, &letter.to, &letter.subject, letter.text, letter.unsubscribe).await;
+            sent.map_err(|error| samtal_push::MailError(Box::new(error)))
+        })
+    }
+}
+
+impl Mail {
+    async fn send(&self, to: &str, subject: &str, text: String, unsubscribe: Option<String>) -> Result<(), MailError> {
+        let mut message = Message::builder()
+            .from(self.from.parse::<Mailbox>()?)
             .to(to.parse::<Mailbox>()?)
             .subject(subject)
-            .header(ContentType::TEXT_PLAIN)
-            .body(text)?;
-        let sent = mail.transport()?.send(message.clone()).await;
+            .header(ContentType::TEXT_PLAIN);
+        if let Some(url) = unsubscribe {
+            message = message.header(ListUnsubscribe(url)).header(ListUnsubscribePost);
+        }
+        let message = message.body(text)?;
+        let sent = self.transport()?.send(message.clone()).await;
         match sent {
             // Unprotected and without a password there is nothing that an older greeting would lose.
-            Err(error) if error.is_permanent() && mail.tls == MailTls::None && mail.credentials.is_none() => {
-                let handing_over = plain::send(&mail.host, mail.port, &message);
+            Err(error) if error.is_permanent() && self.tls == MailTls::None && self.credentials.is_none() => {
+                let handing_over = plain::send(&self.host, self.port, &message);
                 Ok(tokio::time::timeout(ANSWER_TIME_MAX, handing_over).await.map_err(std::io::Error::from)??)
             }
             Err(error) => Err(error.into()),
             Ok(_) => Ok(()),
         }
     }
-}
 
-impl Mail {
     fn transport(&self) -> Result<AsyncSmtpTransport<Tokio1Executor>, MailError> {
         let builder = match self.tls {
             MailTls::None => AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&self.host),

@@ -8,10 +8,11 @@ use ruma::{
     OwnedRoomId, OwnedUserId, UserId, api::federation::query::get_profile_information,
     events::room::member::MembershipState,
 };
+use samtal_jobs::State;
 use samtal_remote::RemoteError;
 use serde_json::Value;
 
-use crate::{Homeserver, OpError};
+use crate::{Homeserver, OpError, member_task::MemberTask};
 
 /// Rooms that are told of a change at the same time.
 const ROOMS_AT_ONCE: usize = 8;
@@ -30,21 +31,32 @@ impl Homeserver {
         field: &str,
         value: Option<&Value>,
     ) -> Result<(), OpError> {
-        let changed = self.accounts.set_profile_field(user, field, value).await?;
-        if !changed || !SHOWN_IN_ROOMS.contains(&field) {
+        if !SHOWN_IN_ROOMS.contains(&field) || !self.is_in_rooms(user).await? {
+            self.accounts.set_profile_field(user, field, value).await?;
+            return Ok(());
+        }
+        // Stored first: whatever happens from here on, no room goes on with the old name for ever.
+        let task = MemberTask::TellRooms { user: user.to_owned() };
+        let id = self.store_member_task(&task).await?;
+        if !self.accounts.set_profile_field(user, field, value).await? {
+            self.jobs.end(&id, State::Cancelled, None).await?;
             return Ok(());
         }
         // A task of its own: it goes on when the request is given up.
-        let (homeserver, user) = (Arc::clone(self), user.to_owned());
-        let telling = self.tasks.spawn("profile", async move { homeserver.tell_rooms(user).await });
+        let telling = self.tasks.spawn("profile", Arc::clone(self).finish_member_task(id, task));
         if let Ok(Ok(told)) = tokio::time::timeout(TELLING_TIME_MAX, telling).await {
             told?;
         }
         Ok(())
     }
 
+    async fn is_in_rooms(&self, user: &UserId) -> Result<bool, OpError> {
+        let known = self.rooms.store().graph.memberships(user).await?;
+        Ok(known.iter().any(|known| known.membership == MembershipState::Join))
+    }
+
     /// Makes the user's member events say what the profile says, in all rooms that they are in.
-    async fn tell_rooms(self: Arc<Self>, user: OwnedUserId) -> Result<(), OpError> {
+    pub(crate) async fn tell_rooms(&self, user: OwnedUserId) -> Result<(), OpError> {
         let memberships = self.rooms.store().graph.memberships(&user).await?;
         let joined = memberships.into_iter().filter(|known| known.membership == MembershipState::Join);
         stream::iter(joined)
@@ -80,11 +92,11 @@ impl Homeserver {
     }
 
     /// Lets a user leave all rooms, refuse all invites and take back all knocks. What fails is logged.
-    pub(crate) async fn leave_everything(self: Arc<Self>, user: OwnedUserId) -> Result<(), OpError> {
+    pub(crate) async fn leave_everything(&self, user: OwnedUserId) -> Result<(), OpError> {
         use MembershipState::{Invite, Join, Knock};
         for known in self.rooms.store().graph.memberships(&user).await? {
             if matches!(known.membership, Join | Invite | Knock)
-                && let Err(error) = self.leave(&user, &known.room_id, crate::Content::new()).await
+                && let Err(error) = self.part(&user, &known.room_id, crate::Content::new()).await
             {
                 tracing::warn!(room_id = %known.room_id, %error, "a deactivated user could not leave");
             }

@@ -1,4 +1,5 @@
-//! Looking after rooms: putting everybody out, deleting rooms and old history, in tasks that survive a restart.
+//! Looking after rooms: putting everybody out, deleting rooms and old history; and the tasks of the administration, which
+//! survive a restart.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +15,11 @@ use samtal_room::LocalDraft;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json, value::RawValue};
 
-use crate::{CreateRoom, Homeserver, OpError, member::Content};
+use crate::{
+    CreateRoom, Homeserver, OpError,
+    member::Content,
+    moderation::{Invites, Redaction},
+};
 
 /// The jobs' kind.
 const KIND: &str = "room_care";
@@ -32,7 +37,7 @@ pub struct Refuge {
     pub message: Option<String>,
 }
 
-/// A task on a room.
+/// A task of the administration.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", tag = "task")]
 pub enum RoomTask {
@@ -48,6 +53,9 @@ pub enum RoomTask {
         purge: bool,
         /// Where its members are brought.
         refuge: Option<Refuge>,
+        /// Whether it is deleted even if somebody could not be put out.
+        #[serde(default)]
+        force: bool,
     },
     /// Delete what was said in a room before a position of its timeline.
     PurgeHistory {
@@ -57,6 +65,15 @@ pub enum RoomTask {
         before: i64,
         /// Whether events of this server go too.
         own_too: bool,
+    },
+    /// Redact what a user wrote.
+    RedactUser(Redaction),
+    /// Refuse invites that wait.
+    RefuseInvites {
+        /// Which.
+        which: Invites,
+        /// Who wants it.
+        by: OwnedUserId,
     },
 }
 
@@ -84,18 +101,34 @@ pub struct TaskStatus {
     pub state: State,
     /// What came of it: JSON when it was done, a text when it failed.
     pub outcome: Option<String>,
+    /// When it began, in milliseconds since the epoch.
+    pub since_ms: i64,
 }
 
 impl TaskStatus {
     fn from_job(job: Job) -> Option<Self> {
-        Some(Self { task: serde_json::from_str(&job.body).ok()?, id: job.id, state: job.state, outcome: job.outcome })
+        let task = serde_json::from_str(&job.body).ok()?;
+        Some(Self { task, id: job.id, state: job.state, outcome: job.outcome, since_ms: job.since_ms })
     }
 }
 
 impl RoomTask {
-    fn room_id(&self) -> &RoomId {
+    /// What it is about: a room or a user.
+    pub fn subject(&self) -> &str {
         match self {
-            Self::Delete { room_id, .. } | Self::PurgeHistory { room_id, .. } => room_id,
+            Self::Delete { room_id, .. } | Self::PurgeHistory { room_id, .. } => room_id.as_str(),
+            Self::RedactUser(wish) => wish.user.as_str(),
+            Self::RefuseInvites { by, .. } => by.as_str(),
+        }
+    }
+
+    /// What it does, as tools call it.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Self::Delete { .. } => "shutdown_and_purge_room",
+            Self::PurgeHistory { .. } => "purge_history",
+            Self::RedactUser(_) => "redact_all_events",
+            Self::RefuseInvites { .. } => "refuse_invites",
         }
     }
 }
@@ -105,13 +138,18 @@ impl Homeserver {
     pub async fn begin_room_task(&self, task: &RoomTask) -> Result<String, OpError> {
         let body = serde_json::to_string(task).map_err(|error| OpError::Invalid(error.to_string()))?;
         let due_ms = i64::try_from(self.clock.now_ms()).ok();
-        let owner = task.room_id().as_str();
+        let owner = task.subject();
         Ok(self.jobs.schedule(NewJob { kind: KIND, owner, once: None, due_ms, body: &body }).await?)
     }
 
     /// The task with this id.
     pub async fn room_task(&self, id: &str) -> Result<Option<TaskStatus>, OpError> {
         Ok(self.jobs.get(KIND, id).await?.and_then(TaskStatus::from_job))
+    }
+
+    /// All tasks, the oldest first: those under way and those that ended of late.
+    pub async fn care_tasks(&self) -> Result<Vec<TaskStatus>, OpError> {
+        Ok(self.jobs.of_kind(KIND).await?.into_iter().filter_map(TaskStatus::from_job).collect())
     }
 
     /// The tasks on a room: those under way and those that ended of late.
@@ -134,6 +172,8 @@ impl Homeserver {
                         None => (State::Failed, "unreadable".to_owned()),
                         Some(status) => match self.do_room_task(&status.task).await {
                             Ok(outcome) => (State::Done, outcome),
+                            // It goes on once the database does.
+                            Err(error @ OpError::Storage(_)) => return Err(error),
                             Err(error) => (State::Failed, error.to_string()),
                         },
                     };
@@ -142,12 +182,14 @@ impl Homeserver {
                 Ok::<_, OpError>(())
             };
             let step = tokio::select! {
+                biased;
                 () = self.tasks.stopping() => return,
                 step = step => step,
             };
             if let Err(error) = step {
                 tracing::error!(error = &error as &dyn std::error::Error, "tasks on rooms wait");
                 tokio::select! {
+                    biased;
                     () = self.tasks.stopping() => return,
                     () = tokio::time::sleep(TROUBLE) => {}
                 }
@@ -157,13 +199,15 @@ impl Homeserver {
 
     async fn do_room_task(&self, task: &RoomTask) -> Result<String, OpError> {
         match task {
-            RoomTask::Delete { room_id, by, block, purge, refuge } => {
+            RoomTask::RedactUser(wish) => written(&self.redact_user(wish).await?),
+            RoomTask::RefuseInvites { which, .. } => written(&self.refuse_invites(which).await?),
+            RoomTask::Delete { room_id, by, block, purge, refuge, force } => {
                 let done = self.shut_down_room(by, room_id, *block, refuge.as_ref()).await?;
                 // Somebody who could not be put out would be left in a room that is not there.
-                if *purge && done.failed_to_kick_users.is_empty() {
+                if *purge && (*force || done.failed_to_kick_users.is_empty()) {
                     self.purge_room(room_id).await?;
                 }
-                serde_json::to_string(&done).map_err(|error| OpError::Invalid(error.to_string()))
+                written(&done)
             }
             RoomTask::PurgeHistory { room_id, before, own_too } => {
                 let room = self.rooms.room(room_id).await?;
@@ -205,7 +249,7 @@ impl Homeserver {
         let members = self.rooms.store().graph.members(room.nid, &[Join, Invite, Knock]).await?;
         for member in members.into_iter().filter(|member| self.is_local(&member.user_id)) {
             let user = member.user_id;
-            match self.leave(&user, room_id, Map::new()).await {
+            match self.part(&user, room_id, Map::new()).await {
                 Ok(()) => {
                     if let Some(new_room) = &done.new_room_id
                         && member.membership == Join
@@ -266,4 +310,8 @@ impl Homeserver {
         self.rooms.send_one(&room_id, LocalDraft::new(refuge.creator.clone(), draft)).await?;
         Ok(room_id)
     }
+}
+
+fn written(outcome: &impl Serialize) -> Result<String, OpError> {
+    serde_json::to_string(outcome).map_err(|error| OpError::Invalid(error.to_string()))
 }

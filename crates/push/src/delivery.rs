@@ -16,8 +16,9 @@ use samtal_model::ChangeKind;
 use samtal_room::{Room, Rooms, StoredEvent};
 
 use crate::{
-    Gateway, Push, PushError, Pusher, PusherKey, Pushers,
+    Gateway, MailRound, Push, PushError, Pusher, PusherKey, Pushers,
     gateway::GatewayError,
+    mail::{LetterError, Letters},
     notification::{badge_body, event_body},
     schema,
 };
@@ -50,6 +51,8 @@ pub struct DeliveryEngines {
     pub accounts: Arc<Accounts>,
     /// The way to gateways.
     pub gateway: Arc<dyn Gateway>,
+    /// How people are told by mail, if they are.
+    pub mail: Option<MailRound>,
     /// For the spread of pauses.
     pub random: Random,
     /// The tenant's tasks.
@@ -252,9 +255,13 @@ impl Delivery {
     async fn keep(self: &Arc<Self>, notes: &[Note], position: i64) -> Result<(), PushError> {
         let mut batch = Batch::new();
         let mut keys = HashSet::new();
+        let has_mail = self.engines.mail.is_some();
         for note in notes {
             let pushers = self.by_user.lock().get(&note.user_id).cloned().unwrap_or_default();
-            for pusher in pushers {
+            // A badge is nothing to write a letter about.
+            for pusher in
+                pushers.into_iter().filter(|pusher| !pusher.is_mail() || (has_mail && !note.event_id.is_empty()))
+            {
                 let key = pusher.key;
                 let user = key.user_id.as_str();
                 batch.exec(
@@ -313,7 +320,7 @@ impl Delivery {
                 Ok(false) => return,
                 Err(error) => {
                     failures += 1;
-                    tracing::info!(%error, failures, "a push gateway did not take a notification");
+                    tracing::info!(error = &error as &dyn std::error::Error, failures, "a notification was not taken");
                     let pause_ms = (PAUSE_FIRST_MS << failures.min(12)).min(PAUSE_MAX_MS);
                     let jitter_ms = self.engines.random.below(pause_ms / 4 + 1);
                     tokio::time::sleep(Duration::from_millis(pause_ms / 2 + jitter_ms)).await;
@@ -337,6 +344,16 @@ impl Delivery {
             self.engines.pushers.delete(key).await?;
             return Ok(false);
         };
+        if pusher.is_mail() {
+            let Some(round) = &self.engines.mail else {
+                // There is no mail server any more: nobody writes letters about what was unread when there was one.
+                let mut batch = Batch::new();
+                batch.exec(&schema::PENDING_DELETE, values);
+                db.commit(batch).await.map_err(PushError::from)?;
+                return Ok(false);
+            };
+            return Ok(Letters { engines: &self.engines, round }.hand_over(&pusher).await?);
+        }
         let read = |error: DbError| DeliveryError::Push(error.into());
         for (index, row) in rows.iter().enumerate() {
             let (position, event_id) = (row.int(0).map_err(read)?, row.text(2).map_err(read)?);
@@ -392,4 +409,6 @@ enum DeliveryError {
     Push(#[from] PushError),
     #[error(transparent)]
     Gateway(#[from] GatewayError),
+    #[error(transparent)]
+    Letter(#[from] LetterError),
 }

@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: [`verdict`] (what a user's push rules say of an event) → [`thread`] (which thread an event is
 //! in) → [`counts`] (how much is unread) → [`history`] (what there was to be told of) → [`pusher`] (who is to be told) →
-//! [`gateway`] (the way there) → [`notification`] (what is said) → [`delivery`] (the follower and its workers).
+//! [`gateway`] (the way there) → [`notification`] (what is said) → [`mail`] (letters for those who want mail) → [`delivery`] (the follower and its workers).
 //!
 //! Nothing is written when an event comes, but for users with pushers: counts are worked out from the timeline and the
 //! user's receipts when someone asks, and remembered in memory.
@@ -12,6 +12,7 @@ mod delivery;
 mod error;
 mod gateway;
 mod history;
+mod mail;
 mod notification;
 mod pusher;
 mod schema;
@@ -23,6 +24,7 @@ pub use delivery::{Delivery, DeliveryEngines};
 pub use error::PushError;
 pub use gateway::{Gateway, GatewayError, HttpGateway, Notified};
 pub use history::{History, Notification};
+pub use mail::{Letter, MailError, MailRound, Mailed, Mailer};
 pub use pusher::{Pusher, PusherKey, Pushers};
 pub use schema::SCHEMA;
 pub use verdict::Verdict;

@@ -27,7 +27,7 @@ pub struct PusherKey {
 pub struct Pusher {
     /// Which one.
     pub key: PusherKey,
-    /// `http`.
+    /// `http` or `email`.
     pub kind: String,
     /// The device that registered it: it goes with that device.
     pub device_id: Option<String>,
@@ -49,6 +49,11 @@ impl Pusher {
     /// The gateway.
     pub fn url(&self) -> Option<&str> {
         self.data.get("url").and_then(Value::as_str)
+    }
+
+    /// Whether it is a person's mailbox, which gets letters rather than single notifications.
+    pub fn is_mail(&self) -> bool {
+        self.kind == "email"
     }
 
     /// Whether the gateway is to know no more than ids.
@@ -163,6 +168,7 @@ impl Pushers {
 fn delete(batch: &mut Batch, key: &PusherKey) {
     let values = params![key.user_id.as_str(), &key.app_id, &key.pushkey];
     batch.exec(&schema::PUSHER_DELETE, values.clone());
-    batch.exec(&schema::PENDING_DELETE, values);
+    batch.exec(&schema::PENDING_DELETE, values.clone());
+    batch.exec(&schema::MAIL_DELETE, values);
     batch.log(Change::new(ChangeKind::Pusher).user(&key.user_id));
 }

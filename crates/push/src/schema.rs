@@ -5,10 +5,11 @@ use samtal_db::{
     Schema, Sql, sql,
 };
 
-const MIGRATIONS: &[Migration] = &[Both(
-    // pusher: what a device's app registered; goes with the device or when its gateway rejects it. At most PUSHERS_MAX a user.
-    // push_pending: what a gateway has not taken yet, in order; event_id '' for a new badge only. At most PENDING_MAX a pusher.
-    "CREATE TABLE pusher (
+const MIGRATIONS: &[Migration] = &[
+    Both(
+        // pusher: what a device's app registered; goes with the device or when its gateway rejects it. At most PUSHERS_MAX a user.
+        // push_pending: what a gateway has not taken yet, in order; event_id '' for a new badge only. At most PENDING_MAX a pusher.
+        "CREATE TABLE pusher (
         user_id TEXT NOT NULL,
         app_id TEXT NOT NULL,
         pushkey TEXT NOT NULL,
@@ -32,7 +33,20 @@ const MIGRATIONS: &[Migration] = &[Both(
         event_id TEXT NOT NULL,
         PRIMARY KEY (user_id, app_id, pushkey, position)
      ) WITHOUT ROWID;",
-)];
+    ),
+    // push_mail: how far the letters of a pusher have got, and by which word they are ended; goes with the pusher.
+    Both(
+        "CREATE TABLE push_mail (
+        user_id TEXT NOT NULL,
+        app_id TEXT NOT NULL,
+        pushkey TEXT NOT NULL,
+        token TEXT NOT NULL UNIQUE,
+        sent_ms BIGINT NOT NULL,
+        pause_ms BIGINT NOT NULL,
+        PRIMARY KEY (user_id, app_id, pushkey)
+     ) WITHOUT ROWID;",
+    ),
+];
 
 /// The tables of this crate.
 pub const SCHEMA: Schema = Schema::new("push", MIGRATIONS);
@@ -74,3 +88,17 @@ pub(crate) const PENDING_TRIM: Sql = sql!(
         (SELECT position FROM push_pending WHERE user_id = $1 AND app_id = $2 AND pushkey = $3
          ORDER BY position DESC LIMIT 1 OFFSET $4), -1)"
 );
+/// So many at once are all that wait.
+pub(crate) const PENDING_ALL: i64 = 1_000;
+pub(crate) const MAIL: Sql =
+    sql!("SELECT token, sent_ms, pause_ms FROM push_mail WHERE user_id = $1 AND app_id = $2 AND pushkey = $3");
+pub(crate) const MAIL_OF_TOKEN: Sql = sql!("SELECT user_id, app_id, pushkey FROM push_mail WHERE token = $1");
+pub(crate) const MAIL_INSERT: Sql = sql!(
+    "INSERT INTO push_mail (user_id, app_id, pushkey, token, sent_ms, pause_ms) VALUES ($1, $2, $3, $4, 0, 0)
+     ON CONFLICT (user_id, app_id, pushkey) DO NOTHING"
+);
+pub(crate) const MAIL_SENT: Sql =
+    sql!("UPDATE push_mail SET sent_ms = $1, pause_ms = $2 WHERE user_id = $3 AND app_id = $4 AND pushkey = $5");
+pub(crate) const MAIL_PAUSE: Sql =
+    sql!("UPDATE push_mail SET pause_ms = $1 WHERE user_id = $2 AND app_id = $3 AND pushkey = $4");
+pub(crate) const MAIL_DELETE: Sql = sql!("DELETE FROM push_mail WHERE user_id = $1 AND app_id = $2 AND pushkey = $3");

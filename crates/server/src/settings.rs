@@ -9,7 +9,7 @@ use samtal_config::process::File;
 use samtal_config::tenant::{EncryptedByDefault as WhichRooms, Who, FederationPolicy, Rate as ConfigRate};
 use samtal_http::{AddressPolicy, ClientOptions, Network};
 use samtal_kit::{Rate, Secret};
-use samtal_ops::{Directory, EncryptedByDefault, Federation, Mail, MailTls, Publishers, Settings, Turn};
+use samtal_ops::{Directory, EncryptedByDefault, Federation, Mail, MailNotifications, MailTls, Publishers, Settings, Turn};
 use samtal_policy::{ServerRule, Unnamed};
 
 /// Where a tenant's database is.
@@ -148,6 +148,10 @@ fn mail(tenant: &Tenant) -> Option<Mail> {
         },
         credentials: mail.username.clone().map(|user| (user, Secret::new(password))),
         from: mail.from.clone(),
+        notifications: mail.notifications.then(|| MailNotifications {
+            delay: Duration::from_millis(mail.notification_delay_ms),
+            ..MailNotifications::default()
+        }),
     })
 }
 

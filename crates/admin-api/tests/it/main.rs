@@ -1,5 +1,10 @@
 //! The administration API through its router, on both database engines: the calls that common tools make, and who may make them.
 
+mod member_tasks;
+mod notices;
+mod own;
+mod tools;
+
 use std::sync::Arc;
 
 use axum::{Router, body::Body};
@@ -21,11 +26,15 @@ struct Node {
 
 impl Node {
     async fn open(database: &samtal_db::Options) -> Self {
+        Self::open_at(database, 1_700_000_000_000).await
+    }
+
+    async fn open_at(database: &samtal_db::Options, now_ms: u64) -> Self {
         let mut settings = Settings::default();
         settings.accounts.password_cost = samtal_account::PasswordCost::CHEAP;
         settings.accounts.rates = None;
         let name = OwnedServerName::try_from("samtal.test").unwrap();
-        let clock = Clock::manual(1_700_000_000_000);
+        let clock = Clock::manual(now_ms);
         let hs = Homeserver::open(name, database, settings, clock, Random::seeded(7)).await.unwrap();
         let routes =
             samtal_client_api::routes().merge(samtal_admin_api::synapse_routes()).merge(samtal_admin_api::own_routes());

@@ -56,6 +56,11 @@ impl From<OpError> for ApiError {
             OpError::InviteBlocked => {
                 Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", "The user does not accept this invite")
             }
+            OpError::NoticeRoom => Self::new(
+                StatusCode::FORBIDDEN,
+                "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM",
+                "An invite to a room of server notices cannot be refused",
+            ),
             OpError::GuestsForbidden => Self::forbidden("Guests may not join this room"),
             OpError::CannotAuthorizeJoin(_) => Self::forbidden("No server could be found that may let you in"),
             OpError::BadRemote(why) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", why),

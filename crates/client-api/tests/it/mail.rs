@@ -1,72 +1,25 @@
 //! Mail addresses: registering with one, adding one, logging in and getting a new password with it.
 
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    sync::mpsc::{Receiver, Sender, channel},
-};
+use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::harness::{Answer, Node, PASSWORD, Person, each_engine, each_engine_with, settings};
+use crate::{
+    harness::{Answer, Node, PASSWORD, Person, each_engine, each_engine_with, settings},
+    mail_server,
+};
 
 /// A mail server that takes everything, and gives the links in the mails.
 async fn mail_server() -> (samtal_ops::Mail, Receiver<(String, String)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (mail, mut texts) = mail_server::start().await;
     let (sender, links) = channel(16);
-    let mail = samtal_ops::Mail {
-        host: "127.0.0.1".into(),
-        port: listener.local_addr().unwrap().port(),
-        tls: samtal_ops::MailTls::None,
-        credentials: None,
-        from: "Samtal <samtal@samtal.test>".into(),
-    };
     #[expect(clippy::disallowed_methods, reason = "a server beside the house")]
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let _ = take_mail(stream, &sender).await;
+        while let Some((to, text)) = texts.recv().await {
+            let link = text.split_whitespace().find(|word| word.starts_with("https://")).unwrap_or_default();
+            let _ = sender.send((to, link.to_owned())).await;
         }
     });
     (mail, links)
-}
-
-async fn take_mail(stream: TcpStream, links: &Sender<(String, String)>) -> std::io::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut lines = BufReader::new(read).lines();
-    write.write_all(b"220 mail.test\r\n").await?;
-    let (mut to, mut text, mut in_text) = (String::new(), String::new(), false);
-    while let Some(line) = lines.next_line().await? {
-        if in_text {
-            if line == "." {
-                in_text = false;
-                let text = text.replace("=\n", "").replace("=3D", "=");
-                let link = text.split_whitespace().find(|word| word.starts_with("https://")).unwrap_or_default();
-                let _ = links.send((to.clone(), link.to_owned())).await;
-                write.write_all(b"250 taken\r\n").await?;
-            } else {
-                text.push_str(&line);
-                text.push('\n');
-            }
-            continue;
-        }
-        let answer: &[u8] = match line.get(..4).unwrap_or_default() {
-            "EHLO" => b"250 mail.test\r\n",
-            "DATA" => {
-                in_text = true;
-                b"354 go on\r\n"
-            }
-            "QUIT" => {
-                write.write_all(b"221 bye\r\n").await?;
-                return Ok(());
-            }
-            "RCPT" => {
-                to = line.trim_start_matches("RCPT TO:<").trim_end_matches('>').to_owned();
-                b"250 fine\r\n"
-            }
-            _ => b"250 fine\r\n",
-        };
-        write.write_all(answer).await?;
-    }
-    Ok(())
 }
 
 async fn each_engine_with_mail(test: impl AsyncFn(Node, Receiver<(String, String)>)) {

@@ -15,6 +15,8 @@ mod keys;
 mod login;
 mod mail;
 mod media;
+mod mail_pusher;
+mod mail_server;
 mod profile;
 mod push_rules;
 mod pusher;
