@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     ApiError,
     args::Args,
-    event::room_of_member,
+    event::{room_of_member, room_of_witness},
     membership::write_list,
     routes::{Answer, Customs, JsonText, Routes},
 };
@@ -44,8 +44,8 @@ fn count(limit: UInt, max: u64) -> usize {
 /// `GET /_matrix/federation/v1/backfill/{roomId}`
 async fn events_before(args: Args<backfill::Request>) -> Answer<JsonText> {
     let (hs, request) = (&args.hs, &args.request);
-    let room = room_of_member(hs, &args.who, &request.room_id).await?;
     let from = request.v.get(..request.v.len().min(NAMED_MAX)).unwrap_or_default();
+    let room = room_of_witness(hs, &args.who, &request.room_id, from).await?;
     let events = hs.rooms.backfill_from(&room, &args.who.server, from, count(request.limit, BACKFILL_MAX)).await?;
     let mut pdus = String::new();
     write_list(&mut pdus, &events);
@@ -56,10 +56,10 @@ async fn events_before(args: Args<backfill::Request>) -> Answer<JsonText> {
 /// `POST /_matrix/federation/v1/get_missing_events/{roomId}`
 async fn events_between(args: Args<missing::Request>) -> Answer<JsonText> {
     let (hs, request) = (&args.hs, &args.request);
-    let room = room_of_member(hs, &args.who, &request.room_id).await?;
     if request.earliest_events.len() > NAMED_MAX || request.latest_events.len() > NAMED_MAX {
         return Err(ApiError::too_large("Too many events are named"));
     }
+    let room = room_of_witness(hs, &args.who, &request.room_id, &request.latest_events).await?;
     let min_depth = i64::try_from(u64::from(request.min_depth)).unwrap_or(i64::MAX);
     let limit = count(request.limit, MISSING_MAX);
     let events = hs

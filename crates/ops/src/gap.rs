@@ -66,9 +66,7 @@ impl Homeserver {
         for _ in 0..ATTEMPTS {
             match (self.rooms.ingest(room, pdu, None, None).await?, has_answered) {
                 (Ingest::Done(done), _) => {
-                    if done == Ingested::Accepted && pdu.is_state_of("m.room.guest_access", "") {
-                        Box::pin(self.remove_guests(&room.room_id)).await?;
-                    }
+                    self.was_taken_in(room, pdu, &done).await?;
                     return Ok(done);
                 }
                 // The auth events that are missing mostly are among the previous events that are.
@@ -86,6 +84,21 @@ impl Homeserver {
             }
         }
         Err(OpError::BadRemote("what the event builds on could not be had".into()))
+    }
+
+    /// What follows from an event that was taken in.
+    pub(crate) async fn was_taken_in(&self, room: &Room, pdu: &Pdu, ingested: &Ingested) -> Result<(), OpError> {
+        match ingested {
+            Ingested::Accepted if pdu.is_state_of("m.room.guest_access", "") => {
+                Box::pin(self.remove_guests(&room.room_id)).await?;
+            }
+            Ingested::Accepted | Ingested::Duplicate => {}
+            Ingested::SoftFailed(reason) => {
+                tracing::info!(event = %pdu.event_id(), %reason, "an event is soft-failed");
+            }
+            Ingested::Rejected(reason) => tracing::info!(event = %pdu.event_id(), %reason, "an event is rejected"),
+        }
+        Ok(())
     }
 
     /// Asks for the events between what we have and this one, and takes them in. Whether the other server answered.
@@ -179,7 +192,10 @@ impl Homeserver {
         missing: &[OwnedEventId],
     ) -> Result<Vec<OwnedEventId>, OpError> {
         let mut told = Vec::new();
-        for id in missing.iter().take(MISSING_MAX) {
+        if missing.len() > MISSING_MAX {
+            return Err(OpError::BadRemote("too many previous events are missing".into()));
+        }
+        for id in missing {
             told.push(self.fetch_state(origin, room, id, true).await?);
         }
         let known: Vec<OwnedEventId> = pdu.prev_events().iter().filter(|id| !missing.contains(id)).cloned().collect();
@@ -211,8 +227,12 @@ impl Homeserver {
             let texts: Vec<&str> = state.auth_chain.iter().chain(&state.pdus).map(|event| event.get()).collect();
             self.hold_texts(room, &texts).await?;
         }
-        self.fetch_and_hold(origin, room, wanted).await?;
+        let is_answered = self.fetch_and_hold(origin, room, wanted).await?;
         let mut state = ids.pdu_ids;
+        // What is not an event is left out of the state for good. What the network swallowed must not be.
+        if !is_answered && !self.unknown(&state).await?.is_empty() {
+            return Err(OpError::BadRemote("some of the state did not arrive".into()));
+        }
         if with_itself
             && let Some(itself) = self.rooms.store().graph.event(at).await?
             && itself.pdu.is_state()
@@ -288,43 +308,49 @@ impl Homeserver {
         }
     }
 
-    /// Asks one by one for those of these events that are not here, and for the auth events they need.
+    /// Asks one by one for those of these events that are not here, and for the auth events they need. Whether each question was
+    /// answered, if only with a refusal.
     async fn fetch_and_hold(
         &self,
         origin: &ServerName,
         room: &Arc<Room>,
-        mut wanted: Vec<OwnedEventId>,
-    ) -> Result<(), OpError> {
+        wanted: Vec<OwnedEventId>,
+    ) -> Result<bool, OpError> {
         let mut asked: HashSet<OwnedEventId> = HashSet::new();
         let mut waiting: Vec<Pdu> = Vec::new();
+        let mut open = wanted;
+        let mut is_answered = true;
         for _ in 0..AUTH_ROUNDS {
-            let mut missing = self.unknown(&wanted).await?;
-            missing.retain(|id| asked.insert(id.clone()));
-            if missing.is_empty() {
-                return Ok(());
+            open = self.unknown(&open).await?;
+            open.retain(|id| !asked.contains(id));
+            if open.is_empty() {
+                return Ok(is_answered);
             }
-            missing.truncate(SINGLE_MAX * 4);
-            let answers: Vec<Option<Box<RawValue>>> = stream::iter(missing)
+            let later = open.split_off(open.len().min(SINGLE_MAX * 4));
+            asked.extend(open.iter().cloned());
+            let answers: Vec<Result<Box<RawValue>, bool>> = stream::iter(open)
                 .map(|id| async move {
                     let request = get_event::Request::new(id.clone());
                     match self.remote.send_with(origin, request, Options::default().time(QUESTION_TIME)).await {
-                        Ok(answer) => Some(answer.pdu),
+                        Ok(answer) => Ok(answer.pdu),
                         Err(error) => {
                             tracing::info!(event = %id, %origin, %error, "an event was not given");
-                            None
+                            Err(error.status().is_some())
                         }
                     }
                 })
                 .buffer_unordered(AT_ONCE)
                 .collect()
                 .await;
+            is_answered &= !answers.iter().any(|answer| matches!(answer, Err(false)));
             let raw: Vec<Box<RawValue>> = answers.into_iter().flatten().collect();
             waiting.extend(self.received(room, &raw, Source::History).await?);
             let held = self.rooms.hold(room, waiting.clone()).await?;
             waiting.retain(|pdu| held.unjudged.iter().any(|id| id == pdu.event_id()));
-            wanted = waiting.iter().flat_map(|pdu| pdu.auth_events().to_vec()).collect();
+            open = later;
+            open.extend(waiting.iter().flat_map(|pdu| pdu.auth_events().to_vec()));
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Those of these events that are not here at all.

@@ -1,6 +1,6 @@
 //! A transaction of another server: events to take in, and passing messages.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use ruma::{
@@ -15,6 +15,13 @@ use crate::{Homeserver, OpError};
 
 /// Rooms of one transaction that are worked on at once.
 const ROOMS_AT_ONCE: usize = 8;
+
+/// When an event that puts a user of ours out is tried again.
+const PUT_OUT_PAUSES: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3_600)];
+
+/// So long events of a room that is being joined wait.
+const ENTERING_TIME: Duration = Duration::from_secs(20);
 
 /// What became of the events of a transaction: nothing to say, or why one was refused.
 pub type Outcome = BTreeMap<OwnedEventId, Result<(), String>>;
@@ -54,7 +61,7 @@ impl Homeserver {
     }
 
     /// Rooms beside each other, the events of each in their order.
-    async fn take_in_events(&self, transaction: &Transaction) -> Outcome {
+    async fn take_in_events(self: &Arc<Self>, transaction: &Transaction) -> Outcome {
         let mut rooms: BTreeMap<OwnedRoomId, Vec<&RawValue>> = BTreeMap::new();
         for raw in &transaction.pdus {
             match peek(raw.get().as_bytes()).and_then(|peek| peek.room_id) {
@@ -78,7 +85,7 @@ impl Homeserver {
     }
 
     async fn take_in_room(
-        &self,
+        self: &Arc<Self>,
         origin: &ServerName,
         room_id: &OwnedRoomId,
         raw: Vec<&RawValue>,
@@ -99,38 +106,69 @@ impl Homeserver {
             }
         }
         let refusal = self.check_server(room_id, origin, Action::Event).await.err();
-        let is_resident = self.is_resident(&room).await?;
+        let is_resident = self.is_or_becomes_resident(&room).await?;
         let ids: Vec<OwnedEventId> = parsed.iter().map(|pdu| pdu.event_id().to_owned()).collect();
         if let Some(refusal) = refusal {
             outcome.extend(ids.into_iter().map(|id| (id, Err(refusal.to_string()))));
             return Ok(outcome);
         }
+        let mut believed = Vec::with_capacity(ids.len());
         for (id, checked) in ids.into_iter().zip(self.verified(room.rules, parsed).await?) {
-            let taken = match checked {
-                Ok(pdu) if is_resident => self.take_in_event(origin, &room, &id, &pdu).await,
-                Ok(pdu) => self.take_in_outside(origin, &room, &pdu).await,
-                Err(refusal) => Err(refusal),
+            match checked {
+                Ok(pdu) => believed.push(pdu),
+                Err(refusal) => {
+                    outcome.insert(id, Err(refusal));
+                }
+            }
+        }
+        let mut rest = believed.as_slice();
+        while let Some((first, after)) = rest.split_first() {
+            if is_resident {
+                // What builds on each other is one write.
+                let done = self.rooms.ingest_run(&room, rest).await?;
+                for (pdu, ingested) in rest.iter().zip(&done) {
+                    self.was_taken_in(&room, pdu, ingested).await?;
+                    outcome.insert(pdu.event_id().to_owned(), Ok(()));
+                }
+                if !done.is_empty() {
+                    rest = rest.get(done.len()..).unwrap_or_default();
+                    continue;
+                }
+            }
+            let id = first.event_id().to_owned();
+            let taken = match is_resident {
+                true => self.take_in_event(origin, &room, &id, first).await,
+                false => self.take_in_outside(origin, &room, first).await,
             };
             outcome.insert(id, taken);
+            rest = after;
         }
         Ok(outcome)
     }
 
+    /// Whether we are in the room. Others may speak to us before we have read the answer that lets us in: that is waited for.
+    async fn is_or_becomes_resident(&self, room: &Room) -> Result<bool, OpError> {
+        if self.is_resident(room).await? {
+            return Ok(true);
+        }
+        let entering = self.inbound.entering(&room.room_id);
+        drop(tokio::time::timeout(ENTERING_TIME, entering.lock()).await);
+        self.is_resident(room).await
+    }
+
     async fn take_in_event(
-        &self,
+        self: &Arc<Self>,
         origin: &ServerName,
         room: &Arc<Room>,
         id: &EventId,
         pdu: &Pdu,
     ) -> Result<(), String> {
         match Box::pin(self.take_in(origin, room, pdu)).await {
-            Ok(Ingested::Accepted | Ingested::Duplicate) => Ok(()),
-            Ok(Ingested::SoftFailed(reason)) => {
-                tracing::info!(event = %id, %reason, "an event is soft-failed");
-                Ok(())
-            }
-            Ok(Ingested::Rejected(reason)) => {
-                tracing::info!(event = %id, %reason, "an event is rejected");
+            Ok(_) => Ok(()),
+            Err(error) if self.puts_us_out(pdu) => {
+                tracing::info!(event = %id, %error, "an event that puts a user of ours out is tried again later");
+                self.tasks
+                    .spawn("put out", Arc::clone(self).take_in_later(origin.to_owned(), Arc::clone(room), pdu.clone()));
                 Ok(())
             }
             // What it builds on cannot be had: nothing its sender could do about it by sending it again.
@@ -141,6 +179,28 @@ impl Homeserver {
             Err(error) => {
                 tracing::info!(event = %id, %error, "an event was not taken in");
                 Err(error.to_string())
+            }
+        }
+    }
+
+    /// Whether another server's user ends a membership of a user of ours. If that is not taken in, no later event may ever come
+    /// that leads to it: those who are in the room tell us nothing any more.
+    fn puts_us_out(&self, pdu: &Pdu) -> bool {
+        let target = pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok());
+        matches!(membership_of(pdu), Some(MembershipState::Leave | MembershipState::Ban))
+            && target.is_some_and(|user| self.is_local(user) && user != pdu.sender())
+    }
+
+    async fn take_in_later(self: Arc<Self>, origin: OwnedServerName, room: Arc<Room>, pdu: Pdu) {
+        for pause in PUT_OUT_PAUSES {
+            tokio::select! {
+                biased;
+                () = self.tasks.stopping() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            match Box::pin(self.take_in(&origin, &room, &pdu)).await {
+                Ok(_) => return,
+                Err(error) => tracing::info!(event = %pdu.event_id(), %error, "an event was not taken in"),
             }
         }
     }

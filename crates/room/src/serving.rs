@@ -238,6 +238,36 @@ impl Rooms {
         Ok(false)
     }
 
+    /// Whether `server` had a joined user in the room before each of these events, which must be here.
+    pub async fn had_server(
+        &self,
+        room: &Room,
+        server: &ServerName,
+        events: &[OwnedEventId],
+    ) -> Result<bool, RoomError> {
+        let store = &self.inner.store;
+        let found = store.graph.events(events).await?;
+        if events.is_empty() || found.len() < events.len() {
+            return Ok(false);
+        }
+        let rows = store.db().query(&USERS_OF_SERVER, params![room.nid.0, server.as_str()]).await?;
+        for event in found {
+            let Some(before) = event.before.filter(|_| event.room == room.nid) else { return Ok(false) };
+            let mut was_there = false;
+            for row in &rows {
+                let member = store.state_event(before, "m.room.member", row.text(0)?).await?;
+                was_there = member.and_then(|member| membership_of(&member.pdu)) == Some(MembershipState::Join);
+                if was_there {
+                    break;
+                }
+            }
+            if !was_there {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether `server` has a joined user in the room now.
     pub async fn has_server(&self, room: &Room, server: &ServerName) -> Result<bool, RoomError> {
         Ok(self.inner.store.graph.servers(room.nid).await?.iter().any(|joined| joined == server))

@@ -110,6 +110,7 @@ impl<'a> Audience<'a> {
                 return Ok(None);
             }
             self.leave_out_late(room, event, position, &mut servers).await?;
+            servers.extend(self.put_out_by(event).await?);
             if matches!(membership_of(&event.pdu), Some(Leave | Ban))
                 && let Some(target) = event.pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok())
             {
@@ -122,6 +123,24 @@ impl<'a> Audience<'a> {
         }
         let item = Item::Event { room: room.to_owned(), event_id: event_id.to_owned() };
         Ok(Some(News { item, servers }))
+    }
+
+    /// Servers whose users were in the room on one of the branches that the event brings together, and are not in what that comes
+    /// to: nobody but whoever brings them together can tell them.
+    async fn put_out_by(&self, event: &StoredEvent) -> Result<BTreeSet<OwnedServerName>, SenderError> {
+        let (store, mut servers) = (self.engines.rooms.store(), BTreeSet::new());
+        let Some(before) = event.before.filter(|_| event.pdu.prev_events().len() > 1) else { return Ok(servers) };
+        for prev in store.graph.events(event.pdu.prev_events()).await?.iter().filter(|prev| prev.before.is_some()) {
+            for difference in store.snapshots.diff(store.state_after(prev).await?, before).await? {
+                let Some(was) = difference.before else { continue };
+                let was = store.graph.event_by_nid(was).await?;
+                let user = was.pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok());
+                if let (Some(user), Some(Join)) = (user, membership_of(&was.pdu)) {
+                    servers.insert(user.server_name().to_owned());
+                }
+            }
+        }
+        Ok(servers)
     }
 
     /// Whether a user of ours came or went through a server that is in the room: it tells the others. Such an event stands on events
