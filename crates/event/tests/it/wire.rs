@@ -35,6 +35,23 @@ fn an_event_is_the_same_after_a_round_trip() {
 }
 
 #[test]
+fn note_10_what_stood_at_the_top_of_old_events_is_not_missed() {
+    let event = message();
+    for name in ["origin", "prev_state", "membership"] {
+        assert!(event.get(name).is_none(), "ours have no {name}");
+    }
+    for rules in VERSIONS {
+        let event: Value = serde_json::from_str(create_and_message(rules).1.json()).unwrap();
+        assert!(read(&event, rules).is_ok());
+        let mut old = event.clone();
+        old["origin"] = "domain".into();
+        old["prev_state"] = json!([]);
+        old["membership"] = "join".into();
+        assert!(read(&old, rules).is_ok());
+    }
+}
+
+#[test]
 fn note_02_foreign_unsigned_is_taken_off_and_not_measured() {
     let mut event = message();
     event["unsigned"] = json!({"age": 1, "junk": "x".repeat(100_000)});
