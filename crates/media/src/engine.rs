@@ -70,6 +70,21 @@ pub enum MediaError {
         /// The bound.
         bytes_max: u64,
     },
+    /// All users together have uploaded as much as they may.
+    #[error("the server may keep {bytes_max} bytes")]
+    ServerFull {
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// A scanner has found something in the file.
+    #[error("the file is not clean: {0}")]
+    NotClean(String),
+    /// The scanner could not look at the file.
+    #[error("the file could not be scanned: {0}")]
+    NotScanned(String),
+    /// The place for files cannot be one.
+    #[error("{0}")]
+    Location(&'static str),
     /// Too many ids are reserved.
     #[error("the user has too many uploads under way")]
     TooManyReservations,

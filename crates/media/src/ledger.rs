@@ -75,6 +75,10 @@ impl Media {
     /// the new one taken back.
     pub(crate) async fn keep(&self, path: &str, written: &Written, batch: Batch) -> Result<(), MediaError> {
         let inner = self.inner();
+        if let Some(scanner) = &inner.options.scanner {
+            // Quarantined contents are known to be what they are; all others are looked at each time they come.
+            scanner.look(inner.store.read(path, None).await?).await?;
+        }
         let sha256 = written.sha256.as_slice();
         let mut last = DbError::Busy;
         for _ in 0..ATTEMPTS {

@@ -7,12 +7,15 @@
 
 #![forbid(unsafe_code)]
 
+mod cloud;
+mod copies;
 pub mod disposition;
 mod engine;
 mod ledger;
 mod options;
 mod page;
 mod picture;
+pub mod scan;
 mod schema;
 mod store;
 
@@ -23,6 +26,7 @@ pub mod preview;
 pub mod thumbnail;
 pub mod upload;
 
+pub use cloud::Cloud;
 pub use engine::{Media, MediaError, is_media_id};
 pub use entry::{Entry, Found};
 pub use listing::{ListedFile, UserFiles};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Location;
+use crate::{Location, scan::Scanner};
 
 /// What the operator decides about files.
 #[derive(Clone, Debug)]
@@ -15,6 +15,12 @@ pub struct Options {
     pub remote_bytes_max: u64,
     /// All that one user may have uploaded, in bytes.
     pub user_bytes_max: Option<u64>,
+    /// All that is kept of uploads and copies of other servers' files, in bytes.
+    pub total_bytes_max: Option<u64>,
+    /// Who looks at files before they are kept.
+    pub scanner: Option<Scanner>,
+    /// All smaller pictures together, in bytes; beyond it those go that nobody has asked for in the longest time.
+    pub thumbnail_bytes_max: u64,
     /// Ids that one user may have reserved and not used yet.
     pub reservations_max: u64,
     /// How long a reserved id waits for its upload.
@@ -36,6 +42,9 @@ impl Default for Options {
             upload_bytes_max: 50 << 20,
             remote_bytes_max: 50 << 20,
             user_bytes_max: None,
+            total_bytes_max: None,
+            scanner: None,
+            thumbnail_bytes_max: 5 << 30,
             reservations_max: 20,
             reservation: Duration::from_secs(24 * 3600),
             remote_kept: Duration::from_secs(90 * 24 * 3600),

@@ -10,7 +10,7 @@ use object_store::{
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
-use crate::MediaError;
+use crate::{Cloud, MediaError, copies::Copies};
 
 /// Bytes held in memory for each upload under way.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -23,6 +23,8 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, std::io::Error>> +
 pub enum Location {
     /// A directory, which is made if it is not there.
     Directory(PathBuf),
+    /// A store that speaks HTTP.
+    Cloud(Box<Cloud>),
     /// Memory, for tests.
     Memory,
 }
@@ -32,6 +34,7 @@ pub enum Location {
 pub(crate) struct Store {
     store: Arc<dyn ObjectStore>,
     directory: Option<PathBuf>,
+    pub(crate) copies: Option<Copies>,
 }
 
 /// What was written.
@@ -44,11 +47,16 @@ pub(crate) struct Written {
 impl Store {
     pub(crate) fn open(location: &Location) -> Result<Self, MediaError> {
         match location {
-            Location::Memory => Ok(Self { store: Arc::new(InMemory::new()), directory: None }),
+            Location::Memory => Ok(Self { store: Arc::new(InMemory::new()), directory: None, copies: None }),
+            Location::Cloud(cloud) => {
+                let copies = cloud.copies.as_ref();
+                let copies = copies.map(|(directory, bytes_max)| Copies::open(directory, *bytes_max)).transpose()?;
+                Ok(Self { store: cloud.open()?, directory: None, copies })
+            }
             Location::Directory(directory) => {
                 std::fs::create_dir_all(directory).map_err(MediaError::Files)?;
                 let store = LocalFileSystem::new_with_prefix(directory)?;
-                Ok(Self { store: Arc::new(store), directory: Some(directory.clone()) })
+                Ok(Self { store: Arc::new(store), directory: Some(directory.clone()), copies: None })
             }
         }
     }
@@ -101,9 +109,20 @@ impl Store {
 
     /// The bytes of `range`, or all.
     pub(crate) async fn read(&self, path: &str, range: Option<std::ops::Range<u64>>) -> Result<ByteStream, MediaError> {
+        if let Some(copies) = &self.copies
+            && let Some(copy) = copies.read(path, range.clone()).await
+        {
+            return Ok(copy);
+        }
+        let is_whole = range.is_none();
         let options = object_store::GetOptions::new().with_range(range);
         let found = self.store.get_opts(&Path::from(path), options).await?;
-        Ok(Box::pin(found.into_stream().map(|chunk| chunk.map_err(std::io::Error::other))))
+        let length = found.meta.size;
+        let body: ByteStream = Box::pin(found.into_stream().map(|chunk| chunk.map_err(std::io::Error::other)));
+        Ok(match &self.copies {
+            Some(copies) if is_whole => copies.keeping(path, length, body).await,
+            _ => body,
+        })
     }
 
     /// All bytes at once, for what is known to be small.
@@ -113,6 +132,9 @@ impl Store {
 
     /// Deletes what is there.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), MediaError> {
+        if let Some(copies) = &self.copies {
+            copies.delete(path);
+        }
         match self.store.delete(&Path::from(path)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),

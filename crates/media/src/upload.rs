@@ -117,6 +117,7 @@ impl Media {
         if length.is_some_and(|length| length > bytes_max) {
             return Err(MediaError::TooLarge { bytes_max });
         }
+        self.check_total(length.unwrap_or(0)).await?;
         let left = self.quota_left(user).await?;
         if length.unwrap_or(0) > left || left == 0 {
             return Err(MediaError::QuotaExceeded { bytes_max: left });
@@ -175,6 +176,16 @@ impl Media {
         }
     }
 
+    /// Refuses what would be more than is kept for all.
+    async fn check_total(&self, length: u64) -> Result<(), MediaError> {
+        let Some(bytes_max) = self.options().total_bytes_max else { return Ok(()) };
+        let (_, bytes) = self.total().await?;
+        if bytes.saturating_add(length) >= bytes_max {
+            return Err(MediaError::ServerFull { bytes_max });
+        }
+        Ok(())
+    }
+
     /// How many bytes the user may still upload.
     async fn quota_left(&self, user: &UserId) -> Result<u64, MediaError> {
         let Some(bytes_max) = self.options().user_bytes_max else { return Ok(u64::MAX) };
@@ -202,6 +213,7 @@ impl Media {
         if !is_media_id(media_id) {
             return Err(MediaError::NotFound);
         }
+        self.check_total(0).await?;
         let inner = self.inner();
         let (path, written) = self.write_new(body, inner.options.remote_bytes_max).await?;
         let mut batch = Batch::new();
