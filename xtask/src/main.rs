@@ -1,9 +1,10 @@
-//! Checks of the source that neither the compiler nor clippy makes: `cargo xtask floors|sql|docs|tidy|all`.
+//! Checks of the source that neither the compiler nor clippy makes: `cargo xtask floors|sql|docs|notes|tidy|all`.
 //!
 //! Each check is a function from the tree to a list of complaints, one line each.
 
 mod docs;
 mod floors;
+mod notes;
 mod sql;
 mod tidy;
 mod tree;
@@ -19,6 +20,7 @@ const CHECKS: &[Check] = &[
     ("floors", "imports point down, without cycles", floors::check),
     ("sql", "parameters come in order, tables stay with their owner", sql::check),
     ("docs", "links lead somewhere", docs::check),
+    ("notes", "each point of docs/notes.md has its test", notes::check),
     ("tidy", "files say what they are, and nothing is left behind", tidy::check),
 ];
 
