@@ -77,7 +77,7 @@ async fn capabilities(args: RawArgs) -> Answer<Json<Value>> {
     let rooms: Map<String, Value> =
         room_versions().iter().map(|version| (version.to_string(), "stable".into())).collect();
     let can_change_password = args.hs.accounts.options().password_login && !args.who.is_guest;
-    Ok(Json(json!({ "capabilities": {
+    let mut capabilities = json!({
         "m.change_password": { "enabled": can_change_password },
         "m.room_versions": { "default": args.hs.settings.default_room_version, "available": rooms },
         "m.set_displayname": { "enabled": true },
@@ -86,7 +86,14 @@ async fn capabilities(args: RawArgs) -> Answer<Json<Value>> {
         "m.3pid_changes": { "enabled": args.hs.settings.mail.is_some() },
         "m.get_login_token": { "enabled": !args.who.is_guest },
         "org.matrix.msc4140.delayed_events": { "max_delay_ms": DELAY_MS_MAX, "max_scheduled": SCHEDULED_MAX },
-    } })))
+    });
+    if args.who.is_admin {
+        // Left out for those who may do neither.
+        let both = json!({ "suspend": true, "lock": true });
+        capabilities["uk.timedout.msc4323"] = both.clone();
+        capabilities["m.account_moderation"] = both;
+    }
+    Ok(Json(json!({ "capabilities": capabilities })))
 }
 
 /// The room versions that rooms can be made in.

@@ -197,7 +197,8 @@ impl Homeserver {
         }
     }
 
-    async fn do_room_task(&self, task: &RoomTask) -> Result<String, OpError> {
+    /// Does a task at once. What came of it, as JSON.
+    pub async fn do_room_task(&self, task: &RoomTask) -> Result<String, OpError> {
         match task {
             RoomTask::RedactUser(wish) => written(&self.redact_user(wish).await?),
             RoomTask::RefuseInvites { which, .. } => written(&self.refuse_invites(which).await?),

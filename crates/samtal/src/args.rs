@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 use samtal_config::Source;
 
 use crate::federation::FederationArgs;
@@ -62,9 +63,29 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: TenantVerb,
     },
-    /// Copy every tenant's database, consistently, while the server runs
+    /// Look after rooms
+    Room(RoomArgs),
+    /// Work what users have reported
+    Report(ReportArgs),
+    /// Show what administrators and operators did
+    Audit {
+        /// Of this tenant; may be left out where there is one
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        /// The newest so many
+        #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+        last: usize,
+    },
+    /// Copy every tenant's database (with its keys) and files, consistently, while the server runs
+    ///
+    /// A second backup into the same directory copies only what is new. The configuration file is not copied.
     Backup {
         /// The directory to copy into
+        directory: PathBuf,
+    },
+    /// Put a backup back where nothing is yet; no server may run
+    Restore {
+        /// The directory that `samtal backup` has copied into
         directory: PathBuf,
     },
 }
@@ -78,6 +99,122 @@ pub(crate) enum ConfigVerb {
     Reference,
     /// Print a file with all options at their defaults
     Example,
+}
+
+/// On rooms.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RoomArgs {
+    /// Of this tenant; may be left out where there is one
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) tenant: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) verb: RoomVerb,
+}
+
+/// On rooms. ROOM is a room id (`!…`).
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoomVerb {
+    /// List rooms, those with the most members first
+    List,
+    /// Show what is known of a room
+    Show {
+        /// The room
+        room: OwnedRoomId,
+    },
+    /// Let nobody of this server into a room any more
+    Block {
+        /// The room
+        room: OwnedRoomId,
+    },
+    /// Let people into a blocked room again
+    Unblock {
+        /// The room
+        room: OwnedRoomId,
+    },
+    /// Put everybody of this server out of a room and delete what is kept of it
+    Delete {
+        /// The room
+        room: OwnedRoomId,
+        /// Let nobody back in
+        #[arg(long)]
+        block: bool,
+        /// Only put everybody out
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Give a user power in a room where nobody has any
+    ///
+    /// It is done in the name of a user of this server who has the power or had it once, such as the room's creator; one
+    /// who has left comes back for it and leaves again.
+    Recover {
+        /// The room
+        room: OwnedRoomId,
+        /// Who gets the power
+        #[arg(long, value_name = "USER")]
+        to: String,
+    },
+    /// Refuse invites that users of this server have not answered
+    #[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["sender", "server", "room"]))]
+    RefuseInvites {
+        /// From this user
+        #[arg(long, value_name = "USER")]
+        sender: Option<OwnedUserId>,
+        /// From users of this server
+        #[arg(long, value_name = "NAME")]
+        server: Option<OwnedServerName>,
+        /// To this room
+        #[arg(long, value_name = "ROOM")]
+        room: Option<OwnedRoomId>,
+    },
+}
+
+/// On reports.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// Of this tenant; may be left out where there is one
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) tenant: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) verb: ReportVerb,
+}
+
+/// On reports.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportVerb {
+    /// List reports that nobody has dealt with
+    List {
+        /// Those that are closed too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show a report
+    Show {
+        /// Its number
+        case: i64,
+    },
+    /// Give a report to somebody; to nobody without --to
+    Assign {
+        /// Its number
+        case: i64,
+        /// To whom
+        #[arg(long, value_name = "USER")]
+        to: Option<String>,
+    },
+    /// Close a report
+    Close {
+        /// Its number
+        case: i64,
+        /// What came of it
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Open a closed report again
+    Reopen {
+        /// Its number
+        case: i64,
+    },
 }
 
 /// On users. USER is an id (`@alice:example.org`) or, where there is one tenant, its local part (`alice`).
@@ -120,13 +257,59 @@ pub(crate) enum UserVerb {
         /// The user
         user: String,
     },
-    /// Set a password. Without --password-stdin one is made and printed
+    /// Set a password and end all sessions. Without --password-stdin one is made and printed
     ResetPassword {
         /// The user
         user: String,
         /// Read the password from the first line of the standard input
         #[arg(long)]
         password_stdin: bool,
+        /// Let the sessions go on, though somebody else may hold one
+        #[arg(long)]
+        keep_sessions: bool,
+    },
+    /// Show what is known of an account
+    Show {
+        /// The user
+        user: String,
+    },
+    /// Make an account an administrator of the server
+    Promote {
+        /// The user
+        user: String,
+    },
+    /// Take the administration of the server from an account
+    Demote {
+        /// The user
+        user: String,
+    },
+    /// End all sessions of an account
+    LogOut {
+        /// The user
+        user: String,
+    },
+    /// End an account: its sessions, profile and private data; it leaves all rooms
+    Deactivate {
+        /// The user
+        user: String,
+        /// Hide what it wrote from those who come later
+        #[arg(long)]
+        erase: bool,
+    },
+    /// Open a deactivated account again. Without --password-stdin a password is made and printed
+    Reactivate {
+        /// The user
+        user: String,
+        /// Read the password from the first line of the standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Tell a user something, in a room of its own that they cannot refuse
+    Notice {
+        /// The user
+        user: String,
+        /// What to tell
+        text: String,
     },
 }
 

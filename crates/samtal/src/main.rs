@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod config;
 mod federation;
+mod room;
 mod serve;
 mod tenant;
 mod user;
@@ -37,7 +38,11 @@ fn main() -> ExitCode {
             Verb::User { verb } => user::user(&source, verb).await,
             Verb::Federation(args) => federation::federation(&source, args).await,
             Verb::Tenant { verb } => tenant::tenant(&source, &verb),
+            Verb::Room(args) => room::room(&source, args).await,
+            Verb::Report(args) => room::report(&source, args).await,
+            Verb::Audit { tenant, last } => room::audit(&source, tenant, last).await,
             Verb::Backup { directory } => backup::backup(&source, &directory).await,
+            Verb::Restore { directory } => backup::restore(&source, &directory).await,
         }
     });
     // What still blocks (a DNS look-up, say) must not hold up the end.

@@ -17,9 +17,18 @@ pub(crate) async fn user(source: &Source, verb: UserVerb) -> Outcome {
         UserVerb::Unlock { user } => UserCommand::Lock { user, on: false },
         UserVerb::Suspend { user } => UserCommand::Suspend { user, on: true },
         UserVerb::Unsuspend { user } => UserCommand::Suspend { user, on: false },
-        UserVerb::ResetPassword { user, password_stdin } => {
-            UserCommand::ResetPassword { user, password: password(password_stdin)? }
+        UserVerb::ResetPassword { user, password_stdin, keep_sessions } => {
+            UserCommand::ResetPassword { user, password: password(password_stdin)?, keep_sessions }
         }
+        UserVerb::Show { user } => UserCommand::Show { user },
+        UserVerb::Promote { user } => UserCommand::Admin { user, on: true },
+        UserVerb::Demote { user } => UserCommand::Admin { user, on: false },
+        UserVerb::LogOut { user } => UserCommand::LogOut { user },
+        UserVerb::Deactivate { user, erase } => UserCommand::Deactivate { user, erase },
+        UserVerb::Reactivate { user, password_stdin } => {
+            UserCommand::Reactivate { user, password: password(password_stdin)? }
+        }
+        UserVerb::Notice { user, text } => UserCommand::Notice { user, text },
     };
     run(source, Command::User(command)).await
 }

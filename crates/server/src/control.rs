@@ -3,7 +3,10 @@
 //!
 //! The socket takes one JSON line and answers one. It is its owner's only (mode 0600), as the databases are.
 
+mod backup;
 mod federation;
+mod reports;
+mod rooms;
 mod users;
 
 use std::io;
@@ -18,6 +21,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 
 pub use federation::{FederationCommand, FederationVerb};
+pub use reports::{ReportCommand, ReportVerb};
+pub use rooms::{RoomCommand, RoomVerb};
 pub use users::UserCommand;
 
 use crate::{Installation, ServerError, Tenants, socket_path};
@@ -39,6 +44,17 @@ pub enum Command {
     },
     /// On users.
     User(UserCommand),
+    /// On rooms.
+    Room(RoomCommand),
+    /// On what users have reported.
+    Report(ReportCommand),
+    /// What administrators and operators did.
+    Audit {
+        /// Which tenant's; may be left out where there is one.
+        tenant: Option<String>,
+        /// The newest so many.
+        count: usize,
+    },
     /// On federation.
     Federation(FederationCommand),
 }
@@ -63,6 +79,54 @@ pub async fn run(source: &samtal_config::Source, command: Command) -> Result<Ans
         homeserver.db.close().await;
     }
     Ok(answer)
+}
+
+/// Puts a backup back into an installation that holds nothing yet: databases and files of its tenants, as `backup` has copied
+/// them. One-time keys that the backup holds are forgotten, since some of them may have been given out after it was made.
+///
+/// # Errors
+/// The configuration is wrong, a server runs, or a tenant cannot be opened afterwards.
+pub async fn restore(source: &samtal_config::Source, directory: &Path) -> Result<Answer, ServerError> {
+    let installation = Installation::take(source.clone(), samtal_kit::Clock::system(), samtal_kit::Random::system())?;
+    let file = &installation.config.file;
+    if file.database.url.is_some() {
+        return Ok(Err(
+            "the database is PostgreSQL's to put back (pg_restore); files can be copied to their place".to_owned()
+        ));
+    }
+    let mut lines = Vec::new();
+    for tenant in &installation.config.tenants {
+        let from = directory.join(backup::place(tenant.name.as_str()));
+        if !from.join("samtal.db").is_file() {
+            return Ok(Err(format!("{}: there is no backup of {}", from.display(), tenant.name)));
+        }
+        crate::lock::private_dir(&tenant.data_dir)
+            .map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
+        let samtal_db::Options::Sqlite { path } = crate::settings::database(file, tenant) else { continue };
+        let media = match crate::settings::tenant(tenant).media.location {
+            samtal_media::Location::Directory(directory) => Some(directory),
+            _ => None,
+        };
+        let put = tokio::task::spawn_blocking(move || backup::put_back(&from, &path, media.as_deref())).await;
+        match put.map_err(|e| told(&e)) {
+            Ok(Ok(put)) => lines.extend(put),
+            Ok(Err(error)) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    let tenants = installation.open().await?;
+    for homeserver in tenants.homeservers() {
+        match homeserver.e2ee.forget_one_time_keys().await {
+            Ok(count) => lines.push(format!(
+                "{}: {count} one-time keys forgotten; its users' devices upload others by themselves",
+                homeserver.name
+            )),
+            Err(error) => return Ok(Err(format!("{}: {}", homeserver.name, told(&error)))),
+        }
+        homeserver.tasks.shut_down(Duration::from_secs(5)).await;
+        homeserver.db.close().await;
+    }
+    Ok(Ok(lines))
 }
 
 /// The running server's answer; nothing if none runs.
@@ -139,27 +203,51 @@ async fn serve(stream: UnixStream, tenants: &Tenants) -> io::Result<()> {
 
 async fn answer(tenants: &Tenants, command: Command) -> Answer {
     match command {
-        Command::Backup { directory } => backup(&tenants.homeservers(), &directory).await,
+        Command::Backup { directory } => backup::backup(&tenants.homeservers(), &directory).await,
         Command::User(command) => users::answer(&tenants.homeservers(), command).await,
+        Command::Room(command) => rooms::answer(&tenants.homeservers(), command).await,
+        Command::Report(command) => reports::answer(&tenants.homeservers(), command).await,
+        Command::Audit { tenant, count } => reports::audit(&tenants.homeservers(), tenant.as_deref(), count).await,
         Command::Federation(command) => federation::answer(&tenants.homeservers(), command).await,
     }
 }
 
-async fn backup(homeservers: &[Arc<Homeserver>], directory: &Path) -> Answer {
-    let mut lines = Vec::new();
-    for homeserver in homeservers {
-        let name = homeserver.name.as_str().replace([':', '[', ']'], "_");
-        let into = directory.join(name);
-        crate::lock::private_dir(&into).map_err(|e| format!("{}: {e}", into.display()))?;
-        let path = into.join("samtal.db");
-        // A copy that breaks off never takes an earlier one's place.
-        let part = into.join("samtal.db.part");
-        let _ = std::fs::remove_file(&part);
-        homeserver.db.backup(part.clone()).await.map_err(|e| format!("{}: {}", homeserver.name, told(&e)))?;
-        std::fs::rename(&part, &path).map_err(|e| format!("{}: {e}", path.display()))?;
-        lines.push(format!("{} -> {}", homeserver.name, path.display()));
+/// The tenant of this name, or the only one.
+fn tenant<'a>(homeservers: &'a [Arc<Homeserver>], name: Option<&str>) -> Result<&'a Arc<Homeserver>, String> {
+    match (name, homeservers) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err("there are several tenants: say which with --tenant NAME".to_owned()),
+        (Some(name), _) => {
+            let found = homeservers.iter().find(|homeserver| homeserver.name == name);
+            found.ok_or_else(|| format!("{name} is not served here"))
+        }
     }
-    Ok(lines)
+}
+
+/// Keeps on record what was done.
+async fn note(homeserver: &Homeserver, action: &str, subject: &str) {
+    if let Err(error) = homeserver.accounts.audit(rooms::OPERATOR, action, subject, "done").await {
+        tracing::error!(%error, action, subject, "an operator's command is not on record");
+    }
+}
+
+/// Rows with their columns under each other.
+fn table(rows: &[Vec<String>]) -> Vec<String> {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            let width = cell.chars().count();
+            match widths.get_mut(column) {
+                Some(widest) => *widest = width.max(*widest),
+                None => widths.push(width),
+            }
+        }
+    }
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// An error with its causes.

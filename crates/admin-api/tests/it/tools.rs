@@ -124,9 +124,9 @@ async fn ketesa_shows_users() {
             .ask(Method::PUT, "/v2/users/@bob:samtal.test", &scene.admin, json!({ "user_type": "bot" }))
             .await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
-        let (status, refused) =
+        let (status, _) =
             scene.node.ask(Method::POST, "/v1/users/@bob:samtal.test/shadow_ban", &scene.admin, json!({})).await;
-        assert_eq!((status, &refused["errcode"]), (StatusCode::NOT_FOUND, &json!("M_UNRECOGNIZED")));
+        assert_eq!(status, StatusCode::NOT_FOUND);
     })
     .await;
 }

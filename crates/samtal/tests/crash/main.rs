@@ -4,6 +4,7 @@
 
 mod full_disk;
 mod ledger;
+#[expect(dead_code, reason = "shared with the test of commands")]
 mod server;
 
 use std::sync::Arc;

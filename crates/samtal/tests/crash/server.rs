@@ -96,6 +96,11 @@ impl Home {
         &self.data
     }
 
+    /// The configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.path().join("samtal.toml")
+    }
+
     /// Has the server started through another command, which gets it as its last arguments.
     pub(crate) fn start_through(&mut self, command: Vec<String>) {
         self.through = command;
@@ -109,7 +114,7 @@ impl Home {
             .args(&line[1..])
             .arg("serve")
             .arg("--config")
-            .arg(self.directory.path().join("samtal.toml"))
+            .arg(self.config())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -152,6 +157,29 @@ impl Api {
         };
         let value = serde_json::from_slice(answer.body()).unwrap_or_default();
         if answer.status().is_success() { Ok(value) } else { Err(Failure::Refused(answer.status(), value)) }
+    }
+
+    /// Uploads a file. Its server and id, as they stand in paths.
+    pub(crate) async fn upload(&self, token: &str, bytes: &'static [u8]) -> String {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{}/_matrix/media/v3/upload", self.url))
+            .header("authorization", format!("Bearer {token}"))
+            .body(Bytes::from_static(bytes));
+        let answer = self.http.fetch(request.unwrap(), LIMITS).await.unwrap();
+        let answer: Value = serde_json::from_slice(answer.body()).unwrap();
+        answer["content_uri"].as_str().unwrap().trim_start_matches("mxc://").to_owned()
+    }
+
+    /// Downloads a file.
+    pub(crate) async fn download(&self, token: &str, file: &str) -> Vec<u8> {
+        let request = Request::builder()
+            .uri(format!("{}/_matrix/client/v1/media/download/{file}", self.url))
+            .header("authorization", format!("Bearer {token}"))
+            .body(Bytes::new());
+        let answer = self.http.fetch(request.unwrap(), LIMITS).await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+        answer.body().to_vec()
     }
 }
 
