@@ -17,6 +17,7 @@ pub mod device_key;
 pub mod device_list;
 pub mod one_time_key;
 pub mod remote_list;
+mod restore;
 pub mod signature;
 pub mod to_device;
 
