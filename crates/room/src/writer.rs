@@ -114,22 +114,39 @@ impl Rooms {
 
     /// Queues work for a room and waits until it is durable. Once queued it is done even if the caller goes away.
     pub(crate) async fn submit(&self, room_id: &RoomId, work: Work) -> Result<Outcome, RoomError> {
+        self.submit_all(room_id, vec![work]).await?.pop().unwrap_or(Err(RoomError::Busy))
+    }
+
+    /// As [`Self::submit`], of several: they follow each other, as a rule in one write.
+    pub(crate) async fn submit_all(
+        &self,
+        room_id: &RoomId,
+        work: Vec<Work>,
+    ) -> Result<Vec<Result<Outcome, RoomError>>, RoomError> {
         let room = self.inner.store.graph.room(room_id).await?.ok_or(RoomError::UnknownRoom)?;
         let queue = self.queue(&room.room_id);
-        let (answer, answered) = oneshot::channel();
+        let mut answers = Vec::with_capacity(work.len());
         {
             let mut waiting = queue.waiting.lock();
-            if waiting.jobs.len() >= WAITING_MAX {
+            if waiting.jobs.len() + work.len() > WAITING_MAX {
                 return Err(RoomError::Busy);
             }
-            waiting.jobs.push_back(Job { work, answer });
-            if !waiting.is_running {
+            for work in work {
+                let (answer, answered) = oneshot::channel();
+                waiting.jobs.push_back(Job { work, answer });
+                answers.push(answered);
+            }
+            if !waiting.is_running && !waiting.jobs.is_empty() {
                 waiting.is_running = true;
                 let rooms = self.clone();
                 self.inner.tasks.spawn("room", rooms.work_off(room, Arc::clone(&queue)));
             }
         }
-        answered.await.map_err(|_| RoomError::Busy)?
+        let mut outcomes = Vec::with_capacity(answers.len());
+        for answered in answers {
+            outcomes.push(answered.await.unwrap_or(Err(RoomError::Busy)));
+        }
+        Ok(outcomes)
     }
 
     fn queue(&self, room_id: &OwnedRoomId) -> Arc<Queue> {

@@ -16,6 +16,15 @@ const PAGE: i64 = 1_000;
 /// Missed events that are all sent, in order. Of more, only each room's newest is.
 const EVENTS_MAX: usize = 1_000;
 
+/// How much of what was missed is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Amount {
+    /// All of it; of very many events only the newest of each room.
+    Newest,
+    /// The first events, for one that answers but cannot keep up: it gets all of them in the end.
+    Page,
+}
+
 /// What a destination has missed. Its size is bounded by [`EVENTS_MAX`] and the number of its rooms and of our users.
 #[derive(Debug, Default)]
 pub(crate) struct Missed {
@@ -28,13 +37,14 @@ pub(crate) struct Missed {
 }
 
 impl Missed {
-    /// Reads the log after `after` up to `until`.
+    /// Reads the log after `after` up to `until`, or to where the page is full; says to where.
     pub(crate) async fn read(
         engines: &Engines,
         destination: &ServerName,
         after: i64,
         until: i64,
-    ) -> Result<Self, SenderError> {
+        amount: Amount,
+    ) -> Result<(Self, i64), SenderError> {
         let mut missed = Self::default();
         let mut position = after;
         while position < until {
@@ -46,6 +56,9 @@ impl Missed {
                 }
                 if let Some(news) = audience.news(change).await?.filter(|news| news.servers.contains(destination)) {
                     missed.add(change.position, news.item);
+                    if amount == Amount::Page && missed.events.len() >= EVENTS_MAX {
+                        return Ok((missed, change.position));
+                    }
                 }
             }
             match changes.last() {
@@ -53,7 +66,7 @@ impl Missed {
                 None => break,
             }
         }
-        Ok(missed)
+        Ok((missed, until))
     }
 
     pub(crate) fn add(&mut self, position: i64, item: Item) {

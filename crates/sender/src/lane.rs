@@ -18,6 +18,8 @@ pub(crate) struct Lane {
     pub(crate) queue: VecDeque<Placed>,
     /// The queue does not hold all: the log after `after` has to be read.
     pub(crate) is_behind: bool,
+    /// It has not answered: of very much that it missed only the newest goes out.
+    pub(crate) was_gone: bool,
     /// All of the log up to here has been sent.
     pub(crate) after: i64,
     /// There is a row in the database that says so.
@@ -53,7 +55,9 @@ impl Lane {
     pub(crate) fn let_go(&mut self) {
         self.typing.clear();
         self.presence.clear();
+        // Without a row it is soon to get one.
         if self.has_row {
+            self.was_gone = true;
             self.fall_behind();
         }
     }
@@ -70,6 +74,11 @@ impl Lane {
         if !self.is_behind && self.presence.len() < PASSING_MAX {
             self.presence.insert(user);
         }
+    }
+
+    /// Whether all that is in the log has been sent.
+    pub(crate) fn is_done(&self) -> bool {
+        self.queue.is_empty() && !self.is_behind
     }
 
     /// Whether nothing waits.

@@ -30,8 +30,7 @@ pub(crate) const OUTGOING_BEGIN: Sql = sql!(
     "INSERT INTO outgoing (destination, after) VALUES ($1, $2) ON CONFLICT (destination) DO UPDATE SET after = excluded.after"
 );
 pub(crate) const OUTGOING_ADVANCE: Sql = sql!("UPDATE outgoing SET after = $1 WHERE destination = $2 AND after < $1");
-/// Only the row of what has been sent: one that was made meanwhile stays.
-pub(crate) const OUTGOING_END: Sql = sql!("DELETE FROM outgoing WHERE destination = $1 AND after < $2");
+pub(crate) const OUTGOING_END: Sql = sql!("DELETE FROM outgoing WHERE destination = $1 AND after <= $2");
 pub(crate) const EDU_INSERT: Sql = sql!("INSERT INTO outgoing_edu (destination, position, edu) VALUES ($1, $2, $3)");
 pub(crate) const EDUS: Sql =
     sql!("SELECT position, edu FROM outgoing_edu WHERE destination = $1 ORDER BY position LIMIT $2");

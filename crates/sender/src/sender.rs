@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, broadcast::error::RecvError};
 use crate::{
     SenderError,
     audience::{Audience, News},
-    catch_up::Missed,
+    catch_up::{Amount, Missed},
     item::{Item, Placed},
     lane::Lane,
     schema,
@@ -39,7 +39,7 @@ const CURSOR: &str = "sender";
 const AT_ONCE: usize = 128;
 /// A transaction gets so long.
 const TRANSACTION_TIME: Duration = Duration::from_secs(60);
-/// How often those who did not answer are looked at.
+/// How often those who did not answer are looked at, and how far all have come is stored.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// Presences that a newcomer's server is told.
 const PRESENCES_MAX: usize = 100;
@@ -86,6 +86,10 @@ struct Inner {
     at_once: Semaphore,
     /// All of the log up to here is in the lanes.
     dispatched: AtomicI64,
+    /// Held by whoever makes or deletes rows.
+    rows: tokio::sync::Mutex<()>,
+    /// The follower's cursor as it is stored: after a crash the log is read again from here.
+    saved: AtomicI64,
     transactions: AtomicU64,
     started_ms: u64,
 }
@@ -106,6 +110,8 @@ impl Sender {
                 lanes: Mutex::default(),
                 at_once: Semaphore::new(AT_ONCE),
                 dispatched: AtomicI64::new(0),
+                rows: tokio::sync::Mutex::default(),
+                saved: AtomicI64::new(0),
                 transactions: AtomicU64::new(0),
                 started_ms,
             }),
@@ -125,7 +131,11 @@ impl Sender {
     /// Destinations for whom something waits, and since which position.
     pub fn waiting(&self) -> BTreeMap<OwnedServerName, i64> {
         let lanes = self.inner.lanes.lock();
-        lanes.iter().filter(|(_, lane)| lane.has_row).map(|(name, lane)| (name.clone(), lane.after)).collect()
+        lanes
+            .iter()
+            .filter(|(_, lane)| lane.has_row || !lane.is_done())
+            .map(|(name, lane)| (name.clone(), lane.after))
+            .collect()
     }
 
     /// All of the log up to here is known to the lanes.
@@ -137,6 +147,7 @@ impl Sender {
     async fn restore(&self) -> Result<i64, SenderError> {
         let db = &self.inner.engines.db;
         let mut after = db.cursor(CURSOR).await?;
+        self.inner.saved.store(after, Ordering::SeqCst);
         if after == 0 {
             // The first start: what happened before there was a sender has nobody waiting for it.
             after = db.position();
@@ -147,7 +158,7 @@ impl Sender {
             if let Ok(destination) = OwnedServerName::try_from(row.text(0)?) {
                 lanes.insert(
                     destination,
-                    Lane { is_behind: true, has_row: true, after: row.int(1)?, ..Lane::default() },
+                    Lane { is_behind: true, was_gone: true, has_row: true, after: row.int(1)?, ..Lane::default() },
                 );
             }
         }
@@ -199,50 +210,65 @@ impl Sender {
         for change in page {
             self.pass_presence_of_joiner(&mut audience, change).await?;
         }
-        // A row must be durable before an item is only in memory.
-        let mut with_row = BTreeSet::new();
-        let mut cursor_is_set = waiting.is_empty();
-        loop {
-            let without_row: Vec<_> = {
-                let lanes = self.inner.lanes.lock();
-                let has_row =
-                    |name: &ServerName| with_row.contains(name) || lanes.get(name).is_some_and(|lane| lane.has_row);
-                waiting
-                    .iter()
-                    .filter(|(name, _)| !has_row(name))
-                    .map(|(name, items)| (name.clone(), first(items) - 1))
-                    .collect()
-            };
-            if !without_row.is_empty() || !cursor_is_set {
-                let mut batch = Batch::new();
-                for (name, after) in &without_row {
-                    batch.exec(&schema::OUTGOING_BEGIN, params![name.as_str(), *after]);
-                }
-                batch.cursor(CURSOR, last);
-                engines.db.commit(batch).await?;
-                cursor_is_set = true;
-                with_row.extend(without_row.into_iter().map(|(name, _)| name));
-                continue;
-            }
+        {
+            // Where this ends before the next saving, the log is read again from the cursor.
             let mut lanes = self.inner.lanes.lock();
-            let lost_row = waiting
-                .keys()
-                .any(|name| !with_row.contains(name) && !lanes.get(name).is_some_and(|lane| lane.has_row));
-            if lost_row {
-                continue;
-            }
-            for (name, items) in std::mem::take(&mut waiting) {
+            for (name, items) in waiting {
                 let lane = lanes.entry(name.clone()).or_default();
-                if !lane.has_row {
-                    lane.has_row = true;
+                if lane.is_done() {
                     lane.after = first(&items) - 1;
                 }
                 items.into_iter().for_each(|placed| lane.push(placed));
                 self.wake(&name, lane);
             }
             self.inner.dispatched.store(last, Ordering::SeqCst);
+        }
+        if self.inner.saved.load(Ordering::SeqCst) == 0 {
+            self.save().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes durable how far the log has been read, and for whom something of it still waits. Not for each event: what is sent
+    /// again after a crash is known there.
+    async fn save(&self) -> Result<(), SenderError> {
+        let _rows = self.inner.rows.lock().await;
+        let (without_row, last) = {
+            let lanes = self.inner.lanes.lock();
+            let without_row: Vec<(OwnedServerName, i64)> = lanes
+                .iter()
+                .filter(|(_, lane)| !lane.has_row && !lane.is_done())
+                .map(|(name, lane)| (name.clone(), lane.after))
+                .collect();
+            (without_row, self.position())
+        };
+        if without_row.is_empty() && last == self.inner.saved.load(Ordering::SeqCst) {
             return Ok(());
         }
+        let mut batch = Batch::new();
+        for (name, after) in &without_row {
+            batch.exec(&schema::OUTGOING_BEGIN, params![name.as_str(), *after]);
+        }
+        batch.cursor(CURSOR, last);
+        self.inner.engines.db.commit(batch).await?;
+        self.inner.saved.store(last, Ordering::SeqCst);
+        let gone: Vec<OwnedServerName> = {
+            let mut lanes = self.inner.lanes.lock();
+            without_row
+                .into_iter()
+                .map(|(name, _)| name)
+                .filter(|name| lanes.get_mut(name).map(|lane| lane.has_row = true).is_none())
+                .collect()
+        };
+        if !gone.is_empty() {
+            // They were done meanwhile.
+            let mut batch = Batch::new();
+            for name in gone {
+                batch.exec(&schema::OUTGOING_END, params![name.as_str(), i64::MAX]);
+            }
+            self.inner.engines.db.commit(batch).await?;
+        }
+        Ok(())
     }
 
     fn may_hear(&self, server: &ServerName, action: Action) -> bool {
@@ -325,9 +351,9 @@ impl Sender {
         let after = {
             let mut lanes = self.inner.lanes.lock();
             let Some(lane) = lanes.get_mut(destination) else { return Ok(false) };
+            lane.after = items.last().map_or(lane.after, |placed| placed.position.max(lane.after));
             if !lane.is_behind {
                 lane.queue.drain(..items.len().min(lane.queue.len()));
-                lane.after = items.last().map_or(lane.after, |placed| placed.position.max(lane.after));
                 if transaction.more_stored {
                     lane.queue.push_front(Placed { position: lane.after, item: Item::Edu });
                 }
@@ -343,8 +369,9 @@ impl Sender {
         if self.inner.engines.remote.destinations().wait_until(destination).is_some() {
             return Ok(false);
         }
-        let until = self.position();
-        let missed = Missed::read(&self.inner.engines, destination, after, until).await?;
+        let was_gone = self.inner.lanes.lock().get(destination).is_some_and(|lane| lane.was_gone);
+        let amount = if was_gone { Amount::Newest } else { Amount::Page };
+        let (missed, until) = Missed::read(&self.inner.engines, destination, after, self.position(), amount).await?;
         let mut items = missed.into_items(until);
         // The rules may have changed since.
         for action in [Action::Event, Action::Edu] {
@@ -370,6 +397,7 @@ impl Sender {
             let mut lanes = self.inner.lanes.lock();
             if let Some(lane) = lanes.get_mut(destination) {
                 lane.after = until;
+                lane.was_gone = false;
                 // What was dispatched meanwhile is not in the queue, so the log has to be read once more.
                 lane.is_behind = self.position() > until;
             }
@@ -380,6 +408,7 @@ impl Sender {
 
     /// Removes a lane for which nothing waits. Whether there was something after all.
     async fn finish(&self, destination: &ServerName) -> Result<bool, SenderError> {
+        let _rows = self.inner.rows.lock().await;
         let lane = {
             let mut lanes = self.inner.lanes.lock();
             match lanes.get(destination) {
@@ -402,12 +431,17 @@ impl Sender {
         transaction: &Transaction,
         after: i64,
     ) -> Result<(), SenderError> {
+        let has_row = self.inner.lanes.lock().get(destination).is_some_and(|lane| lane.has_row);
         let mut batch = Batch::new();
-        batch.exec(&schema::OUTGOING_ADVANCE, params![after, destination.as_str()]);
+        if has_row {
+            batch.exec(&schema::OUTGOING_ADVANCE, params![after, destination.as_str()]);
+        }
         if !transaction.stored.is_empty() {
             batch.exec(&schema::EDUS_DELETE, params![destination.as_str(), transaction.stored.clone()]);
         }
-        self.inner.engines.db.commit(batch).await?;
+        if !batch.is_empty() {
+            self.inner.engines.db.commit(batch).await?;
+        }
         Ok(())
     }
 
@@ -570,7 +604,7 @@ impl Sender {
             let lane = lanes.entry(server.clone()).or_default();
             push(lane);
             self.wake(&server, lane);
-            if lane.is_empty() && !lane.is_running {
+            if lane.is_empty() && !lane.is_running && !lane.has_row {
                 lanes.remove(&server);
             }
         }
