@@ -84,14 +84,13 @@ pub enum UpdateOutcome {
 }
 
 impl E2ee {
-    /// Takes an update for a user of the server that sent it (which the caller has checked). A list that is not held is
-    /// marked changed all the same, so that clients who share a room ask for it.
+    /// Takes an update for a user of the server that sent it (which the caller has checked). Of a list that is not held
+    /// clients hear when it is here, or cannot be had.
     pub async fn remote_update(&self, user: &UserId, update: &RemoteUpdate) -> Result<UpdateOutcome, E2eeError> {
         let (outcome, _) = self
             .attempt(|| async {
                 let mut batch = Batch::new();
                 let Some((stream_id, stale)) = self.remote_list_state(user).await? else {
-                    log_change(&mut batch, user, Some(update.device.device_id.as_str().into()));
                     return Ok((UpdateOutcome::Ignored, batch));
                 };
                 if stale {

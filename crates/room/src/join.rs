@@ -77,7 +77,11 @@ impl Turn<'_> {
         if known.as_ref().is_some_and(|known| !known.flags.has(Flags::OUTLIER)) {
             return Ok(());
         }
-        if let Some((_, Ingested::Rejected(reason))) = self.rejection(pdu, adoption.before).await? {
+        // Of a part of the state the event's own auth events fill what is lacking: whoever let the user in, above all.
+        let was_partial = std::mem::replace(&mut self.head.partial, adoption.partial.is_some());
+        let rejection = self.rejection(pdu, adoption.before).await;
+        self.head.partial = was_partial;
+        if let Some((_, Ingested::Rejected(reason))) = rejection? {
             return Err(RoomError::Refused(reason));
         }
         let nid = match &known {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ruma::{OwnedRoomId, OwnedUserId, ServerName, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use samtal_db::params;
 use samtal_e2ee::{JsonObject, device_list::DeviceUpdate};
+use samtal_edu::Receipt;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -22,6 +23,8 @@ const STICKY_LOOK_MAX: usize = 1_000;
 pub(crate) const EDUS_MAX: usize = 100;
 /// Stored EDUs in one transaction: room is left for the others.
 const STORED_EDUS_MAX: i64 = 60;
+/// Receipts of one user in one room that are told after a time without contact.
+const RECEIPTS_MAX: usize = 10;
 /// Devices of one user that are told when they come to share a room.
 const DEVICES_MAX: usize = 20;
 
@@ -68,7 +71,7 @@ impl Transaction {
         items: &[Placed],
     ) -> Result<Self, SenderError> {
         let mut transaction = Self::default();
-        let mut receipts: BTreeMap<OwnedRoomId, Map<String, Value>> = BTreeMap::new();
+        let mut receipts = ReceiptEdus::default();
         for placed in items {
             match &placed.item {
                 Item::Event { event_id, .. } => {
@@ -87,21 +90,15 @@ impl Transaction {
                 Item::DeviceList { user } => transaction.device_list(engines, user, placed.position).await?,
                 Item::Devices { user } => transaction.devices(engines, user).await?,
                 Item::Receipt { room, user } => {
-                    for receipt in engines.edus.receipts.of_user_in_room(user, room).await? {
-                        if receipt.receipt_type == "m.read" {
-                            let mut data = json!({ "ts": receipt.ts_ms });
-                            if let Some(thread) = &receipt.thread {
-                                data["thread_id"] = json!(thread);
-                            }
-                            let entry = json!({ "event_ids": [receipt.event_id], "data": data });
-                            receipts.entry(room.clone()).or_default().insert(user.to_string(), entry);
-                        }
+                    let all = engines.edus.receipts.of_user_in_room(user, room).await?;
+                    for receipt in to_tell(all, placed.position) {
+                        receipts.add(room, user, &receipt);
                     }
                 }
                 Item::Edu => transaction.stored(engines, destination).await?,
             }
         }
-        if !receipts.is_empty() {
+        for receipts in receipts.0 {
             let content: Map<String, Value> =
                 receipts.into_iter().map(|(room, users)| (room.to_string(), json!({ "m.read": users }))).collect();
             transaction.edu("m.receipt", &content.into());
@@ -206,16 +203,47 @@ impl Transaction {
         devices.extend(of_account.map(|device| (device.device_id.to_string(), device.display_name)));
         for (device_id, name) in devices.into_iter().take(DEVICES_MAX) {
             let keys = engines.e2ee.device_keys(user, device_id.as_str().into()).await?;
-            let name = name.filter(|_| engines.device_names);
-            if keys.is_none() && name.is_none() {
-                // Nothing to tell but that it is there, which is of no use to anybody.
-                continue;
-            }
             let mut content = json!({ "user_id": user, "device_id": device_id, "stream_id": stream_id, "prev_id": [] });
             describe(engines, &mut content, name, keys);
             self.edu("m.device_list_update", &content);
         }
         Ok(())
+    }
+}
+
+/// Those of a user's receipts in a room that a change is about: the one that was changed then, or after a time without
+/// contact the newest. The unthreaded one comes first, so that it counts wherever only one can be shown (MSC4102).
+fn to_tell(mut receipts: Vec<Receipt>, position: i64) -> Vec<Receipt> {
+    receipts.retain(|receipt| receipt.receipt_type == "m.read");
+    if receipts.iter().any(|receipt| receipt.position == position) {
+        receipts.retain(|receipt| receipt.position == position);
+    }
+    receipts.sort_by_key(|receipt| (receipt.thread.is_some(), -receipt.position));
+    receipts.truncate(RECEIPTS_MAX);
+    receipts
+}
+
+/// Receipts by room and user. One EDU has room for one of each user in each room.
+#[derive(Debug, Default)]
+struct ReceiptEdus(Vec<BTreeMap<OwnedRoomId, Map<String, Value>>>);
+
+impl ReceiptEdus {
+    fn add(&mut self, room: &RoomId, user: &UserId, receipt: &Receipt) {
+        let mut data = json!({ "ts": receipt.ts_ms });
+        if let Some(thread) = &receipt.thread {
+            data["thread_id"] = json!(thread);
+        }
+        let entry = json!({ "event_ids": [receipt.event_id], "data": data });
+        let is_free = |edu: &BTreeMap<OwnedRoomId, Map<String, Value>>| {
+            edu.get(room).is_none_or(|users| !users.contains_key(user.as_str()))
+        };
+        let at = self.0.iter().position(is_free).unwrap_or(self.0.len());
+        if at == self.0.len() {
+            self.0.push(BTreeMap::new());
+        }
+        if let Some(edu) = self.0.get_mut(at) {
+            edu.entry(room.to_owned()).or_default().insert(user.to_string(), entry);
+        }
     }
 }
 

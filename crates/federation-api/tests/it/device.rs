@@ -101,3 +101,14 @@ async fn note_42_a_message_to_a_device_is_kept_until_it_is_delivered_and_stored_
     assert_eq!(messages.len(), 1);
     assert!(messages[0].event.get().contains(a.user().as_str()));
 }
+
+#[tokio::test]
+async fn whoever_joins_is_followed_from_then_on_though_their_devices_have_no_keys_yet() {
+    let world = World::new();
+    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    let device = NewSession { device_id: Some(device_id!("D").to_owned()), ..NewSession::default() };
+    b.hs.accounts.log_in(&b.user(), device, &Client::default()).await.unwrap();
+    let room = a.public_room(RoomVersionId::V11).await;
+    b.join(&room, &a).await;
+    until("a follows b's devices", async || !a.hs.e2ee.remote_current(&[b.user()]).await.unwrap().is_empty()).await;
+}

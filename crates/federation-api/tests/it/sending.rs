@@ -151,3 +151,32 @@ async fn a_ban_reaches_the_banned() {
     until("b knows", async || b.membership(&b.user(), &room).await == MembershipState::Ban).await;
     assert!(b.hs.join(&b.user(), &room, &[a.hs.name.clone()], Content::new()).await.is_err());
 }
+
+#[tokio::test]
+async fn a_receipt_of_a_thread_does_not_hide_the_one_of_the_whole_room() {
+    let world = World::new();
+    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    let room = a.public_room(RoomVersionId::V11).await;
+    b.join(&room, &a).await;
+    let said = a.say(&room, "read me").await;
+    until("b has it", async || b.has(&said).await).await;
+    b.set_up(false);
+    for thread in [None, Some("$thread".to_owned()), Some("main".to_owned())] {
+        let receipt = NewReceipt {
+            room_id: room.clone(),
+            user_id: a.user(),
+            receipt_type: "m.read".into(),
+            thread,
+            event_id: said.clone(),
+            event_position: Some(1),
+            ts_ms: None,
+        };
+        a.hs.edus.receipts.put(vec![receipt]).await.unwrap();
+    }
+    b.set_up(true);
+    until("b has all three", async || {
+        world.clock.advance(Duration::from_secs(5));
+        b.hs.edus.receipts.of_user_in_room(&a.user(), &room).await.unwrap().len() == 3
+    })
+    .await;
+}
