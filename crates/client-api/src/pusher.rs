@@ -46,7 +46,11 @@ pub(crate) fn routes() -> Routes {
 /// `GET /pushers`
 async fn list(args: RawArgs) -> Answer<Json<Value>> {
     let pushers = args.hs.pushers.of_user(&args.who.user_id).await?;
-    let pushers: Vec<Value> = pushers.iter().map(shown).collect();
+    // Those of a device that has gone go soon after it.
+    let devices = args.hs.accounts.devices(&args.who.user_id).await?;
+    let is_there = |device: &str| devices.iter().any(|known| known.device_id == device);
+    let pushers: Vec<Value> =
+        pushers.iter().filter(|pusher| pusher.device_id.as_deref().is_none_or(is_there)).map(shown).collect();
     Ok(Json(json!({ "pushers": pushers })))
 }
 

@@ -154,10 +154,11 @@ impl E2ee {
         Ok(())
     }
 
-    /// Whether a list that is held differs from this one. Where none is held, clients may have had an answer before.
+    /// Whether a list that is held differs from this one. Where none is held, clients may have had an answer before: all
+    /// that they could not have seen then is news.
     async fn remote_differs(&self, user: &UserId, list: &RemoteList) -> Result<bool, E2eeError> {
         if self.remote_list_state(user).await?.is_none() {
-            return Ok(true);
+            return Ok(list.master_key.is_some() || list.devices.iter().any(|device| fitting(user, device).is_some()));
         }
         let mut held = self.keys_query(&BTreeMap::from([(user.to_owned(), Vec::new())]), None).await?;
         let mut devices = BTreeMap::new();

@@ -83,7 +83,9 @@ impl Homeserver {
     pub async fn meets_condition(&self, join_rules: &Content, user: &UserId) -> Result<bool, OpError> {
         for room_id in allowed_rooms(join_rules) {
             let Ok(room_id) = RoomId::parse(room_id) else { continue };
-            if self.rooms.store().graph.is_joined(user, &room_id).await? {
+            // What we knew of a room when we left it says nothing of who is there now.
+            if self.rooms.store().graph.is_joined(user, &room_id).await? && self.resident_room(&room_id).await?.is_some()
+            {
                 return Ok(true);
             }
         }

@@ -17,8 +17,8 @@ async fn a_redaction_needs_no_transaction() {
         let path = format!("/v3/rooms/{room}/send/m.room.message/1");
         let sent = node.put_as(&alice, &path, json!({ "msgtype": "m.text", "body": "oh" })).await.ok();
         let event = sent["event_id"].as_str().unwrap();
-        let redaction = node.post_as(&alice, &format!("/v3/rooms/{room}/redact/{event}"), json!({ "reason": "typo" }));
-        let redaction = redaction.await.ok()["event_id"].clone();
+        let path = format!("/v3/rooms/{room}/redact/{event}");
+        let redaction = node.post_as(&alice, &path, json!({ "reason": "typo" })).await.ok()["event_id"].clone();
         let found = node.get_as(&alice, &format!("/v3/rooms/{room}/event/{event}")).await.ok();
         assert_eq!(found["unsigned"]["redacted_because"]["event_id"], redaction);
         assert_eq!(found["unsigned"]["redacted_because"]["content"]["reason"], "typo");
