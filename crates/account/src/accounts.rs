@@ -5,9 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::RwLock;
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 use samtal_db::Db;
-use samtal_kit::{Clock, Random};
+use samtal_kit::{Cache, Clock, Random};
 
-use crate::{Options, Services, UserRate, nonce::Nonces, password::Hashing};
+use crate::{Options, Services, TokenHash, UserRate, nonce::Nonces, password::Hashing, session::Remembered};
 
 /// All accounts of one tenant. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Accounts {
     options: RwLock<Arc<Options>>,
     pub(crate) hashing: Hashing,
     pub(crate) nonces: Nonces,
+    /// Sessions that were asked for lately.
+    pub(crate) sessions: Cache<TokenHash, Remembered>,
     pub(crate) user_rates: RwLock<HashMap<OwnedUserId, UserRate>>,
     /// Application services, by their tokens and namespaces.
     pub services: Services,
@@ -27,6 +29,7 @@ pub struct Accounts {
 impl Accounts {
     /// The accounts in `db`, which must have been opened with [`crate::SCHEMA`].
     pub fn new(name: OwnedServerName, db: Db, clock: Clock, random: Random, options: Options) -> Self {
+        let sessions = Cache::new(db.memory());
         Self {
             name,
             db,
@@ -35,6 +38,7 @@ impl Accounts {
             options: RwLock::new(Arc::new(options)),
             hashing: Hashing::default(),
             nonces: Nonces::default(),
+            sessions,
             user_rates: RwLock::default(),
             services: Services::default(),
         }

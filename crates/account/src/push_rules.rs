@@ -89,6 +89,11 @@ impl PushRules {
         Self(rules)
     }
 
+    /// The rules of somebody who has changed none.
+    pub fn unchanged(user: &UserId) -> Self {
+        Self::new(user, None)
+    }
+
     /// All rules by kind: the value of `global`.
     pub fn global(&self) -> &Map<String, Value> {
         &self.0

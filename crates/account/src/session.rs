@@ -5,6 +5,7 @@
 
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use samtal_db::{Batch, Row, Sql, params, sql};
+use samtal_model::ChangeKind;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -18,6 +19,9 @@ pub type TokenHash = [u8; 32];
 
 /// How long it may take until the device list shows that a device was seen.
 const SEEN_MS: i64 = 5 * 60_000;
+
+/// How long a session is remembered without asking the database: other nodes end tokens that were refreshed without a word.
+const REMEMBERED_MS: i64 = 30_000;
 
 /// How long spent refresh tokens are remembered, to notice that one comes back.
 const SPENT_MS: i64 = 7 * 24 * 3_600_000;
@@ -39,6 +43,15 @@ pub struct Session {
     pub locked: bool,
     /// May read and leave, not speak.
     pub suspended: bool,
+}
+
+/// A session as it was when the change log stood at `position`.
+#[derive(Clone, Debug)]
+pub(crate) struct Remembered {
+    session: Session,
+    position: i64,
+    at_ms: i64,
+    until_ms: i64,
 }
 
 /// Why a token opens nothing.
@@ -128,12 +141,15 @@ fn stored_hash(row: &Row, column: usize) -> Result<TokenHash, AccountError> {
 impl Accounts {
     /// Who holds the token. Notes that the device was seen, and that a token made by refreshing has arrived.
     pub async fn session(&self, token: &str, client: &Client) -> Result<Result<Session, Lapse>, AccountError> {
-        let hash = hash(token);
+        let (hash, now) = (hash(token), self.now());
+        if let Some(session) = self.remembered(&hash, now) {
+            return Ok(Ok(session));
+        }
+        let position = self.db.position();
         let Some(row) = self.db.query_opt(&SESSION, params![hash]).await? else { return Ok(Err(Lapse::Unknown)) };
         if row.get(8)? {
             return Ok(Err(Lapse::Unknown));
         }
-        let now = self.now();
         if row.opt_int(2)?.is_some_and(|expires_ms| expires_ms <= now) {
             return Ok(Err(Lapse::Expired));
         }
@@ -150,8 +166,24 @@ impl Accounts {
         let seen_ms = row.opt_int(9)?;
         if is_fresh || seen_ms.is_none_or(|seen_ms| now - seen_ms > SEEN_MS || seen_ms > now) {
             self.note(&session, is_fresh, client).await?;
+        } else {
+            let expires_ms = row.opt_int(2)?.unwrap_or(i64::MAX);
+            let remembered = Remembered {
+                session: session.clone(),
+                position,
+                until_ms: expires_ms.min(now + REMEMBERED_MS),
+                at_ms: now,
+            };
+            self.sessions.put(hash, remembered, 400);
         }
         Ok(Ok(session))
+    }
+
+    /// The session as it was read a moment ago, if nobody's token or account has changed since.
+    fn remembered(&self, hash: &TokenHash, now: i64) -> Option<Session> {
+        let found = self.sessions.get(hash)?;
+        let changed = self.db.last_change_of(ChangeKind::Logout).max(self.db.last_change_of(ChangeKind::Account));
+        (changed <= found.position && (found.at_ms..found.until_ms).contains(&now)).then_some(found.session)
     }
 
     async fn note(&self, session: &Session, is_fresh: bool, client: &Client) -> Result<(), AccountError> {
@@ -178,6 +210,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         for row in self.db.query(&REFRESH_BEFORE, params![user.as_str(), device.as_str(), arrived]).await? {
             batch.exec(&ACCESS_DELETE, params![row.blob(1)?]);
+            self.sessions.remove(&stored_hash(&row, 1)?);
             batch.exec(&REFRESH_SPENT, params![self.now(), row.blob(0)?]);
         }
         Ok(())
@@ -264,6 +297,7 @@ impl Accounts {
             // Its answer has not arrived: what it gave is withdrawn.
             if let Some(row) = self.db.query_opt(&REFRESH_ACCESS, params![lost]).await? {
                 batch.exec(&ACCESS_DELETE, params![row.blob(0)?]);
+                self.sessions.remove(&stored_hash(&row, 0)?);
             }
             batch.exec(&REFRESH_DELETE, params![lost]);
         }

@@ -1,6 +1,8 @@
 //! A write as a value.
 
-use crate::{Row, Sql, Value};
+use std::sync::Arc;
+
+use crate::{DbError, Row, Sql, Value};
 
 /// Statements that become durable together or not at all, built from what was read before.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +13,17 @@ pub struct Batch {
     /// How many positions the batch takes.
     pub(crate) positions: usize,
     returning: usize,
+    pub(crate) hooks: Vec<Hook>,
+}
+
+/// What is done when a batch is durable, before anyone hears of it.
+#[derive(Clone)]
+pub(crate) struct Hook(pub(crate) Arc<dyn Fn(&Committed) + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +144,12 @@ impl Batch {
         self.positions += count;
     }
 
+    /// Has `done` called when the batch is durable, before readers of the change log hear of it: so caches hold what they are about to
+    /// ask for. It must be quick.
+    pub fn before_announcing(&mut self, done: impl Fn(&Committed) + Send + Sync + 'static) {
+        self.hooks.push(Hook(Arc::new(done)));
+    }
+
     /// How many rows for the change log there are so far.
     pub fn logged(&self) -> usize {
         self.changes.len()
@@ -150,6 +169,7 @@ impl Batch {
     pub fn append(&mut self, other: Self) {
         let offset = self.positions;
         self.returning += other.returning;
+        self.hooks.extend(other.hooks);
         self.positions += other.positions;
         self.changes.extend(other.changes.into_iter().map(|(at, change)| (at + offset, change)));
         self.steps.extend(other.steps.into_iter().map(|mut step| {
@@ -179,6 +199,15 @@ pub struct Committed {
     pub last_position: i64,
     /// For each returning statement, in order, its rows.
     pub rows: Vec<Vec<Row>>,
+}
+
+/// Calls what wanted to be called before anyone hears of these batches.
+pub(crate) fn call_hooks<'a>(done: impl Iterator<Item = (&'a Batch, &'a Result<Committed, DbError>)>) {
+    for (batch, result) in done {
+        if let Ok(committed) = result {
+            batch.hooks.iter().for_each(|hook| (hook.0)(committed));
+        }
+    }
 }
 
 impl Committed {

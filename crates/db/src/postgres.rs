@@ -14,7 +14,7 @@ use tokio_postgres::{
 
 use crate::{
     Batch, Committed, DbError, LoggedChange, Row, Schema, Sql, Value,
-    batch::{Expect, Step},
+    batch::{Expect, Step, call_hooks},
     db::Announcer,
     schema,
 };
@@ -224,6 +224,7 @@ async fn write(reading: Reading, schema: String, mut waiting: mpsc::Receiver<Wai
         let group = std::mem::take(&mut group);
         match write_group(&reading, &notify, &group).await {
             Ok(results) => {
+                call_hooks(group.iter().map(|waiting| &waiting.batch).zip(&results));
                 if let Err(error) = reading.catch_up().await {
                     tracing::warn!(%error, "could not read back new changes");
                 }

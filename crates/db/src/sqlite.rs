@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Batch, Committed, DbError, LoggedChange, Row, Schema, Sql, Value,
-    batch::{Expect, Step},
+    batch::{Expect, Step, call_hooks},
     db::Announcer,
     schema,
 };
@@ -389,6 +389,7 @@ impl Writer {
         }
         match done {
             Ok((results, logged)) => {
+                call_hooks(group.iter().map(|waiting| &waiting.batch).zip(&results));
                 self.announcer.announce(logged);
                 for (waiting, result) in group.into_iter().zip(results) {
                     let _ = waiting.answer.send(result);

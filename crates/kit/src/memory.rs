@@ -125,7 +125,8 @@ impl Memory {
     }
 }
 
-/// What was used last, within the bounds of its [`Memory`]. Values are given out as clones: let them be cheap to clone.
+/// What was used last, within the bounds of its [`Memory`]. Values are given out as clones: let them be cheap to clone. Clones of
+/// the cache are the same cache.
 pub struct Cache<K: Hash + Eq, V>(Arc<Shelf<K, V>>);
 
 struct Shelf<K: Hash + Eq, V> {
@@ -137,6 +138,12 @@ struct Entry<V> {
     value: V,
     bytes: usize,
     used: u64,
+}
+
+impl<K: Hash + Eq, V> Clone for Cache<K, V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl<K: Hash + Eq, V> fmt::Debug for Cache<K, V> {

@@ -20,7 +20,7 @@ use samtal_search::Search;
 use samtal_sender::{Sender, SenderError};
 use samtal_sync::Sync;
 
-use crate::{Settings, inbound::Inbound};
+use crate::{Settings, inbound::Inbound, policy_server::PolicyServers};
 
 /// The tables of all engines, in the order in which they are made.
 const SCHEMAS: &[Schema] = &[
@@ -149,7 +149,7 @@ impl Homeserver {
         random: Random,
         network: Arc<dyn Network>,
     ) -> Result<Arc<Self>, OpenError> {
-        let db = Self::open_database(database).await?;
+        let db = Db::open_within(database, SCHEMAS, &settings.memory).await?;
         Self::over(name, db, settings, clock, random, network).await
     }
 
@@ -189,6 +189,7 @@ impl Homeserver {
         };
         let web = samtal_http::Client::new(&settings.web)?;
         let rooms = Rooms::open(db.clone(), options).await?;
+        rooms.set_policy_source(Arc::new(PolicyServers(remote.clone())));
         rooms.store().erasures.add(accounts.erased().await?);
         let edus = Arc::new(Edus::new(db.clone(), &clock, settings.presence));
         let e2ee = E2ee::new(db.clone(), clock.clone());

@@ -39,6 +39,8 @@ pub struct Settings {
     pub mail: Option<crate::Mail>,
     /// How users are told something by those who run the server.
     pub notices: crate::Notices,
+    /// What caches may hold; the tenants of a process share it.
+    pub memory: samtal_kit::Memory,
 }
 
 /// Which new rooms are encrypted when their creator does not say. Spaces never are: they hold no messages.
@@ -140,6 +142,7 @@ impl Default for Settings {
             livekit_service_urls: Vec::new(),
             mail: None,
             notices: crate::Notices::default(),
+            memory: samtal_kit::Memory::default(),
         }
     }
 }

@@ -6,19 +6,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    num::NonZeroUsize,
     sync::Arc,
 };
 
-use lru::LruCache;
 use parking_lot::Mutex;
-use ruma::{
-    EventId, OwnedUserId, UserId,
-    push::{Action, FlattenedJson},
-};
-use samtal_account::Accounts;
+use ruma::{EventId, OwnedUserId, UserId, push::Action};
+use samtal_account::{Accounts, PushRules};
 use samtal_db::LoggedChange;
 use samtal_edu::{Edus, Receipt};
+use samtal_kit::Cache;
 use samtal_model::{ChangeKind, StreamPosition};
 use samtal_room::{EventNid, Room, RoomMembership, RoomNid, Rooms, StoredEvent};
 use samtal_state::SnapshotId;
@@ -26,21 +22,15 @@ use samtal_state::SnapshotId;
 use crate::{
     PushError, Verdict,
     thread::thread_of,
-    verdict::{RoomContext, Rules, flatten, judge},
+    verdict::{Looked, RoomContext, Rules, judge, unchanged},
 };
 
 /// Events of a room that are looked at for one user: older ones do not count.
 const LOOKED_AT_MAX: usize = 1_000;
 /// Unread notifications of one room that are kept for one user, the newest.
 const UNREAD_MAX: usize = 1_000;
-/// Pairs of user and room that are remembered.
-const TALLIES: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
-/// Users whose rules are remembered.
-const RULES: NonZeroUsize = NonZeroUsize::new(5_000).expect("not zero");
-/// Events that are remembered in the form in which conditions look at them.
-const FLATTENED: NonZeroUsize = NonZeroUsize::new(1_000).expect("not zero");
-/// Stretches of rooms that are remembered: many members ask for the same at about the same time.
-const STRETCHES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+/// Users whose last receipt is remembered.
+const READERS_MAX: usize = 50_000;
 /// The thread id of what is in no thread.
 const MAIN: &str = "main";
 
@@ -88,6 +78,14 @@ struct Tally {
     unread: Vec<Unread>,
     /// The user's own newest event by thread: sending is reading.
     own: HashMap<Option<Arc<str>>, i64>,
+    /// How far they have read, with the position at which it was looked up.
+    read: Option<(i64, Arc<Read>)>,
+}
+
+impl Tally {
+    fn weight(&self) -> usize {
+        400 + self.unread.len() * 32 + self.own.len() * 64
+    }
 }
 
 /// How far a user has read.
@@ -137,47 +135,101 @@ pub struct Push {
     pub(crate) rooms: Rooms,
     accounts: Arc<Accounts>,
     pub(crate) edus: Arc<Edus>,
-    tallies: Mutex<LruCache<(OwnedUserId, RoomNid), TallyCell>>,
-    rules: Mutex<LruCache<OwnedUserId, Arc<Rules>>>,
-    flattened: Mutex<LruCache<EventNid, Arc<FlattenedJson>>>,
-    stretches: Mutex<LruCache<(RoomNid, i64, i64), Arc<Stretch>>>,
+    tallies: Cache<(OwnedUserId, RoomNid), TallyCell>,
+    /// Nothing for those who have changed none.
+    rules: Cache<OwnedUserId, Option<Arc<Rules>>>,
+    looked: Cache<EventNid, Arc<Looked>>,
+    stretches: Cache<(RoomNid, i64, i64), Arc<Stretch>>,
+    receipts: Mutex<LastReceipts>,
+}
+
+/// When who moved a receipt of theirs last, as far as changes have been taken in.
+#[derive(Debug)]
+struct LastReceipts {
+    applied: i64,
+    /// Nothing is known of those that were moved up to here.
+    floor: i64,
+    moved: HashMap<OwnedUserId, i64>,
 }
 
 impl Push {
     /// Over these engines.
     pub fn new(rooms: Rooms, accounts: Arc<Accounts>, edus: Arc<Edus>) -> Self {
+        let memory = rooms.store().db().memory().clone();
+        let now = rooms.store().db().position();
         Self {
             rooms,
             accounts,
             edus,
-            tallies: Mutex::new(LruCache::new(TALLIES)),
-            rules: Mutex::new(LruCache::new(RULES)),
-            flattened: Mutex::new(LruCache::new(FLATTENED)),
-            stretches: Mutex::new(LruCache::new(STRETCHES)),
+            tallies: Cache::new(&memory),
+            rules: Cache::new(&memory),
+            looked: Cache::new(&memory),
+            stretches: Cache::new(&memory),
+            receipts: Mutex::new(LastReceipts { applied: now, floor: now, moved: HashMap::new() }),
         }
     }
 
-    /// Takes in changes of the log: forgets rules that have changed.
+    /// Takes in changes of the log: forgets rules that have changed, and notes who has read something.
     pub fn apply(&self, changes: &[LoggedChange]) {
-        let account_data = ChangeKind::AccountData.code();
-        for logged in changes.iter().filter(|logged| logged.change.kind == account_data) {
-            if logged.change.reference.as_deref() == Some("m.push_rules")
-                && let Some(user) = &logged.change.user
-                && let Ok(user) = <&UserId>::try_from(&**user)
-            {
-                self.rules.lock().pop(user);
+        let Some(last) = changes.last() else { return };
+        let mut receipts = self.receipts.lock();
+        for logged in changes {
+            let change = &logged.change;
+            let user = change.user.as_deref().and_then(|user| <&UserId>::try_from(user).ok());
+            let (Some(user), Some(kind)) = (user, ChangeKind::from_code(change.kind)) else { continue };
+            if kind == ChangeKind::AccountData && change.reference.as_deref() == Some("m.push_rules") {
+                self.rules.remove(user);
+            }
+            if kind == ChangeKind::Receipt && user.server_name() == self.rooms.server_name() {
+                if receipts.moved.len() >= READERS_MAX {
+                    receipts.moved = HashMap::new();
+                    receipts.floor = logged.position;
+                }
+                receipts.moved.insert(user.to_owned(), logged.position);
             }
         }
+        receipts.applied = last.position;
     }
 
-    /// The user's push rules.
-    async fn rules(&self, user_id: &UserId) -> Result<Arc<Rules>, PushError> {
-        if let Some(rules) = self.rules.lock().get(user_id) {
-            return Ok(Arc::clone(rules));
+    /// How far the user has read in the room, as the log stood at `until`.
+    async fn read(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        tally: &mut Tally,
+        until: StreamPosition,
+    ) -> Result<Arc<Read>, PushError> {
+        let applied = {
+            let receipts = self.receipts.lock();
+            let moved = receipts.moved.get(user_id).copied().unwrap_or(receipts.floor);
+            if receipts.applied >= until.0
+                && let Some((at, read)) = &tally.read
+                && moved <= *at
+            {
+                return Ok(Arc::clone(read));
+            }
+            receipts.applied
+        };
+        let receipts = self.edus.receipts.of_user_in_room(user_id, &room.room_id).await?;
+        let read = Arc::new(Read::of(&receipts));
+        tally.read = Some((applied, Arc::clone(&read)));
+        Ok(read)
+    }
+
+    /// The user's push rules; nothing for one who has changed none.
+    async fn rules(&self, user_id: &UserId) -> Result<Option<Arc<Rules>>, PushError> {
+        if let Some(rules) = self.rules.get(user_id) {
+            return Ok(rules);
         }
-        let rules = Arc::new(Rules::new(&self.accounts.push_rules_of(user_id).await?));
-        self.rules.lock().put(user_id.to_owned(), Arc::clone(&rules));
-        Ok(rules)
+        let applied = self.receipts.lock().applied;
+        let rules = self.accounts.push_rules_of(user_id).await?;
+        let changed = (rules != PushRules::unchanged(user_id)).then(|| Arc::new(Rules::new(&rules)));
+        let bytes = if changed.is_some() { 16_000 } else { 64 };
+        // What was read before a change must not be kept after it.
+        if self.receipts.lock().applied == applied {
+            self.rules.put(user_id.to_owned(), changed.clone(), bytes);
+        }
+        Ok(changed)
     }
 
     /// What the user's rules say of an event of someone else.
@@ -193,9 +245,9 @@ impl Push {
             None => event.before.unwrap_or(SnapshotId::EMPTY),
         };
         let context = RoomContext::read(store, room, state).await?.of(store, room, user_id).await?;
-        let rules = self.rules(user_id).await?;
+        let rules = self.rules(user_id).await?.unwrap_or_else(|| Arc::new(Rules::unchanged(user_id)));
         let subscribed = self.subscribed(user_id, room, event, &rules).await?;
-        Ok(judge(&rules, &self.flattened(event), &context, subscribed).await.to_vec())
+        Ok(judge(&rules, &self.looked(event).flattened, &context, subscribed).await.to_vec())
     }
 
     /// Whether the user has subscribed to the event's thread, as far as it matters to the rules; nothing for what is in none.
@@ -223,17 +275,15 @@ impl Push {
         membership: &RoomMembership,
         until: StreamPosition,
     ) -> Result<Counts, PushError> {
-        let receipts = self.edus.receipts.of_user_in_room(user_id, &room.room_id).await?;
-        let read = Read::of(&receipts);
-        let cell = {
-            let key = (user_id.to_owned(), room.nid);
-            Arc::clone(self.tallies.lock().get_or_insert(key, TallyCell::default))
-        };
+        let key = (user_id.to_owned(), room.nid);
+        let cell = self.tallies.get_or_put(&key, || (TallyCell::default(), Tally::default().weight()));
         let mut tally = cell.lock().await;
+        let read = self.read(user_id, room, &mut tally, until).await?;
         let joined = membership.position.0;
         let from = tally.upto.max(read.unthreaded).max(joined);
         if until.0 > from {
             self.look(user_id, room, &mut tally, from, until.0).await?;
+            self.tallies.resize(&key, tally.weight());
         }
         let Tally { unread, own, .. } = &mut *tally;
         unread.retain(|unread| unread.position > joined && !read.has(own, unread));
@@ -260,7 +310,7 @@ impl Push {
     ) -> Result<(), PushError> {
         let store = self.rooms.store();
         let stretch = self.stretch(room, from, until).await?;
-        let mut known = None;
+        let mut rules = None;
         for event in stretch.events.iter().rev() {
             let Some(position) = event.position.map(|position| position.0) else { continue };
             if !event.is_visible() {
@@ -271,15 +321,19 @@ impl Push {
                 tally.own.insert(thread, position);
                 continue;
             }
-            let (rules, context) = match &known {
-                Some(known) => known,
-                None => {
+            let looked = self.looked(event);
+            let rules = match &rules {
+                Some(rules) => rules,
+                None => rules.insert(self.rules(user_id).await?),
+            };
+            let verdict = match rules {
+                None => unchanged(store, room, event, &looked, &stretch.context, user_id).await?,
+                Some(rules) => {
                     let context = stretch.context.of(store, room, user_id).await?;
-                    known.insert((self.rules(user_id).await?, context))
+                    let subscribed = self.subscribed(user_id, room, event, rules).await?;
+                    Verdict::of(judge(rules, &looked.flattened, &context, subscribed).await)
                 }
             };
-            let subscribed = self.subscribed(user_id, room, event, rules).await?;
-            let verdict = Verdict::of(judge(rules, &self.flattened(event), context, subscribed).await);
             if verdict.notify {
                 let thread = thread_of(store, event).await?.map(Arc::from);
                 tally.unread.push(Unread { position, thread, highlight: verdict.highlight });
@@ -295,8 +349,8 @@ impl Push {
 
     async fn stretch(&self, room: &Room, from: i64, until: i64) -> Result<Arc<Stretch>, PushError> {
         let key = (room.nid, from, until);
-        if let Some(stretch) = self.stretches.lock().get(&key) {
-            return Ok(Arc::clone(stretch));
+        if let Some(stretch) = self.stretches.get(&key) {
+            return Ok(stretch);
         }
         let store = self.rooms.store();
         let upto = StreamPosition(until);
@@ -305,17 +359,17 @@ impl Push {
         let stretch = Arc::new(Stretch { events, context: RoomContext::read(store, room, state).await? });
         // Long ones are read by those who were away: each of them another.
         if stretch.events.len() <= 10 {
-            self.stretches.lock().put(key, Arc::clone(&stretch));
+            self.stretches.put(key, Arc::clone(&stretch), 2_000);
         }
         Ok(stretch)
     }
 
-    fn flattened(&self, event: &StoredEvent) -> Arc<FlattenedJson> {
-        if let Some(flattened) = self.flattened.lock().get(&event.nid) {
-            return Arc::clone(flattened);
+    fn looked(&self, event: &StoredEvent) -> Arc<Looked> {
+        if let Some(looked) = self.looked.get(&event.nid) {
+            return looked;
         }
-        let flattened = Arc::new(flatten(event));
-        self.flattened.lock().put(event.nid, Arc::clone(&flattened));
-        flattened
+        let looked = Arc::new(Looked::new(event));
+        self.looked.put(event.nid, Arc::clone(&looked), 1_500 + 2 * event.pdu.json().len());
+        looked
     }
 }

@@ -1,5 +1,7 @@
 //! What push rules say of an event.
 
+use std::sync::OnceLock;
+
 use ruma::{
     UserId,
     events::room::power_levels::RoomPowerLevelsEventContent,
@@ -20,10 +22,73 @@ pub struct Verdict {
     pub highlight: bool,
 }
 
-/// The event as conditions look at it.
-pub(crate) fn flatten(event: &StoredEvent) -> FlattenedJson {
-    let json = client_form(&event.pdu, Some(event.pdu.room_id()), &Unsigned::default());
-    FlattenedJson::from_raw(&Raw::<()>::from_json(json))
+/// An event as rules look at it, for all users.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) flattened: FlattenedJson,
+    /// The words in which it may name somebody, in lower case; nothing where it says by `m.mentions` whom it means.
+    words: Option<String>,
+    /// What rules that nobody has changed say of it to those whom it does not name.
+    common: OnceLock<Verdict>,
+}
+
+/// Stands for those whom an event does not name.
+const NOBODY: &str = "@nobody.in.particular:nowhere.invalid";
+const NOBODY_LOCALPART: &str = "nobody.in.particular";
+
+impl Looked {
+    pub(crate) fn new(event: &StoredEvent) -> Self {
+        let json = client_form(&event.pdu, Some(event.pdu.room_id()), &Unsigned::default());
+        let flattened = FlattenedJson::from_raw(&Raw::<()>::from_json(json));
+        let words = match event.pdu.content_str().contains("\"m.mentions\"") {
+            true => None,
+            false => event.pdu.content_field::<String>("body").map(|body| body.to_lowercase()),
+        };
+        Self { flattened, words, common: OnceLock::new() }
+    }
+
+    /// Whether any rule may concern this user in particular.
+    fn names(&self, event: &StoredEvent, user_id: &UserId, display_name: &str) -> bool {
+        let may_match = |words: &str, name: &str| name.contains(['*', '?']) || words.contains(&*name.to_lowercase());
+        user_id.as_str().contains(['"', '\\'])
+            || event.pdu.state_key() == Some(user_id.as_str())
+            || event.pdu.content_str().contains(user_id.as_str())
+            || self.words.as_ref().is_some_and(|words| {
+                may_match(words, user_id.localpart()) || (!display_name.is_empty() && may_match(words, display_name))
+            })
+    }
+
+    /// Whether it matters what the user is called.
+    fn has_words(&self) -> bool {
+        self.words.is_some()
+    }
+}
+
+/// What rules say of an event of someone else to a user who has changed none of them. What they say to those whom it does not
+/// name is worked out once for all.
+pub(crate) async fn unchanged(
+    store: &Store,
+    room: &Room,
+    event: &StoredEvent,
+    looked: &Looked,
+    context: &RoomContext,
+    user_id: &UserId,
+) -> Result<Verdict, RoomError> {
+    let name = if looked.has_words() { context.name(store, user_id).await? } else { String::new() };
+    let nobody = <&UserId>::try_from(NOBODY).ok().filter(|nobody| !looked.names(event, nobody, NOBODY_LOCALPART));
+    if let Some(nobody) = nobody
+        && !looked.names(event, user_id, &name)
+    {
+        if let Some(common) = looked.common.get() {
+            return Ok(*common);
+        }
+        let rules = Rules::unchanged(nobody);
+        let context = context.named(room, nobody, NOBODY_LOCALPART.to_owned());
+        let verdict = Verdict::of(judge(&rules, &looked.flattened, &context, None).await);
+        return Ok(*looked.common.get_or_init(|| verdict));
+    }
+    let context = context.of(store, room, user_id).await?;
+    Ok(Verdict::of(judge(&Rules::unchanged(user_id), &looked.flattened, &context, None).await))
 }
 
 /// What conditions ask of a room, whoever the rules are of.
@@ -48,17 +113,25 @@ impl RoomContext {
         room: &Room,
         user_id: &UserId,
     ) -> Result<PushConditionRoomCtx, RoomError> {
+        Ok(self.named(room, user_id, self.name(store, user_id).await?))
+    }
+
+    /// What the user is called in the room.
+    async fn name(&self, store: &Store, user_id: &UserId) -> Result<String, RoomError> {
         let member = store.state_event(self.state, "m.room.member", user_id.as_str()).await?;
-        let name = member
+        Ok(member
             .filter(|member| membership_of(&member.pdu).is_some())
             .and_then(|member| member.pdu.content_field::<String>("displayname"))
-            .unwrap_or_else(|| user_id.localpart().to_owned());
+            .unwrap_or_else(|| user_id.localpart().to_owned()))
+    }
+
+    fn named(&self, room: &Room, user_id: &UserId, name: String) -> PushConditionRoomCtx {
         let count = u32::try_from(self.joined).unwrap_or(u32::MAX).into();
         let context = PushConditionRoomCtx::new(room.room_id.clone(), count, user_id.to_owned(), name);
-        Ok(match &self.power_levels {
+        match &self.power_levels {
             Some(power_levels) => context.with_power_levels(power_levels.clone()),
             None => context,
-        })
+        }
     }
 }
 
@@ -103,6 +176,11 @@ pub(crate) struct Rules {
 impl Rules {
     pub(crate) fn new(rules: &PushRules) -> Self {
         Self { rules: rules.ruleset(), threads: rules.thread_rules() }
+    }
+
+    /// Those of a user who has changed none.
+    pub(crate) fn unchanged(user_id: &UserId) -> Self {
+        Self::new(&PushRules::unchanged(user_id))
     }
 
     /// Whether it matters in which threads events are.

@@ -2,7 +2,7 @@
 //! alone. Losing any of it costs time only.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,6 +18,10 @@ use tokio::sync::watch;
 
 /// Positions of a room's last changes that are remembered.
 const RECENT: usize = 8;
+/// Last changes of all rooms together that are remembered in their order.
+const RECENT_ROOMS: usize = 2_000;
+/// Rooms of which it is remembered when they changed. When there are more, all are forgotten.
+const MARKS_MAX: usize = 20_000;
 /// Time without a sync after which a user is no longer listened for.
 const IDLE_MS: u64 = 10 * 60_000;
 
@@ -34,7 +38,7 @@ pub(crate) struct Listener {
 struct ListenerState {
     rooms: HashSet<OwnedRoomId>,
     ready: bool,
-    memberships: Option<Arc<[RoomMembership]>>,
+    memberships: Option<Arc<Memberships>>,
     /// Counts the times that `memberships` was dropped.
     generation: u64,
     /// The last change of one-time keys.
@@ -51,6 +55,48 @@ struct ListenerState {
     acknowledged: HashMap<OwnedDeviceId, i64>,
     /// Devices whose token was revoked lately; all devices: `None`.
     ended: Vec<(i64, Option<OwnedDeviceId>)>,
+}
+
+/// All memberships of a user.
+#[derive(Debug)]
+pub(crate) struct Memberships {
+    all: Vec<RoomMembership>,
+    by_room: HashMap<OwnedRoomId, usize>,
+    newest: i64,
+}
+
+impl Memberships {
+    fn new(all: Vec<RoomMembership>) -> Self {
+        let by_room = all.iter().enumerate().map(|(index, found)| (found.room_id.clone(), index)).collect();
+        let newest = all.iter().map(|found| found.position.0).max().unwrap_or(0);
+        Self { all, by_room, newest }
+    }
+
+    /// The position of the newest of them.
+    pub(crate) fn newest(&self) -> i64 {
+        self.newest
+    }
+
+    /// Those in `rooms`, and those that are newer than `since`, each once.
+    pub(crate) fn of<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomId>, since: i64) -> Vec<&RoomMembership> {
+        let mut chosen: Vec<usize> =
+            rooms.into_iter().filter_map(|room_id| self.by_room.get(room_id).copied()).collect();
+        if self.newest > since {
+            let newer = self.all.iter().enumerate().filter(|(_, found)| found.position.0 > since);
+            chosen.extend(newer.map(|(index, _)| index));
+        }
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen.into_iter().filter_map(|index| self.all.get(index)).collect()
+    }
+}
+
+impl std::ops::Deref for Memberships {
+    type Target = [RoomMembership];
+
+    fn deref(&self) -> &[RoomMembership] {
+        &self.all
+    }
 }
 
 /// What every answer says about the keys of a device.
@@ -119,7 +165,7 @@ impl Listener {
     }
 
     /// All memberships of the user, from memory when they are there.
-    pub(crate) async fn memberships(&self, store: &Store) -> Result<Arc<[RoomMembership]>, RoomError> {
+    pub(crate) async fn memberships(&self, store: &Store) -> Result<Arc<Memberships>, RoomError> {
         let generation = {
             let state = self.state.lock();
             if let Some(memberships) = &state.memberships {
@@ -127,7 +173,7 @@ impl Listener {
             }
             state.generation
         };
-        let memberships: Arc<[RoomMembership]> = store.graph.memberships(&self.user_id).await?.into();
+        let memberships = Arc::new(Memberships::new(store.graph.memberships(&self.user_id).await?));
         let mut state = self.state.lock();
         if state.generation == generation {
             state.memberships = Some(Arc::clone(&memberships));
@@ -181,6 +227,11 @@ struct State {
     users: HashMap<OwnedUserId, Arc<Listener>>,
     rooms: HashMap<OwnedRoomId, HashMap<OwnedUserId, Arc<Listener>>>,
     marks: HashMap<OwnedRoomId, Marks>,
+    /// Of what happened in rooms up to here nothing is known.
+    floor: i64,
+    /// Which rooms changed after `recent_floor`, in order.
+    recent: VecDeque<(i64, OwnedRoomId)>,
+    recent_floor: i64,
     /// Up to where changes have been taken in.
     applied: i64,
     /// The last change of anybody's devices or keys.
@@ -192,15 +243,15 @@ struct State {
 pub(crate) struct Active {
     state: Mutex<State>,
     /// Changes up to here were there before we began to look.
-    floor: i64,
+    born: i64,
     done: watch::Sender<i64>,
 }
 
 impl Active {
     /// Knows nothing of what happened up to `floor`.
     pub(crate) fn new(floor: i64) -> Self {
-        let state = State { applied: floor, device_list: floor, ..State::default() };
-        Self { state: Mutex::new(state), floor, done: watch::channel(floor).0 }
+        let state = State { applied: floor, device_list: floor, floor, recent_floor: floor, ..State::default() };
+        Self { state: Mutex::new(state), born: floor, done: watch::channel(floor).0 }
     }
 
     /// The position up to which changes have been taken in.
@@ -310,10 +361,10 @@ impl Active {
 
     /// For each of these rooms, what may have changed in it after `since`.
     pub(crate) fn changed<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomId>, since: i64) -> Vec<Changed> {
-        if since < self.floor {
+        let state = self.state.lock();
+        if since < state.floor {
             return rooms.into_iter().map(|_| Changed { events: true, receipts: true }).collect();
         }
-        let state = self.state.lock();
         let changed = |room_id| {
             state.marks.get(room_id).map_or(Changed::default(), |marks| Changed {
                 events: marks.recent.last().is_some_and(|last| *last > since),
@@ -323,9 +374,24 @@ impl Active {
         rooms.into_iter().map(changed).collect()
     }
 
+    /// The rooms in which anything may have changed after `since`; none when that is too long ago to say.
+    pub(crate) fn changed_rooms(&self, since: i64) -> Option<HashSet<OwnedRoomId>> {
+        let state = self.state.lock();
+        if since < state.recent_floor {
+            return None;
+        }
+        let newest_first = state.recent.iter().rev().take_while(|(at, _)| *at > since);
+        Some(newest_first.map(|(_, room_id)| room_id.clone()).collect())
+    }
+
+    /// Of what happened in rooms up to here nothing is known. It may rise.
+    pub(crate) fn floor(&self) -> i64 {
+        self.state.lock().floor
+    }
+
     /// Whether nobody's devices and keys have changed after `since`.
     pub(crate) fn device_lists_quiet(&self, since: i64) -> bool {
-        since >= self.floor && self.state.lock().device_list <= since
+        since >= self.born && self.state.lock().device_list <= since
     }
 
     /// Wakes everyone.
@@ -347,8 +413,8 @@ impl Active {
         let state = self.state.lock();
         let Some(marks) = state.marks.get(room_id) else { return (since, until) };
         let before = marks.recent.iter().rev().find(|at| **at <= since);
-        let known = since >= self.floor && !marks.overflown;
-        let from = before.copied().or(known.then_some(self.floor)).unwrap_or(since);
+        let known = since >= state.floor && !marks.overflown;
+        let from = before.copied().or(known.then_some(state.floor)).unwrap_or(since);
         let to = marks.recent.iter().rev().find(|at| **at <= until && **at > since).copied().unwrap_or(until);
         (from, to)
     }
@@ -397,13 +463,13 @@ fn apply_one(
     match kind {
         ChangeKind::Event | ChangeKind::State | ChangeKind::Partial => {
             if let Some(room_id) = room_id {
-                mark(state, room_id).note(logged.position);
+                mark(state, room_id, logged.position).note(logged.position);
             }
             wake_room(state);
         }
         ChangeKind::Membership => {
             let Some(room_id) = room_id else { return };
-            mark(state, room_id).note(logged.position);
+            mark(state, room_id, logged.position).note(logged.position);
             wake_room(state);
             if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)).cloned() {
                 wake(&listener);
@@ -417,7 +483,7 @@ fn apply_one(
         }
         ChangeKind::Receipt => {
             if let Some(room_id) = room_id {
-                mark(state, room_id).receipt = logged.position;
+                mark(state, room_id, logged.position).receipt = logged.position;
             }
             wake_room(state);
         }
@@ -482,7 +548,17 @@ fn drop_memberships(listener: &Listener) {
     state.generation += 1;
 }
 
-fn mark<'a>(state: &'a mut State, room_id: &RoomId) -> &'a mut Marks {
+fn mark<'a>(state: &'a mut State, room_id: &RoomId, position: i64) -> &'a mut Marks {
+    if state.recent.len() == RECENT_ROOMS
+        && let Some((oldest, _)) = state.recent.pop_front()
+    {
+        state.recent_floor = oldest;
+    }
+    state.recent.push_back((position, room_id.to_owned()));
+    if state.marks.len() == MARKS_MAX && !state.marks.contains_key(room_id) {
+        state.marks = HashMap::new();
+        state.floor = position - 1;
+    }
     if !state.marks.contains_key(room_id) {
         state.marks.insert(room_id.to_owned(), Marks::default());
     }
@@ -546,6 +622,20 @@ mod tests {
             active.apply(&[event(position)]);
         }
         assert_eq!(active.same_span(room, 25, 49), (25, 49), "too much happened meanwhile");
+    }
+
+    #[test]
+    fn what_changed_lately_is_known_by_room() {
+        let active = Active::new(10);
+        active.apply(&[event(11), logged(12, Change::new(ChangeKind::Receipt).room("!b:a").user("@x:a"))]);
+        let rooms = |since| active.changed_rooms(since).map(|rooms| rooms.len());
+        assert_eq!((rooms(9), rooms(10), rooms(11), rooms(12)), (None, Some(2), Some(1), Some(0)));
+        for position in 0..i64::try_from(MARKS_MAX).unwrap() {
+            active.apply(&[logged(20 + position, Change::new(ChangeKind::Event).room(format!("!r{position}:a")))]);
+        }
+        assert_eq!(rooms(12), None, "too long ago");
+        assert!(active.floor() > 12, "rooms that are remembered are bounded");
+        assert!(active.changed([room_id!("!r:a")], 15)[0].events, "what is not known may have changed");
     }
 
     #[test]

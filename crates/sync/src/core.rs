@@ -13,12 +13,12 @@ use samtal_edu::{EduChange, Edus};
 use samtal_kit::{Clock, Tasks};
 use samtal_model::StreamPosition;
 use samtal_push::Push;
-use samtal_room::{RoomMembership, Rooms, Store};
+use samtal_room::{Rooms, Store};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     SyncError,
-    active::{Active, Listener},
+    active::{Active, Listener, Memberships},
     filter::{Filter, Filters},
     lazy::LazyMemory,
     sliding::{connection::Connections, list::FactsMemory},
@@ -65,14 +65,15 @@ impl Sync {
     /// Over these engines, from where the log stands now. [`Sync::run`] must be running before anyone is answered.
     pub fn new(engines: Engines) -> Self {
         let active = Active::new(engines.db.position());
+        let memory = engines.db.memory().clone();
         Self {
             engines,
             active,
-            spans: Spans::default(),
-            lazy: LazyMemory::default(),
-            filters: Filters::default(),
-            connections: Connections::default(),
-            facts: FactsMemory::default(),
+            spans: Spans::new(&memory),
+            lazy: LazyMemory::new(&memory),
+            filters: Filters::new(&memory),
+            connections: Connections::new(&memory),
+            facts: FactsMemory::new(&memory),
         }
     }
 
@@ -195,11 +196,11 @@ impl Sync {
     }
 
     /// The user's memberships and a position at which they hold.
-    pub(crate) async fn memberships(&self, listener: &Listener) -> Result<(Arc<[RoomMembership]>, i64), SyncError> {
+    pub(crate) async fn memberships(&self, listener: &Listener) -> Result<(Arc<Memberships>, i64), SyncError> {
         let mut until = self.now().await;
         loop {
             let memberships = listener.memberships(self.store()).await?;
-            let newest = memberships.iter().map(|membership| membership.position.0).max().unwrap_or(0);
+            let newest = memberships.newest();
             if newest <= until {
                 return Ok((memberships, until));
             }

@@ -1,15 +1,14 @@
 //! What a client wants to see, compiled so that a filter with a thousand entries costs no more than one with two.
 
-use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
-use lru::LruCache;
-use parking_lot::Mutex;
 use ruma::{
     OwnedUserId, UserId,
     api::client::filter::{
         EventFormat, Filter as PlainDefinition, FilterDefinition, LazyLoadOptions, RoomEventFilter, UrlFilter,
     },
 };
+use samtal_kit::{Cache, Memory};
 use samtal_room::{RoomError, Store, StoredEvent};
 use serde::Deserialize;
 
@@ -277,30 +276,27 @@ impl Filter {
     }
 }
 
-/// Compiled filters that are remembered.
-const FILTERS: NonZeroUsize = NonZeroUsize::new(1_000).expect("not zero");
 /// Longest definition that is remembered, in bytes.
 const REMEMBERED_BYTES_MAX: usize = 16_384;
 
 /// Filters that were asked for lately, by user and by id or definition.
 #[derive(Debug)]
-pub(crate) struct Filters(Mutex<LruCache<(OwnedUserId, String), Arc<Filter>>>);
-
-impl Default for Filters {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(FILTERS)))
-    }
-}
+pub(crate) struct Filters(Cache<(OwnedUserId, String), Arc<Filter>>);
 
 impl Filters {
+    pub(crate) fn new(memory: &Memory) -> Self {
+        Self(Cache::new(memory))
+    }
+
     pub(crate) fn get(&self, user_id: &UserId, named: &str) -> Option<Arc<Filter>> {
-        self.0.lock().get(&(user_id.to_owned(), named.to_owned())).cloned()
+        self.0.get(&(user_id.to_owned(), named.to_owned()))
     }
 
     pub(crate) fn put(&self, user_id: &UserId, named: &str, filter: Filter) -> Arc<Filter> {
         let filter = Arc::new(filter);
         if named.len() <= REMEMBERED_BYTES_MAX {
-            self.0.lock().put((user_id.to_owned(), named.to_owned()), Arc::clone(&filter));
+            let bytes = 1_500 + 4 * named.len();
+            self.0.put((user_id.to_owned(), named.to_owned()), Arc::clone(&filter), bytes);
         }
         filter
     }

@@ -3,20 +3,26 @@
 //! Forgetting costs only repetition. An entry counts only for a request that shows, by its token, that the answer which
 //! held the member arrived: a lost answer hides nothing.
 
-use std::{collections::HashMap, num::NonZeroUsize};
+use std::{collections::HashMap, sync::Arc};
 
-use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
+use samtal_kit::{Cache, Memory};
 
-/// Devices that are remembered.
-const DEVICES: NonZeroUsize = NonZeroUsize::new(2_000).expect("not zero");
 /// Members of one room that are remembered for a device.
 const MEMBERS_MAX: usize = 1_000;
 /// Rooms that are remembered for a device.
 const ROOMS_MAX: usize = 2_000;
 
-type Rooms = HashMap<OwnedRoomId, HashMap<OwnedUserId, Told>>;
+/// What a remembered member weighs.
+const MEMBER_BYTES: usize = 250;
+
+/// What one device has been told.
+#[derive(Debug, Default)]
+struct Device {
+    rooms: HashMap<OwnedRoomId, HashMap<OwnedUserId, Told>>,
+    members: usize,
+}
 
 #[derive(Clone, Debug)]
 struct Told {
@@ -27,18 +33,16 @@ struct Told {
 
 /// What lazy loading has told to whom.
 #[derive(Debug)]
-pub(crate) struct LazyMemory(Mutex<LruCache<(OwnedUserId, OwnedDeviceId), Rooms>>);
-
-impl Default for LazyMemory {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(DEVICES)))
-    }
-}
+pub(crate) struct LazyMemory(Cache<(OwnedUserId, OwnedDeviceId), Arc<Mutex<Device>>>);
 
 impl LazyMemory {
+    pub(crate) fn new(memory: &Memory) -> Self {
+        Self(Cache::new(memory))
+    }
+
     /// Forgets a device: it starts anew.
     pub(crate) fn forget(&self, device: &(OwnedUserId, OwnedDeviceId)) {
-        self.0.lock().pop(device);
+        self.0.remove(device);
     }
 
     /// Whether the device, which has seen everything up to `since`, has this member event.
@@ -50,8 +54,9 @@ impl LazyMemory {
         member: &OwnedUserId,
         event_id: &OwnedEventId,
     ) -> bool {
-        let mut devices = self.0.lock();
-        let told = devices.get(device).and_then(|rooms| rooms.get(room_id)).and_then(|members| members.get(member));
+        let Some(device) = self.0.get(device) else { return false };
+        let device = device.lock();
+        let told = device.rooms.get(room_id).and_then(|members| members.get(member));
         told.is_some_and(|told| told.event_id == *event_id && told.at <= since)
     }
 
@@ -67,20 +72,32 @@ impl LazyMemory {
         if members.peek().is_none() {
             return;
         }
-        let mut devices = self.0.lock();
-        let rooms = devices.get_or_insert_mut(device.clone(), Rooms::new);
-        if rooms.len() >= ROOMS_MAX && !rooms.contains_key(room_id) {
-            rooms.clear();
+        let cell = self.0.get_or_put(device, || (Arc::default(), MEMBER_BYTES));
+        let count = {
+            let mut told = cell.lock();
+            told.tell(at, room_id, members);
+            told.members
+        };
+        self.0.resize(device, MEMBER_BYTES * (count + 1));
+    }
+}
+
+impl Device {
+    fn tell(&mut self, at: i64, room_id: &OwnedRoomId, members: impl IntoIterator<Item = (OwnedUserId, OwnedEventId)>) {
+        if self.rooms.len() >= ROOMS_MAX && !self.rooms.contains_key(room_id) {
+            *self = Self::default();
         }
-        let room = rooms.entry(room_id.clone()).or_default();
+        let room = self.rooms.entry(room_id.clone()).or_default();
         for (member, event_id) in members {
             if room.len() >= MEMBERS_MAX {
+                self.members -= room.len();
                 room.clear();
             }
             match room.get_mut(&member) {
                 Some(told) if told.event_id == event_id => told.at = told.at.min(at),
                 _ => {
-                    room.insert(member, Told { event_id, at });
+                    let before = room.insert(member, Told { event_id, at });
+                    self.members += usize::from(before.is_none());
                 }
             }
         }
@@ -95,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_member_is_known_only_after_the_answer_that_held_it_arrived() {
-        let memory = LazyMemory::default();
+        let memory = LazyMemory::new(&Memory::default());
         let device = (owned_user_id!("@u:a"), owned_device_id!("D"));
         let (room, member) = (owned_room_id!("!r:a"), owned_user_id!("@m:a"));
         let (first, second) = (event_id!("$1").to_owned(), event_id!("$2").to_owned());

@@ -1,7 +1,7 @@
 //! One room as one user gets it in `GET /v3/sync`.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -398,6 +398,28 @@ impl Sync {
         Ok(written)
     }
 
+    /// Members who are not in the part of the state that is here, as the auth events of what they sent show them.
+    async fn members_of_auth(
+        &self,
+        timeline: &Timeline,
+        needed: &BTreeSet<OwnedUserId>,
+        found: &[(OwnedUserId, Arc<StoredEvent>)],
+    ) -> Result<Vec<(OwnedUserId, Arc<StoredEvent>)>, SyncError> {
+        let mut told: HashMap<OwnedUserId, Arc<StoredEvent>> = HashMap::new();
+        for event in timeline.events.iter().filter(|event| needed.contains(event.pdu.sender())) {
+            let sender = event.pdu.sender();
+            if found.iter().any(|(user, _)| user == sender) || told.contains_key(sender) {
+                continue;
+            }
+            let auth = self.store().graph.events(event.pdu.auth_events()).await?;
+            let member = auth.into_iter().find(|auth| auth.pdu.is_state_of("m.room.member", sender.as_str()));
+            if let Some(member) = member.filter(|member| !member.pdu.is_rejected()) {
+                told.insert(sender.to_owned(), member);
+            }
+        }
+        Ok(told.into_iter().collect())
+    }
+
     /// Adds the members that a lazy loading reader needs: those whose events are shown, the reader, the heroes.
     async fn add_members(
         &self,
@@ -436,7 +458,11 @@ impl Sync {
             true => HashSet::new(),
             false => draft.timeline.events.iter().map(|event| event.nid).collect(),
         };
-        for (member, event) in draft.gap.members(self.store(), &needed).await? {
+        let mut members = draft.gap.members(self.store(), &needed).await?;
+        if self.store().partial.is_partial(&room.room_id) {
+            members.extend(self.members_of_auth(&draft.timeline, &needed, &members).await?);
+        }
+        for (member, event) in members {
             let event_id = event.pdu.event_id().to_owned();
             let known = round.filter().members == Members::Lazy
                 && !everything

@@ -189,7 +189,8 @@ impl Sync {
         let changed = self.active.changed([&**room_id], before.upto).into_iter().any(|changed| changed.events);
         let same_wish = room.timeline_limit <= before.timeline_limit && room.required == *before.required;
         let same_kind = room.kind == before.kind && room.membership.position.0 <= before.upto;
-        same_kind && same_wish && !turn.read.contains(room_id) && (room.kind != Kind::Joined || !changed)
+        let same_dm = turn.personal.direct.contains(room_id.as_str()) == before.is_dm;
+        same_kind && same_wish && same_dm && !turn.read.contains(room_id) && (room.kind != Kind::Joined || !changed)
     }
 
     /// Who came to and went from the user's rooms.

@@ -2,13 +2,11 @@
 
 use std::{
     collections::HashSet,
-    num::NonZeroUsize,
     sync::{Arc, OnceLock},
 };
 
-use lru::LruCache;
-use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
+use samtal_kit::{Cache, Memory};
 use samtal_model::StreamPosition;
 use samtal_room::{
     EventNid, Flags, Room, RoomError, RoomNid, StateDifference, Store, StoredEvent, Viewer, membership_of,
@@ -18,8 +16,6 @@ use tokio::sync::OnceCell;
 
 use crate::{filter::EventFilter, view};
 
-/// Spans that are kept for others who ask for the same.
-const SPANS: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
 /// Events that are looked at for one answer, when a filter lets few of them through.
 const LOOKED_AT_MAX: usize = 1_000;
 /// Events that are read at once when a filter may drop some.
@@ -208,6 +204,12 @@ impl Span {
         Ok(Self { timeline, from, end, members, rendered })
     }
 
+    /// About how many bytes it holds, with its events as they will be written.
+    fn weight(&self) -> usize {
+        let event = |event: &Arc<StoredEvent>| 300 + event.pdu.weight() + event.pdu.json().len();
+        400 + self.timeline.events.iter().map(event).sum::<usize>() + self.members.joined.len() * 100
+    }
+
     /// The event at `index` of the timeline as a member sees it who has been there all the time.
     pub(crate) async fn rendered(&self, store: &Store, index: usize, now_ms: u64) -> Result<Arc<str>, RoomError> {
         let (Some(event), Some(slot)) = (self.timeline.events.get(index), self.rendered.get(index)) else {
@@ -225,15 +227,13 @@ type Key = (RoomNid, i64, i64, usize);
 
 /// Spans that someone has asked for lately.
 #[derive(Debug)]
-pub(crate) struct Spans(Mutex<LruCache<Key, Arc<OnceCell<Arc<Span>>>>>);
-
-impl Default for Spans {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(SPANS)))
-    }
-}
+pub(crate) struct Spans(Cache<Key, Arc<OnceCell<Arc<Span>>>>);
 
 impl Spans {
+    pub(crate) fn new(memory: &Memory) -> Self {
+        Self(Cache::new(memory))
+    }
+
     /// The span; all who ask for the same at once wait for one reading.
     pub(crate) async fn get(
         &self,
@@ -243,8 +243,14 @@ impl Spans {
         upto: i64,
         limit: usize,
     ) -> Result<Arc<Span>, RoomError> {
-        let cell = Arc::clone(self.0.lock().get_or_insert((room.nid, after, upto, limit), Arc::default));
+        let key = (room.nid, after, upto, limit);
+        let cell = self.0.get_or_put(&key, || (Arc::default(), 400));
+        if let Some(span) = cell.get() {
+            return Ok(Arc::clone(span));
+        }
         let read = || async { Span::read(store, room, after, upto, limit).await.map(Arc::new) };
-        cell.get_or_try_init(read).await.cloned()
+        let span = cell.get_or_try_init(read).await.cloned()?;
+        self.0.resize(&key, span.weight());
+        Ok(span)
     }
 }

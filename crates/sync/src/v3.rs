@@ -329,7 +329,12 @@ impl Sync {
         Ok(())
     }
 
-    async fn never_was_there(&self, user_id: &OwnedUserId, membership: &RoomMembership) -> Result<bool, SyncError> {
+    /// Whether the user has never been in a room that they are not in now.
+    pub(crate) async fn never_was_there(
+        &self,
+        user_id: &OwnedUserId,
+        membership: &RoomMembership,
+    ) -> Result<bool, SyncError> {
         let room = self.engines.rooms.room(&membership.room_id).await?;
         Ok(self.engines.rooms.joined_until(user_id, &room).await?.is_none())
     }

@@ -70,8 +70,10 @@ async fn send(args: Args<v3::Request>) -> Answer<impl Reply> {
     draft.ts_ms = body.timestamp.filter(|_| who.service.is_some()).map(|ts| ts.get().into());
     let what = format!("send {event_type}");
     let txn = Txn::name(&who.user_id, super::device(who), &room, &what, body.txn_id.as_str());
-    if hs.rooms.store().graph.event_of_txn(&txn).await?.is_none() {
-        refuse_second_annotation(&args.hs, who, &room, &draft.draft).await?;
+    if let Err(refused) = refuse_second_annotation(&args.hs, who, &room, &draft.draft).await
+        && hs.rooms.store().graph.event_of_txn(&txn).await?.is_none()
+    {
+        return Err(refused);
     }
     draft.txn = Some(txn);
     Ok(Json(json!({ "event_id": hs.rooms.send_one(&body.room_id, draft).await? })))

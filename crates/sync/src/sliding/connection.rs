@@ -2,20 +2,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    num::NonZeroUsize,
     sync::Arc,
 };
 
-use lru::LruCache;
-use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
+use samtal_kit::{self as kit, Cache};
 use samtal_model::SyncToken;
 use tokio::sync::watch;
 
 use crate::{SyncError, sliding::required::Required};
 
-/// Connections that are remembered.
-const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2_000).expect("not zero");
+/// What a remembered room weighs.
+const ROOM_BYTES: usize = 250;
 /// Rooms of one connection that are remembered; beyond it the connection starts anew.
 const ROOMS_MAX: usize = 50_000;
 /// Lazily loaded members of one room that are remembered.
@@ -42,6 +40,8 @@ pub(crate) struct Told {
     pub(crate) required: Arc<Required>,
     /// Members told because their events were shown.
     pub(crate) members: Arc<HashSet<OwnedUserId>>,
+    /// Whether it counted as a direct chat.
+    pub(crate) is_dm: bool,
 }
 
 /// Where an answer left a connection.
@@ -125,22 +125,25 @@ type Key = (OwnedUserId, Option<OwnedDeviceId>, String);
 
 /// All connections that are remembered.
 #[derive(Debug)]
-pub(crate) struct Connections(Mutex<LruCache<Key, Arc<Connection>>>);
-
-impl Default for Connections {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(CONNECTIONS)))
-    }
-}
+pub(crate) struct Connections(Cache<Key, Arc<Connection>>);
 
 impl Connections {
+    pub(crate) fn new(memory: &kit::Memory) -> Self {
+        Self(Cache::new(memory))
+    }
+
     /// The connection; a new one begins its positions at `serial`.
-    pub(crate) fn get(&self, key: Key, serial: u64) -> Arc<Connection> {
-        let new = || {
+    pub(crate) fn get(&self, key: &Key, serial: u64) -> Arc<Connection> {
+        self.0.get_or_put(key, || {
             let memory = tokio::sync::Mutex::new(Memory::new(serial));
-            Arc::new(Connection { memory, requests: watch::channel(0).0 })
-        };
-        Arc::clone(self.0.lock().get_or_insert(key, new))
+            (Arc::new(Connection { memory, requests: watch::channel(0).0 }), 600)
+        })
+    }
+
+    /// Says how much a connection remembers by now.
+    pub(crate) fn remembers(&self, key: &Key, memory: &Memory) {
+        let pending = memory.pending.as_ref().map_or(0, |(_, rooms)| rooms.len());
+        self.0.resize(key, 600 + ROOM_BYTES * (memory.rooms.len() + pending));
     }
 }
 
@@ -151,8 +154,14 @@ mod tests {
     use super::*;
 
     fn told(upto: i64) -> HashMap<OwnedRoomId, Told> {
-        let told =
-            Told { upto, kind: Kind::Joined, timeline_limit: 1, required: Arc::default(), members: Arc::default() };
+        let told = Told {
+            upto,
+            kind: Kind::Joined,
+            timeline_limit: 1,
+            required: Arc::default(),
+            members: Arc::default(),
+            is_dm: false,
+        };
         HashMap::from([(owned_room_id!("!r:a"), told)])
     }
 

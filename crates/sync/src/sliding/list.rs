@@ -135,6 +135,12 @@ impl Sync {
                 MembershipState::Join => Kind::Joined,
                 MembershipState::Invite if is_unwanted(&membership.sender) => continue,
                 MembershipState::Invite | MembershipState::Knock => Kind::Outside,
+                // A ban of somebody who never was there is not theirs to see.
+                MembershipState::Ban
+                    if memory.told(room_id).is_none() && self.never_was_there(user_id, membership).await? =>
+                {
+                    continue;
+                }
                 MembershipState::Ban => Kind::Left,
                 // Who was thrown out sees it; who left by themselves only where the room was shown before.
                 MembershipState::Leave if membership.sender != *user_id => Kind::Left,
@@ -197,7 +203,7 @@ impl Sync {
             subscribed: false,
         };
         for (name, list) in &request.lists {
-            let spaces = self.rooms_of_spaces(&list.filters).await?;
+            let spaces = self.rooms_of_spaces(&request.user_id, &list.filters).await?;
             let mut count = 0;
             for (candidate, facts) in candidates.iter().zip(&facts) {
                 if !list.filters.hold(candidate, facts.as_deref(), personal, spaces.as_ref()) {
@@ -257,10 +263,14 @@ impl Sync {
         Ok(facts)
     }
 
-    async fn rooms_of_spaces(&self, filters: &Filters) -> Result<Option<HashSet<String>>, SyncError> {
+    /// The rooms of those of the filters' spaces that the user is in: what others hold is not theirs to see.
+    async fn rooms_of_spaces(&self, user_id: &UserId, filters: &Filters) -> Result<Option<HashSet<String>>, SyncError> {
         let Some(spaces) = &filters.spaces else { return Ok(None) };
         let mut children = HashSet::new();
         for space in spaces {
+            if !self.store().graph.is_joined(user_id, space).await? {
+                continue;
+            }
             let Some(room) = self.store().graph.room(space).await? else { continue };
             let state = self.store().state_at(room.nid, StreamPosition(i64::MAX)).await?;
             for event in self.store().state_part(state, Part::Other).await? {

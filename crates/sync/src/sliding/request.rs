@@ -11,8 +11,10 @@ use crate::{SyncError, sliding::required::Wish};
 const LISTS_MAX: usize = 100;
 /// Length of a list's name.
 const LIST_NAME_MAX: usize = 64;
-/// Subscriptions of one request.
+/// Subscriptions of one request, in the shape that clients have.
 const SUBSCRIPTIONS_MAX: usize = 1_000;
+/// Subscriptions of one request, in the shape that was accepted.
+const SUBSCRIPTIONS_ACCEPTED_MAX: usize = 100;
 /// Length of a connection's name, in characters.
 const CONN_ID_MAX: usize = 64;
 /// Most timeline events of one room.
@@ -227,7 +229,11 @@ impl SlidingRequest {
         let conn_id = body.conn_id.unwrap_or_default();
         at_most("characters of conn_id", conn_id.chars().count(), CONN_ID_MAX)?;
         at_most("lists", body.lists.len(), LISTS_MAX)?;
-        at_most("room subscriptions", body.room_subscriptions.len(), SUBSCRIPTIONS_MAX)?;
+        let subscriptions_max = match shape {
+            Shape::Deployed => SUBSCRIPTIONS_MAX,
+            Shape::Accepted => SUBSCRIPTIONS_ACCEPTED_MAX,
+        };
+        at_most("room subscriptions", body.room_subscriptions.len(), subscriptions_max)?;
         let mut lists = BTreeMap::new();
         for (name, list) in body.lists {
             at_most("characters of a list's name", name.len(), LIST_NAME_MAX)?;

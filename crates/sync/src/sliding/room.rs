@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use ruma::{OwnedUserId, events::room::member::MembershipState};
+use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
 use samtal_model::{StreamPosition, SyncToken};
 use samtal_room::{EventNid, Room, StoredEvent};
 use samtal_state::{Part, SnapshotId};
@@ -79,6 +79,7 @@ impl Sync {
             timeline_limit: view.timeline_limit.max(told.map_or(0, |told| told.timeline_limit)),
             required,
             members: told.map(|told| Arc::clone(&told.members)).unwrap_or_default(),
+            is_dm: turn.personal.direct.contains(view.membership.room_id.as_str()),
         };
         let (json, next) = match view.kind {
             Kind::Outside => (self.sliding_outside(turn, view, told).await?, next),
@@ -94,7 +95,9 @@ impl Sync {
         told: Option<&Told>,
     ) -> Result<Option<String>, SyncError> {
         let membership = view.membership;
-        if told.is_some_and(|told| told.kind == Kind::Outside && told.upto >= membership.position.0) {
+        let is_dm = turn.personal.direct.contains(membership.room_id.as_str());
+        let is_same = |told: &Told| told.kind == Kind::Outside && told.is_dm == is_dm;
+        if told.is_some_and(|told| is_same(told) && told.upto >= membership.position.0) {
             return Ok(None);
         }
         let stripped = self.stripped(membership, &turn.request.user_id).await?;
@@ -118,7 +121,7 @@ impl Sync {
         if let Some(avatar) = avatar {
             object.text("avatar", &avatar);
         }
-        if turn.personal.direct.contains(membership.room_id.as_str()) {
+        if is_dm {
             object.flag("is_dm", true);
         }
         let events: Vec<&str> = stripped.iter().map(|event| event.get()).collect();
@@ -137,7 +140,9 @@ impl Sync {
 
     fn sliding_place(&self, object: &mut Object<'_>, view: &InView<'_>) {
         object.text("membership", view.membership.membership.as_str());
-        json::texts(object.key("lists"), &view.lists);
+        if !view.lists.is_empty() {
+            json::texts(object.key("lists"), &view.lists);
+        }
     }
 
     async fn sliding_inside(
@@ -167,8 +172,10 @@ impl Sync {
         let state = self.sliding_state(turn, &room, known, &mut next, &stretch, &timeline).await?;
         let read = turn.read.contains(&room.room_id);
         let left = view.kind == Kind::Left && known.is_none_or(|known| known.kind != Kind::Left);
-        let nothing_new = timeline.events.is_empty() && !timeline.limited && state.is_empty() && !members.any;
-        if known.is_some() && nothing_new && !read && !left {
+        let gone = self.sliding_gone(turn, known, &stretch).await?;
+        let same_dm = known.is_some_and(|known| known.is_dm == next.is_dm);
+        let nothing_new = timeline.events.is_empty() && !timeline.limited && state.is_empty() && gone.is_empty();
+        if same_dm && nothing_new && !members.any && !read && !left {
             return Ok((None, next));
         }
         let mut out = String::new();
@@ -178,11 +185,11 @@ impl Sync {
             object.flag("initial", true);
         }
         self.sliding_names(turn, &mut object, &room, &stretch, &members).await?;
-        if turn.personal.direct.contains(room.room_id.as_str()) {
-            object.flag("is_dm", true);
+        if next.is_dm || !initial && !same_dm {
+            object.flag("is_dm", next.is_dm);
         }
-        if !state.is_empty() {
-            let mut written = Vec::with_capacity(state.len());
+        if !state.is_empty() || !gone.is_empty() {
+            let mut written = gone;
             for event in &state {
                 written.push(view::render_state(event, turn.reader.now_ms));
             }
@@ -296,6 +303,9 @@ impl Sync {
             }
             let mut needed: BTreeSet<OwnedUserId> =
                 timeline.events.iter().map(|event| event.pdu.sender().to_owned()).collect();
+            // Whose membership the timeline shows is told of, too.
+            let shown = timeline.events.iter().filter(|event| event.pdu.type_str() == MEMBER);
+            needed.extend(shown.filter_map(|event| UserId::parse(event.pdu.state_key()?).ok()));
             if known.is_none() {
                 let summary = Summary::read(store, room, stretch.end, &turn.request.user_id).await?;
                 needed.extend(summary.heroes.into_iter().flatten());
@@ -313,6 +323,33 @@ impl Sync {
             }
         }
         Ok(chosen)
+    }
+
+    /// State that was wanted and is no more, as stubs without content. The deployed shape has no way to say it.
+    async fn sliding_gone(
+        &self,
+        turn: &Turn<'_>,
+        known: Option<&Told>,
+        stretch: &Stretch,
+    ) -> Result<Vec<String>, SyncError> {
+        let (Shape::Accepted, Some(from), Some(known)) = (turn.request.shape, stretch.from, known) else {
+            return Ok(Vec::new());
+        };
+        let mut stubs = Vec::new();
+        for difference in self.store().snapshots.diff(from, stretch.end).await? {
+            let (Some(before), None) = (difference.before, difference.after) else { continue };
+            let event = self.store().graph.event_by_nid(before).await?;
+            let (event_type, key) = (event.pdu.type_str(), event.pdu.state_key().unwrap_or_default());
+            if known.required.wants(event_type, key) {
+                let mut stub = String::new();
+                let mut object = Object::new(&mut stub);
+                object.text("type", event_type);
+                object.text("state_key", key);
+                object.end();
+                stubs.push(stub);
+            }
+        }
+        Ok(stubs)
     }
 
     async fn all_required(&self, required: &Required, state: SnapshotId) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
