@@ -1,10 +1,11 @@
 //! One request, from the wire through the router and back: id, log, limits, CORS, panics.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,8 +14,9 @@ use axum::extract::MatchedPath;
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use parking_lot::RwLock;
 use samtal_telemetry::metrics::SECONDS;
-use samtal_telemetry::{Gauge, Metrics};
+use samtal_telemetry::{Counter, Gauge, Histogram, Metrics};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -75,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: Gauge,
     pub(crate) body_read: Duration,
+    /// By route, of which there is a fixed number.
+    pub(crate) counted: RwLock<HashMap<Box<str>, Arc<Counted>>>,
     /// Request ids are this, which differs from run to run, and a count.
     pub(crate) id_prefix: String,
     pub(crate) id_count: AtomicU64,
@@ -158,23 +162,54 @@ impl Connection {
 
     fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
         // Methods are foreign input: only the usual ones are labels.
-        let method = match method.as_str() {
-            known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH") => known,
-            _ => "other",
-        };
-        let class = match status.as_u16() / 100 {
-            2 => "2xx",
-            3 => "3xx",
-            4 => "4xx",
-            5 => "5xx",
-            _ => "1xx",
-        };
+        let method = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len());
+        let class = CLASSES.get(usize::from(status.as_u16() / 100)).copied().unwrap_or("1xx");
+        let route = self.shared.counted(route);
+        let Some(counted) = route.by_method.get(method) else { return };
+        let method = METHODS.get(method).copied().unwrap_or("other");
         let metrics = &self.shared.metrics;
-        let labels = [("method", method), ("route", route), ("status", class)];
-        metrics.counter("samtal_http_requests_total", "Requests answered.", &labels).increment();
-        metrics
-            .histogram("samtal_http_request_seconds", "Time until the answer began.", &labels[..2], SECONDS)
-            .observe(took);
+        let make = || {
+            let labels = [("method", method), ("route", &*route.route)];
+            metrics.histogram("samtal_http_request_seconds", "Time until the answer began.", &labels, SECONDS)
+        };
+        counted.seconds.get_or_init(make).observe(took);
+        let Some(answered) = CLASSES.iter().position(|known| *known == class).and_then(|at| counted.answered.get(at))
+        else {
+            return;
+        };
+        let make = || {
+            let labels = [("method", method), ("route", &*route.route), ("status", class)];
+            metrics.counter("samtal_http_requests_total", "Requests answered.", &labels)
+        };
+        answered.get_or_init(make).increment();
+    }
+}
+
+/// The methods that are told apart.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
+/// Statuses by their first digit.
+const CLASSES: [&str; 6] = ["1xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// What is counted of a route, looked up once.
+pub(crate) struct Counted {
+    route: Box<str>,
+    by_method: [CountedMethod; METHODS.len() + 1],
+}
+
+#[derive(Default)]
+struct CountedMethod {
+    seconds: OnceLock<Histogram>,
+    answered: [OnceLock<Counter>; CLASSES.len()],
+}
+
+impl Shared {
+    fn counted(&self, route: &str) -> Arc<Counted> {
+        if let Some(counted) = self.counted.read().get(route) {
+            return Arc::clone(counted);
+        }
+        let mut all = self.counted.write();
+        let new = || Arc::new(Counted { route: route.into(), by_method: Default::default() });
+        Arc::clone(all.entry(route.into()).or_insert_with(new))
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::RwLock;
 use samtal_kit::{Random, Tasks};
 use samtal_telemetry::{Gauge, Metrics};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -85,7 +86,7 @@ impl Server {
         for listener in listeners {
             let socket = TcpListener::bind(listener.address)
                 .await
-                .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", listener.address)))?;
+                .map_err(|e| io::Error::new(e.kind(), cannot_listen(listener.address, &e)))?;
             let router = listener.router.layer(axum::middleware::from_fn(tell_route));
             bound.push((socket, Listener { router, ..listener }));
         }
@@ -94,6 +95,7 @@ impl Server {
             metrics: metrics.clone(),
             in_flight: metrics.gauge("samtal_http_requests_in_flight", "Requests that are worked on.", &[]),
             body_read: options.body_read,
+            counted: RwLock::default(),
             id_prefix: random.alphanumeric(6),
             id_count: AtomicU64::new(1),
         };
@@ -212,6 +214,23 @@ impl Accepting {
             }
         }
     }
+}
+
+/// Why an address cannot be bound, and what may be done.
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    let (why, hint) = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ("another program listens there", "`ss -ltnp` says which; or choose another address")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            ("this machine has no such address", "0.0.0.0 or [::] stands for all it has")
+        }
+        io::ErrorKind::PermissionDenied => {
+            ("not permitted", "ports below 1024 need the capability CAP_NET_BIND_SERVICE, or a reverse proxy in front")
+        }
+        _ => return format!("cannot listen on {address}: {error}"),
+    };
+    format!("cannot listen on {address}: {why} ({hint})")
 }
 
 /// A middleware that hands the matched route out with the answer, for the log and the metrics. A listener's router has it;
