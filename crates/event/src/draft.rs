@@ -363,6 +363,25 @@ pub fn cosign(
     Ok(ParsedPdu::from_object(&event, rules, Origin::History)?.pdu.with_rejected(pdu.is_rejected()))
 }
 
+/// The same event with a signature that somebody else made, beside those it has.
+///
+/// # Errors
+/// When it is over a limit with it.
+pub fn with_signature(
+    pdu: &Pdu,
+    server: &ServerName,
+    key_id: &str,
+    signature: &str,
+    rules: &RoomVersionRules,
+) -> Result<Pdu, SignError> {
+    let mut event = json::parse_object(pdu.json(), Numbers::Lax).map_err(FormatError::from)?;
+    let of_server = event.object_mut("signatures").and_then(|signatures| signatures.object_mut(server.as_str()));
+    if let Some(of_server) = of_server {
+        of_server.insert(key_id.to_owned(), signature.to_owned());
+    }
+    Ok(ParsedPdu::from_object(&event, rules, Origin::History)?.pdu.with_rejected(pdu.is_rejected()))
+}
+
 impl SignedPdu {
     /// The event.
     #[must_use]

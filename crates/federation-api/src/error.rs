@@ -94,8 +94,9 @@ impl From<RoomError> for ApiError {
             RoomError::UnknownAlias => Self::not_found("The alias is not known here"),
             RoomError::CannotAuthorizeJoin => Self::unable_to_authorise_join("This server cannot authorize the join"),
             RoomError::Blocked => Self::forbidden("The room is blocked on this server"),
+            RoomError::NotRecommended(refusal) => Self::forbidden(refusal.message),
             RoomError::Busy => Self::unavailable("The room is busy"),
-            error @ (RoomError::Damaged(_) | RoomError::Storage(_)) => Self::internal(error),
+            error @ (RoomError::NotAsked | RoomError::Damaged(_) | RoomError::Storage(_)) => Self::internal(error),
         }
     }
 }

@@ -76,7 +76,12 @@ async fn get_thumbnail(args: Args<thumbnail::Request>) -> Answer<Parts> {
         _ => samtal_media::Method::Scale,
     };
     let entry = own(hs, &request.media_id, request.timeout_ms).await?;
-    match hs.media.thumbnail(&entry, Wanted { width, height, method }).await.map_err(told)? {
+    match hs
+        .media
+        .thumbnail(&entry, Wanted { width, height, method, animated: request.animated.unwrap_or(false) })
+        .await
+        .map_err(told)?
+    {
         Thumbnail::Original => whole(hs, &entry).await,
         Thumbnail::Smaller { content_type, bytes, body } => {
             let disposition = content_disposition(Some(&content_type), None);

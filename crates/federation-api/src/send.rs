@@ -1,20 +1,16 @@
 //! `/_matrix/federation/v1/send`: transactions.
 
+use http::StatusCode;
 use ruma::api::federation::transactions::send_transaction_message::v1;
+use samtal_event::{TransactionBody, TransactionBodyError};
 use samtal_ops::Transaction;
-use serde::Deserialize;
-use serde_json::{Map, Value, json, value::RawValue};
+use serde_json::{Map, Value, json};
 
 use crate::{
     ApiError,
     args::Args,
     routes::{Answer, Customs, JsonText, Routes},
 };
-
-/// Most events of a transaction.
-const PDUS_MAX: usize = 50;
-/// Most passing messages of a transaction.
-const EDUS_MAX: usize = 100;
 
 pub(crate) fn routes(routes: Routes) -> Routes {
     routes.with::<v1::Request, _, _, _>(
@@ -25,22 +21,10 @@ pub(crate) fn routes(routes: Routes) -> Routes {
 
 /// `PUT /_matrix/federation/v1/send/{txnId}`
 async fn send(args: Args<v1::Request>) -> Answer<JsonText> {
-    // ruma's list of passing messages is typed; ours may hold what nobody knows.
-    #[derive(Deserialize)]
-    struct Body {
-        #[serde(default)]
-        pdus: Vec<Box<RawValue>>,
-        #[serde(default)]
-        edus: Vec<Box<RawValue>>,
-    }
-    let body: Body = serde_json::from_slice(&args.json).map_err(|error| ApiError::bad_json(error.to_string()))?;
-    if body.pdus.len() > PDUS_MAX || body.edus.len() > EDUS_MAX {
-        return Err(ApiError::new(
-            http::StatusCode::BAD_REQUEST,
-            "M_UNKNOWN",
-            "The transaction has too many events or messages",
-        ));
-    }
+    let body = TransactionBody::parse(&args.json).map_err(|error| match error {
+        TransactionBodyError::Json(error) => ApiError::bad_json(error.to_string()),
+        TransactionBodyError::TooMany => ApiError::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", error.to_string()),
+    })?;
     let outcome = args
         .hs
         .ingest_transaction(Transaction {

@@ -76,7 +76,8 @@ impl XMatrix {
         }
         let server = |text: String, word| OwnedServerName::try_from(text).map_err(|_| XMatrixError::Value(word));
         let key = key.ok_or(XMatrixError::Missing("key"))?;
-        if !key.starts_with("ed25519:") {
+        // What cannot be printed could not be written into a header again either.
+        if !key.starts_with("ed25519:") || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(XMatrixError::Value("key"));
         }
         Ok(Self {
@@ -231,6 +232,7 @@ mod tests {
     fn note_30_malformed_headers_are_refused() {
         use XMatrixError::{Missing, Scheme, Syntax, Twice, Value};
         for (header, error) in [
+            ("X-Matrix origin=a.example,key=\"ed25519:\u{5}\",sig=dGVzdA", Value("key")),
             ("", Scheme),
             ("X-Matrix", Scheme),
             ("Bearer abc", Scheme),

@@ -62,9 +62,11 @@ struct BigState<'a> {
 impl Homeserver {
     /// Takes in an event whose signatures have been checked. What it builds on is asked of `origin`.
     pub(crate) async fn take_in(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu) -> Result<Ingested, OpError> {
+        let (pdu, soft_fail) = self.reviewed(room, pdu).await?;
+        let pdu = &pdu;
         let mut has_answered = None;
         for _ in 0..ATTEMPTS {
-            match (self.rooms.ingest(room, pdu, None, None).await?, has_answered) {
+            match (self.rooms.ingest(room, pdu, None, soft_fail.clone()).await?, has_answered) {
                 (Ingest::Done(done), _) => {
                     self.was_taken_in(room, pdu, &done).await?;
                     return Ok(done);
@@ -127,8 +129,10 @@ impl Homeserver {
         }
         let mut jumps = 0;
         for event in &events {
+            let (event, soft_fail) = self.reviewed(room, event).await?;
+            let event = &event;
             for _ in 0..ATTEMPTS {
-                match self.rooms.ingest(room, event, None, None).await? {
+                match self.rooms.ingest(room, event, None, soft_fail.clone()).await? {
                     Ingest::Done(_) => break,
                     Ingest::NeedAuth(ids) => {
                         // The state at a gap brings auth events with it, so it is asked for first.
@@ -173,8 +177,10 @@ impl Homeserver {
             // It may have a gap there itself.
             Err(_) => self.fetch_state(origin, room, &pdu.event_id().to_owned(), false).await?,
         };
+        let (pdu, soft_fail) = self.reviewed(room, pdu).await?;
+        let pdu = &pdu;
         for _ in 0..ATTEMPTS {
-            match self.rooms.ingest(room, pdu, Some(&state), None).await? {
+            match self.rooms.ingest(room, pdu, Some(&state), soft_fail.clone()).await? {
                 Ingest::Done(done) => return Ok(done),
                 Ingest::NeedAuth(ids) => self.fetch_auth(origin, room, pdu, &ids).await?,
                 Ingest::NeedPrev(_) => break,

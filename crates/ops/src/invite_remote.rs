@@ -61,6 +61,7 @@ impl Homeserver {
         let draft = Draft::state_of(&StateEventType::RoomMember, target.as_str(), &content)?;
         let unsigned = self.rooms.template(room_id, sender, &draft).await?;
         let invite = self.rooms.sign(&unsigned, &room)?.into_pdu();
+        let invite = self.rooms.recommended(&room, &invite, true).await?;
         let signed = self.ask_to_sign(server, &room, &invite, &state).await?;
         match self.rooms.ingest(&room, &signed, None, None).await? {
             Ingest::Done(Ingested::Accepted | Ingested::Duplicate) => Ok(()),

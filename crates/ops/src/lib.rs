@@ -22,6 +22,7 @@ pub mod member_task;
 pub mod moderation;
 mod notice;
 mod passing;
+mod policy_server;
 mod profile;
 mod receive;
 mod remote_device;

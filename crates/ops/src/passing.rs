@@ -51,10 +51,7 @@ impl Homeserver {
         match edu_type {
             "m.typing" => self.take_in_typing(origin, content).await,
             "m.receipt" => self.take_in_receipts(origin, content).await,
-            "m.presence" => {
-                self.take_in_presence(origin, content);
-                Ok(())
-            }
+            "m.presence" => self.take_in_presence(origin, content).await,
             "m.device_list_update" => self.take_in_device(origin, content).await,
             "m.signing_key_update" | "org.matrix.signing_key_update" => {
                 self.take_in_signing_keys(origin, content).await
@@ -127,14 +124,18 @@ impl Homeserver {
         Ok(())
     }
 
-    fn take_in_presence(&self, origin: &ServerName, content: &Map<String, Value>) {
+    async fn take_in_presence(&self, origin: &ServerName, content: &Map<String, Value>) -> Result<(), OpError> {
         if !self.edus.presence.is_enabled() {
-            return;
+            return Ok(());
         }
         for entry in content.get("push").and_then(Value::as_array).into_iter().flatten().take(ENTRIES_MAX) {
             let Some(user) = user_of(entry.get("user_id")).filter(|user| user.server_name() == origin) else {
                 continue;
             };
+            // Nobody here is shown a stranger, so strangers are not remembered, however many there are.
+            if self.edus.presence.get(&user).is_none() && !self.shares_a_room(&user).await? {
+                continue;
+            }
             let state = PresenceState::from(entry.get("presence").and_then(Value::as_str).unwrap_or("offline"));
             let message =
                 entry.get("status_msg").and_then(Value::as_str).map(|text| text.chars().take(1_000).collect());
@@ -142,6 +143,7 @@ impl Homeserver {
             let active = entry.get("currently_active").and_then(Value::as_bool).unwrap_or(false);
             self.edus.presence.remote(&user, state, message, ago_ms, active);
         }
+        Ok(())
     }
 
     async fn take_in_device(

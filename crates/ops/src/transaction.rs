@@ -16,8 +16,8 @@ use crate::{Homeserver, OpError};
 /// Rooms of one transaction that are worked on at once.
 const ROOMS_AT_ONCE: usize = 8;
 
-/// When an event that puts a user of ours out is tried again.
-const PUT_OUT_PAUSES: [Duration; 4] =
+/// When an event is tried again whose previous events or state could not be had.
+const LATE_PAUSES: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3_600)];
 
 /// So long events of a room that is being joined wait.
@@ -121,9 +121,11 @@ impl Homeserver {
                 }
             }
         }
+        // What a policy server has to see goes one by one.
+        let is_run = is_resident && self.rooms.policy_server(room_id).await?.is_none();
         let mut rest = believed.as_slice();
         while let Some((first, after)) = rest.split_first() {
-            if is_resident {
+            if is_run {
                 // What builds on each other is one write.
                 let done = self.rooms.ingest_run(&room, rest).await?;
                 for (pdu, ingested) in rest.iter().zip(&done) {
@@ -165,15 +167,11 @@ impl Homeserver {
     ) -> Result<(), String> {
         match Box::pin(self.take_in(origin, room, pdu)).await {
             Ok(_) => Ok(()),
-            Err(error) if self.puts_us_out(pdu) => {
-                tracing::info!(event = %id, %error, "an event that puts a user of ours out is tried again later");
-                self.tasks
-                    .spawn("put out", Arc::clone(self).take_in_later(origin.to_owned(), Arc::clone(room), pdu.clone()));
-                Ok(())
-            }
             // What it builds on cannot be had: nothing its sender could do about it by sending it again.
-            Err(OpError::BadRemote(reason)) => {
-                tracing::info!(event = %id, %reason, "an event is left out");
+            Err(error @ (OpError::BadRemote(_) | OpError::Remote(_))) => {
+                tracing::info!(event = %id, %error, "an event has to wait for what it builds on");
+                let room = Arc::clone(room);
+                self.tasks.spawn("late event", Arc::clone(self).take_in_later(origin.to_owned(), room, pdu.clone()));
                 Ok(())
             }
             Err(error) => {
@@ -183,16 +181,11 @@ impl Homeserver {
         }
     }
 
-    /// Whether another server's user ends a membership of a user of ours. If that is not taken in, no later event may ever come
-    /// that leads to it: those who are in the room tell us nothing any more.
-    fn puts_us_out(&self, pdu: &Pdu) -> bool {
-        let target = pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok());
-        matches!(membership_of(pdu), Some(MembershipState::Leave | MembershipState::Ban))
-            && target.is_some_and(|user| self.is_local(user) && user != pdu.sender())
-    }
-
+    /// Tries an event again whose sender holds it to be delivered. Mostly a later event leads to it; but who is put out of a room
+    /// gets no later one.
     async fn take_in_later(self: Arc<Self>, origin: OwnedServerName, room: Arc<Room>, pdu: Pdu) {
-        for pause in PUT_OUT_PAUSES {
+        let Ok(_permit) = self.inbound.late_events.try_acquire() else { return };
+        for pause in LATE_PAUSES {
             tokio::select! {
                 biased;
                 () = self.tasks.stopping() => return,
@@ -200,9 +193,10 @@ impl Homeserver {
             }
             match Box::pin(self.take_in(&origin, &room, &pdu)).await {
                 Ok(_) => return,
-                Err(error) => tracing::info!(event = %pdu.event_id(), %error, "an event was not taken in"),
+                Err(error) => tracing::info!(event = %pdu.event_id(), %error, "an event still has to wait"),
             }
         }
+        tracing::info!(event = %pdu.event_id(), "an event is left out");
     }
 
     /// An event of a room that we are not in: only the end of an invite or knock of a user of ours matters.

@@ -4,6 +4,8 @@ use ruma::RoomVersionId;
 use samtal_db::DbError;
 use samtal_event::{SignError, StoredPduError};
 
+use crate::policy_server::NotRecommended;
+
 /// Why something could not be read or done in a room.
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
@@ -40,6 +42,12 @@ pub enum RoomError {
     /// The operator has blocked the room.
     #[error("the room is blocked on this server")]
     Blocked,
+    /// The room's policy server has not signed the event.
+    #[error("the room's policy server does not recommend the event: {}", .0.message)]
+    NotRecommended(NotRecommended),
+    /// The room uses a policy server, which has not been asked. Never leaves this crate.
+    #[error("the room's policy server has not been asked")]
+    NotAsked,
     /// Too many wait for the same room.
     #[error("the room is busy")]
     Busy,

@@ -57,6 +57,8 @@ pub(crate) struct Placement {
     pub(crate) before: Option<SnapshotId>,
     /// Why policy will not show it (a policy server's refusal), if so.
     pub(crate) soft_fail: Option<String>,
+    /// The transaction that made it, if it is a local user's.
+    pub(crate) txn: Option<String>,
 }
 
 impl Rooms {
@@ -82,14 +84,16 @@ impl Rooms {
         let before = match state {
             Some(ids) => Some(self.snapshot_of(ids).await?),
             None => {
-                let missing = self.missing(pdu.prev_events(), |event| event.before.is_some()).await?;
+                // An event of another room is none that this one could build on: its state would come into this room.
+                let is_placed = |event: &StoredEvent| event.room == room.nid && event.before.is_some();
+                let missing = self.missing(pdu.prev_events(), is_placed).await?;
                 if !missing.is_empty() {
                     return Ok(Ingest::NeedPrev(missing));
                 }
                 None
             }
         };
-        let placement = Placement { pdu: pdu.clone(), before, soft_fail };
+        let placement = Placement { pdu: pdu.clone(), before, soft_fail, txn: None };
         match self.submit(&room.room_id, Work::Remote(Box::new(placement))).await? {
             Outcome::Ingested(ingested) => Ok(Ingest::Done(ingested)),
             Outcome::Appended(_) | Outcome::Inserted(_) | Outcome::Done => Ok(Ingest::Done(Ingested::Accepted)),
@@ -116,7 +120,7 @@ impl Rooms {
             coming.insert(pdu.event_id());
         }
         let work = pdus.iter().take(coming.len()).map(|pdu| {
-            Work::Remote(Box::new(Placement { pdu: pdu.clone(), before: None, soft_fail: None }))
+            Work::Remote(Box::new(Placement { pdu: pdu.clone(), before: None, soft_fail: None, txn: None }))
         });
         let mut done = Vec::with_capacity(coming.len());
         for outcome in self.submit_all(&room.room_id, work.collect()).await? {
@@ -233,7 +237,7 @@ impl Turn<'_> {
             flags,
             before: Some(before),
             redacted_by: None,
-            txn: None,
+            txn: placement.txn.as_deref().map(Into::into),
             pdu: pdu.clone().with_rejected(flags.has(Flags::REJECTED)),
         };
         match known {
@@ -241,7 +245,7 @@ impl Turn<'_> {
                 place_event(&mut self.batch, &event, position.clone());
                 self.rewrite(nid);
             }
-            None => insert_event(&mut self.batch, &event, position.clone(), None),
+            None => insert_event(&mut self.batch, &event, position.clone(), placement.txn.as_deref()),
         }
         self.expect_later(event.clone(), accepted.then(|| position.clone()));
         self.note_partial_event(nid);
@@ -295,7 +299,8 @@ impl Turn<'_> {
         }
         let mut after = Vec::new();
         for id in placement.pdu.prev_events() {
-            let event = self.find(id).await?.ok_or(RoomError::UnknownEvent)?;
+            let event = self.find(id).await?.filter(|event| event.room == self.head.room.nid);
+            let event = event.ok_or(RoomError::UnknownEvent)?;
             after.push(self.after(&event).await?);
         }
         self.resolve(&after).await

@@ -1,7 +1,7 @@
 //! The engine as the crates above hold it.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -13,6 +13,7 @@ use samtal_kit::{Cache, Clock, Random, Tasks};
 use crate::{
     error::RoomError,
     graph::{Room, StoredEvent},
+    policy_server::PolicySource,
     store::Store,
     turn::Author,
     writer::Queue,
@@ -53,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) queues: Cache<OwnedRoomId, Arc<Queue>>,
     /// When the newest room was made, by the time in its create event.
     created_ms: AtomicU64,
+    /// Who asks policy servers.
+    pub(crate) policy_source: OnceLock<Arc<dyn PolicySource>>,
 }
 
 impl std::fmt::Debug for Rooms {
@@ -77,6 +80,7 @@ impl Rooms {
                 tasks,
                 queues,
                 created_ms: AtomicU64::new(0),
+                policy_source: OnceLock::new(),
             }),
         })
     }

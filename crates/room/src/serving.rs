@@ -32,6 +32,17 @@ impl Rooms {
     /// An event of this sender at the room's head, allowed there but not signed: what `make_join` and its kin answer, and
     /// what our own handshakes begin with. The sender may be of another server.
     pub async fn template(&self, room_id: &RoomId, sender: &UserId, draft: &Draft) -> Result<UnsignedPdu, RoomError> {
+        self.template_at(room_id, sender, draft, None).await
+    }
+
+    /// As [`Self::template`], of another time than now.
+    pub(crate) async fn template_at(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        draft: &Draft,
+        ts_ms: Option<u64>,
+    ) -> Result<UnsignedPdu, RoomError> {
         let store = &self.inner.store;
         let room = self.room(room_id).await?;
         let mut head = Head::read(store, Arc::clone(&room)).await?.ok_or(RoomError::UnknownRoom)?;
@@ -39,7 +50,7 @@ impl Rooms {
         let keys = authorize::auth_keys_of_draft(draft, sender, room.rules).map_err(refused)?;
         let auth_events = head.load(store, &keys).await?;
         let prev_events: Vec<Pdu> = head.extremities.iter().rev().take(10).cloned().collect();
-        let now = i64::try_from(self.inner.clock.now_ms()).unwrap_or(i64::MAX);
+        let now = i64::try_from(ts_ms.unwrap_or_else(|| self.inner.clock.now_ms())).unwrap_or(i64::MAX);
         let unsigned = build(
             draft,
             sender,
@@ -238,7 +249,8 @@ impl Rooms {
         Ok(false)
     }
 
-    /// Whether `server` had a joined user in the room before each of these events, which must be here.
+    /// Whether `server` had a joined user in the room when each of these events was sent, which must be here: in the state before
+    /// it, or on one of the branches that it brings together.
     pub async fn had_server(
         &self,
         room: &Room,
@@ -253,12 +265,22 @@ impl Rooms {
         let rows = store.db().query(&USERS_OF_SERVER, params![room.nid.0, server.as_str()]).await?;
         for event in found {
             let Some(before) = event.before.filter(|_| event.room == room.nid) else { return Ok(false) };
+            let mut states = BTreeSet::from([before]);
+            if event.pdu.prev_events().len() > 1 {
+                for prev in
+                    store.graph.events(event.pdu.prev_events()).await?.iter().filter(|prev| prev.before.is_some())
+                {
+                    states.insert(store.state_after(prev).await?);
+                }
+            }
             let mut was_there = false;
-            for row in &rows {
-                let member = store.state_event(before, "m.room.member", row.text(0)?).await?;
-                was_there = member.and_then(|member| membership_of(&member.pdu)) == Some(MembershipState::Join);
-                if was_there {
-                    break;
+            'found: for state in states {
+                for row in &rows {
+                    let member = store.state_event(state, "m.room.member", row.text(0)?).await?;
+                    was_there = member.and_then(|member| membership_of(&member.pdu)) == Some(MembershipState::Join);
+                    if was_there {
+                        break 'found;
+                    }
                 }
             }
             if !was_there {

@@ -1,6 +1,6 @@
 //! Events and snapshots together: state as events.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use ruma::OwnedEventId;
 use samtal_db::Db;
@@ -37,6 +37,8 @@ pub struct Store {
     pub erasures: Erasures,
     pub(crate) event_numbers: Numbers,
     pub(crate) room_numbers: Numbers,
+    /// Whether policy servers can be asked.
+    pub(crate) has_policy_source: AtomicBool,
 }
 
 impl Store {
@@ -50,6 +52,7 @@ impl Store {
             graph: Graph::new(db),
             event_numbers: Numbers::new("event"),
             room_numbers: Numbers::new("room"),
+            has_policy_source: AtomicBool::new(false),
         })
     }
 

@@ -1,6 +1,9 @@
 //! One turn of a room: events are appended to its head, and all of it becomes one write batch.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use ruma::{
     EventId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName, UserId, events::room::member::MembershipState,
@@ -16,7 +19,9 @@ use crate::{
     graph::{Flags, StoredEvent, insert_event, place_event, redact_event},
     head::Head,
     ids::EventNid,
+    ingest::{Ingested, Placement},
     membership::{MembershipWriter, membership_of},
+    policy_server::{PolicyServer, is_exempt},
     relation,
     snapshot::insert_nodes,
     sticky,
@@ -43,12 +48,14 @@ pub struct LocalDraft {
     pub ts_ms: Option<u64>,
     /// The transaction that makes it, unique in this tenant; see [`crate::Txn`].
     pub txn: Option<String>,
+    /// The event itself, where the room's policy server has signed it already.
+    pub(crate) recommended: Option<Pdu>,
 }
 
 impl LocalDraft {
     /// A draft sent now, without transaction.
     pub fn new(sender: impl Into<OwnedUserId>, draft: Draft) -> Self {
-        Self { sender: sender.into(), draft, ts_ms: None, txn: None }
+        Self { sender: sender.into(), draft, ts_ms: None, txn: None, recommended: None }
     }
 }
 
@@ -86,6 +93,9 @@ pub(crate) struct Turn<'a> {
     nodes: Vec<(NodeId, Node)>,
     pending: Vec<Pending>,
     txns: HashMap<String, OwnedEventId>,
+    /// Whether a commit of the same was refused. Only then transactions are looked for that were made before: hardly any was,
+    /// and one that was makes the commit a conflict.
+    pub(crate) retried: bool,
     rewritten: Vec<EventNid>,
     numbers: (i64, i64),
     /// Whether the room's state becomes partial or whole.
@@ -113,6 +123,7 @@ impl<'a> Turn<'a> {
             nodes: Vec::new(),
             pending: Vec::new(),
             txns: HashMap::new(),
+            retried: false,
             rewritten: Vec::new(),
             numbers: (0, 0),
             partial_changed: false,
@@ -228,11 +239,33 @@ impl<'a> Turn<'a> {
             // The rules that depend on state do not say it of an event without a state key.
             return Err(RoomError::Refused("a room has one create event".into()));
         }
-        if let Some(event_id) = self.already_sent(local).await? {
+        if self.retried
+            && let Some(event_id) = self.already_sent(local).await?
+        {
             return Ok(Appended { event_id, is_new: false });
         }
+        if let Some(event_id) = local.txn.as_ref().and_then(|txn| self.txns.get(txn)) {
+            return Ok(Appended { event_id: event_id.clone(), is_new: false });
+        }
+        match self.append_new(local).await {
+            // What was allowed once may be refused now.
+            Err(error) => match self.already_sent(local).await? {
+                Some(event_id) => Ok(Appended { event_id, is_new: false }),
+                None => Err(error),
+            },
+            appended => appended,
+        }
+    }
+
+    async fn append_new(&mut self, local: &LocalDraft) -> Result<Appended, RoomError> {
         if let Some(event_id) = self.already_state(local).await? {
             return Ok(Appended { event_id, is_new: false });
+        }
+        if let Some(pdu) = &local.recommended {
+            return self.append_recommended(pdu, local.txn.clone()).await;
+        }
+        if self.needs_recommendation(&local.draft).await? {
+            return Err(RoomError::NotAsked);
         }
         let rules = self.head.room.rules;
         let refused = |refused: samtal_state::Refused| RoomError::Refused(refused.reason);
@@ -256,6 +289,29 @@ impl<'a> Turn<'a> {
         let nid = self.number(&auth_events).await?;
         self.place(nid, pdu.clone(), local.txn.as_deref()).await?;
         Ok(Appended { event_id: pdu.event_id().to_owned(), is_new: true })
+    }
+
+    /// Whether the room's policy server has to sign the event first.
+    async fn needs_recommendation(&mut self, draft: &Draft) -> Result<bool, RoomError> {
+        if !self.store.has_policy_source.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let Some(policy) = self.head.state(self.store, "m.room.policy", "").await? else { return Ok(false) };
+        if is_exempt(&draft.type_string(), draft.state_key.as_deref()) {
+            return Ok(false);
+        }
+        let Some(server) = PolicyServer::from_content(policy.content_str()) else { return Ok(false) };
+        Ok(!self.store.graph.joined_of(self.head.room.nid, &server.via).await?.is_empty())
+    }
+
+    /// Appends an event of a local user that was made before, and signed by the policy server since. The room may have gone on.
+    async fn append_recommended(&mut self, pdu: &Pdu, txn: Option<String>) -> Result<Appended, RoomError> {
+        let placement = Placement { pdu: pdu.clone(), before: None, soft_fail: None, txn };
+        match self.append_remote(&placement).await? {
+            Ingested::Accepted => Ok(Appended { event_id: pdu.event_id().to_owned(), is_new: true }),
+            Ingested::Duplicate => Ok(Appended { event_id: pdu.event_id().to_owned(), is_new: false }),
+            Ingested::SoftFailed(reason) | Ingested::Rejected(reason) => Err(RoomError::Refused(reason)),
+        }
     }
 
     async fn already_sent(&self, local: &LocalDraft) -> Result<Option<OwnedEventId>, RoomError> {
@@ -460,15 +516,20 @@ impl<'a> Turn<'a> {
         } else {
             self.head.update(&mut self.batch);
         }
+        // Who hears of the events looks for them at once.
+        let events = std::mem::take(&mut self.pending).into_iter().map(|pending| (pending.event, pending.position));
+        let events: Vec<_> = events.collect();
+        let (rewritten, memory) = (std::mem::take(&mut self.rewritten), self.store.graph.event_memory());
+        self.batch.before_announcing(move |committed| {
+            for nid in &rewritten {
+                memory.drop_event(*nid);
+            }
+            for (event, position) in &events {
+                let given = position.as_ref().map(|position| StreamPosition(committed.position_of(position)));
+                memory.remember(StoredEvent { position: given.or(event.position), ..event.clone() });
+            }
+        });
         let committed = self.store.db().commit(self.batch).await?;
-        for nid in self.rewritten {
-            self.store.graph.drop_event(nid);
-        }
-        for pending in self.pending {
-            let given = pending.position.map(|position| StreamPosition(committed.position_of(&position)));
-            let position = given.or(pending.event.position);
-            self.store.graph.remember(StoredEvent { position, ..pending.event });
-        }
         if self.partial_changed {
             self.store.partial.read(self.store.db()).await?;
         }

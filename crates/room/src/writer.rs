@@ -100,7 +100,14 @@ impl Rooms {
         drafts: Vec<LocalDraft>,
         expected: Option<Expected>,
     ) -> Result<Vec<Appended>, RoomError> {
-        match self.submit(room_id, Work::Local { drafts, expected }).await? {
+        let again = self.inner.policy_source.get().map(|_| (drafts.clone(), expected.clone()));
+        let outcome = match (self.submit(room_id, Work::Local { drafts, expected }).await, again) {
+            (Err(RoomError::NotAsked), Some((drafts, expected))) => {
+                return self.send_recommended(room_id, drafts, expected).await;
+            }
+            (outcome, _) => outcome?,
+        };
+        match outcome {
             Outcome::Appended(appended) => Ok(appended),
             Outcome::Ingested(_) | Outcome::Inserted(_) | Outcome::Done => Ok(Vec::new()),
         }
@@ -194,22 +201,34 @@ impl Rooms {
         jobs: &[Job],
     ) -> Result<(Option<Head>, Vec<Result<Outcome, RoomError>>), RoomError> {
         let store = &self.inner.store;
-        for _ in 0..TRIES {
+        // A job of several steps that fails half-way is rare: marks to go back to are set only when one has.
+        let mut is_careful = false;
+        for tried in 0..TRIES {
             let current = match head.take() {
                 Some(head) => head,
                 None => Head::read(store, Arc::clone(room)).await?.unwrap_or_else(|| Head::new(Arc::clone(room))),
             };
             let mut turn = Turn::new(store, self.author(), current);
+            turn.retried = tried > 0;
             let mut outcomes = Vec::with_capacity(jobs.len());
+            let mut is_broken = false;
             for job in jobs {
-                let mark = (!job.work.is_one_step()).then(|| turn.mark());
+                let mark = (is_careful && !job.work.is_one_step()).then(|| turn.mark());
                 let outcome = self.attempt(&mut turn, &job.work).await;
-                if outcome.is_err()
-                    && let Some(mark) = mark
-                {
-                    turn.back_to(mark);
-                }
+                let has_failed = outcome.is_err() && !job.work.is_one_step();
                 outcomes.push(outcome);
+                match mark {
+                    Some(mark) if has_failed => turn.back_to(mark),
+                    None if has_failed => {
+                        is_broken = true;
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            if is_broken {
+                is_careful = true;
+                continue;
             }
             if turn.is_empty() {
                 return Ok(((turn.head.turn > 0).then_some(turn.head), outcomes));

@@ -26,6 +26,9 @@ impl From<RoomError> for ApiError {
             RoomError::UnknownAlias => Self::not_found("Room alias not found"),
             RoomError::CannotAuthorizeJoin => Self::forbidden("Nobody of this server may let you in"),
             RoomError::Blocked => Self::forbidden("The room has been blocked on this server"),
+            // Its words are the client's, as it said them.
+            RoomError::NotRecommended(refusal) => Self::new(StatusCode::BAD_REQUEST, refusal.errcode, refusal.message),
+            RoomError::NotAsked => Self::internal(error),
             RoomError::Busy => samtal_db::DbError::Busy.into(),
             RoomError::Damaged(_) => Self::internal(error),
             RoomError::Storage(error) => error.into(),

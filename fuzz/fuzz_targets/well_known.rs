@@ -1,0 +1,9 @@
+//! Bytes from libFuzzer for `harness::well_known`.
+
+#![no_main]
+
+#[path = "../harness.rs"]
+#[allow(dead_code, reason = "each target is one of its functions")]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| harness::well_known(bytes));
