@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ruma::OwnedServerName;
 
 use crate::tenant::{
-    ApplicationServices, Calls, Contact, Federation, Limits, Login, Mail, Media, Presence, Registration, Rooms, Search,
-    TenantEntry, Turn, UrlPreviews,
+    ApplicationServices, Calls, Contact, Federation, Limits, Login, Mail, Media, Notices, Presence, Registration,
+    Rooms, Search, TenantEntry, Turn, UrlPreviews,
 };
 use crate::{Network, Secret};
 
@@ -52,6 +52,8 @@ section! {
         turn: Option<Turn> = None => PLAIN,
         /// Where group calls meet.
         calls: Calls = Calls::default() => PLAIN,
+        /// How users are told something by those who run the server.
+        notices: Notices = Notices::default() => PLAIN,
         /// Whom to turn to, published at `/.well-known/matrix/support`.
         contact: Contact = Contact::default() => PLAIN,
         /// A further server name in this process, with a database, keys and media of its own. The tables `registration` to
@@ -73,8 +75,8 @@ section! {
         /// Where other servers reach this server (`host:port`), published at `/.well-known/matrix/server`. Without it nothing is
         /// published, and they come to the name itself, port 8448.
         federation_address: Option<OwnedServerName> = None => PLAIN.example("\"matrix.example.org:443\"").live(),
-        /// Memory for caches, shared by all tenants.
-        cache_bytes_max: u64 = 128 * 1024 * 1024 => PLAIN.planned().unit("bytes").range(1024 * 1024, i64::MAX),
+        /// Memory for caches, shared by all tenants. Databases keep some more of their pages, up to 16 MiB for each tenant that is in use.
+        cache_bytes_max: u64 = 128 * 1024 * 1024 => PLAIN.unit("bytes").range(1024 * 1024, i64::MAX),
         /// How long requests that run when the server is told to stop may go on.
         shutdown_soft_ms: u64 = 10_000 => PLAIN.unit("ms").range(0, 600_000).live(),
         /// How long background work may take to put itself away after that.
@@ -115,6 +117,9 @@ section! {
         serve: Vec<Serve> = vec![Serve::Client, Serve::Federation] => PLAIN,
         /// The certificate, for HTTPS. Without this table it is plain HTTP, for a reverse proxy or a try.
         tls: Option<Tls> = None => PLAIN,
+        /// Further certificates, for other hosts than the one in `tls` (other tenants, say): whoever connects gets the first that names
+        /// the host they ask for.
+        certificates: Vec<Tls> = Vec::new() => PLAIN,
         /// Whether a reverse proxy in front sets `X-Forwarded-For`; its last address is then the client's.
         behind_proxy: bool = false => PLAIN,
     }

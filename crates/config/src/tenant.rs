@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ruma::{OwnedServerName, OwnedUserId, RoomVersionId};
 
-use crate::process::networks_that_are_not_public;
+use crate::process::{Tls, networks_that_are_not_public};
 use crate::{Network, Secret};
 
 /// One server name with all that holds for it: what the server is built from.
@@ -44,6 +44,8 @@ pub struct Tenant {
     pub turn: Option<Turn>,
     /// `[calls]`
     pub calls: Calls,
+    /// `[notices]`
+    pub notices: Notices,
     /// `[contact]`
     pub contact: Contact,
 }
@@ -83,6 +85,8 @@ section! {
         turn: Option<Turn> = None => PLAIN,
         /// As `[calls]`.
         calls: Calls = Calls::default() => PLAIN,
+        /// As `[notices]`.
+        notices: Notices = Notices::default() => PLAIN,
         /// As `[contact]`.
         contact: Contact = Contact::default() => PLAIN,
     }
@@ -224,6 +228,11 @@ section! {
         trusted_certificates: Vec<PathBuf> = Vec::new() => PLAIN,
         /// Addresses that are never connected to, whatever a server name resolves to.
         denied_networks: Vec<Network> = networks_that_are_not_public() => PLAIN,
+        /// An HTTP proxy that connections to other servers go through, with its password if it wants one. It looks names up itself, so
+        /// `denied_networks` then binds only addresses that stand in place of a name.
+        proxy: Option<Secret> = None => PLAIN.example("\"http://proxy.example.org:3128\""),
+        /// The certificate that is shown to servers that ask for one. Few do.
+        client_certificate: Option<Tls> = None => PLAIN,
         /// Whether other servers are told what people call their devices.
         device_names: bool = false => PLAIN,
         /// Servers that are asked for another server's signing keys when it does not answer itself.
@@ -393,6 +402,18 @@ section! {
         shared_secret: Option<Secret> = None => PLAIN.required().example("\"secret\""),
         /// How long such a password lasts.
         lifetime_ms: u64 = 86_400_000 => PLAIN.unit("ms").range(60_000, 604_800_000),
+    }
+}
+
+section! {
+    /// How users are told something by those who run the server: each in a room of their own.
+    pub struct Notices {
+        /// The local part of the user in whose name they are told. It is made when it is first needed; nobody can log in as it.
+        sender: String = "_server".to_owned() => PLAIN,
+        /// What that user is called; the server's name if not given.
+        display_name: Option<String> = None => PLAIN.example("\"The service desk\""),
+        /// What the rooms are called.
+        room_name: String = "Server Notices".to_owned() => PLAIN,
     }
 }
 

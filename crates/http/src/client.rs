@@ -16,15 +16,20 @@ use tokio_rustls::TlsConnector;
 use crate::address::AddressPolicy;
 use crate::body::{BodyError, collect};
 use crate::connect::{ConnectError, Connector, Direct, Resolve};
-use crate::tls::{TlsError, client_config};
+use crate::proxy::Proxy;
+use crate::tls::{Certificate, TlsError, client_config};
 
 /// What a client may do.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// PEM files with authorities that are trusted besides the public ones.
     pub trusted_certificates: Vec<PathBuf>,
+    /// What we show to servers that ask who we are. Most do not.
+    pub certificate: Option<Certificate>,
     /// Where no connection is made to.
     pub policy: AddressPolicy,
+    /// Through which all connections go, where there is no other way out.
+    pub proxy: Option<Proxy>,
     /// How long finding, connecting and TLS may take together.
     pub connect: Duration,
     /// How long an idle connection is kept.
@@ -39,6 +44,8 @@ impl Default for ClientOptions {
     fn default() -> ClientOptions {
         ClientOptions {
             trusted_certificates: Vec::new(),
+            certificate: None,
+            proxy: None,
             policy: AddressPolicy::default(),
             connect: Duration::from_secs(15),
             idle: Duration::from_secs(60),
@@ -117,7 +124,8 @@ impl Client {
         let connector = Connector {
             resolver,
             policy: Arc::new(options.policy.clone()),
-            tls: TlsConnector::from(client_config(&options.trusted_certificates)?),
+            tls: TlsConnector::from(client_config(&options.trusted_certificates, options.certificate.as_ref())?),
+            proxy: options.proxy.clone().map(Arc::new),
             time: options.connect,
         };
         let inner = legacy::Client::builder(TokioExecutor::new())
@@ -215,6 +223,7 @@ impl ConnectError {
             ConnectError::Denied { host } => ConnectError::Denied { host: host.clone() },
             ConnectError::Refused { host, source } => ConnectError::Refused { host: host.clone(), source: io(source) },
             ConnectError::Tls { host, source } => ConnectError::Tls { host: host.clone(), source: io(source) },
+            ConnectError::Proxy { host, why } => ConnectError::Proxy { host: host.clone(), why: why.clone() },
             ConnectError::TimedOut => ConnectError::TimedOut,
             ConnectError::Resolver(text) => ConnectError::Resolver(text.clone()),
         }

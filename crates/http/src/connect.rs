@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::address::AddressPolicy;
+use crate::proxy::Proxy;
 
 /// Where to connect for a URI, and whom to expect there. The `Host` of the request is the URI's authority, which may be
 /// quite another name.
@@ -70,6 +71,14 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
+    /// The proxy does not connect.
+    #[error("the proxy does not connect to {host}: {why}")]
+    Proxy {
+        /// The name.
+        host: String,
+        /// What it said.
+        why: String,
+    },
     /// It took too long.
     #[error("connecting took too long")]
     TimedOut,
@@ -115,6 +124,7 @@ pub struct Connector {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) policy: Arc<AddressPolicy>,
     pub(crate) tls: TlsConnector,
+    pub(crate) proxy: Option<Arc<Proxy>>,
     pub(crate) time: Duration,
 }
 
@@ -141,7 +151,10 @@ impl Connector {
     }
 
     async fn try_target(&self, target: &Target) -> Result<Stream, ConnectError> {
-        let stream = self.try_addresses(target).await?;
+        let stream = match &self.proxy {
+            Some(proxy) => self.try_proxy(proxy, target).await?,
+            None => self.try_addresses(target).await?,
+        };
         let _ = stream.set_nodelay(true);
         let Some(name) = &target.tls_name else {
             return Ok(Stream::Plain(TokioIo::new(stream)));
@@ -150,6 +163,18 @@ impl Connector {
         let server_name = ServerName::try_from(name.clone()).map_err(|e| failed(io::Error::other(e)))?;
         let stream = self.tls.connect(server_name, stream).await.map_err(failed)?;
         Ok(Stream::Tls(Box::new(TokioIo::new(stream))))
+    }
+
+    /// Through the proxy, which looks the name up: addresses are judged here only where they stand in place of a name.
+    async fn try_proxy(&self, proxy: &Proxy, target: &Target) -> Result<TcpStream, ConnectError> {
+        let host = &target.host;
+        if host.parse::<IpAddr>().is_ok_and(|address| !self.policy.allows(address)) {
+            return Err(ConnectError::Denied { host: host.clone() });
+        }
+        proxy
+            .connect(host, target.port)
+            .await
+            .map_err(|error| ConnectError::Proxy { host: host.clone(), why: error.to_string() })
     }
 
     async fn try_addresses(&self, target: &Target) -> Result<TcpStream, ConnectError> {

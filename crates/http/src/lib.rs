@@ -12,6 +12,7 @@ pub mod client;
 pub mod connect;
 mod cors;
 mod handle;
+mod proxy;
 pub mod server;
 pub mod tls;
 
@@ -20,5 +21,6 @@ pub use body::{BodyError, collect};
 pub use client::{Client, ClientError, ClientOptions, Limits as FetchLimits};
 pub use connect::{Direct, Resolve, Target};
 pub use handle::{Peer, RequestId, error_body, error_response};
+pub use proxy::{NoProxy, Proxy};
 pub use server::{Listener, Server, ServerOptions, tell_route};
 pub use tls::{Certificate, Certificates, TlsError};

@@ -24,8 +24,33 @@ pub enum ServerError {
         source: io::Error,
     },
     /// Another process has opened the data directory.
-    #[error("another samtal process uses {}", .0.display())]
+    #[error(
+        "another samtal process uses {}: end it, or give this one a directory of its own (--data-dir)",
+        .0.display()
+    )]
     InUse(PathBuf),
+    /// The data directory is there, and is that of other server names.
+    #[error(
+        "{} holds the data of {}, and none of {}: a server name cannot be changed later. Give the name that was meant, \
+         or a directory of its own (--data-dir), or run both names (`samtal tenant add`)",
+        path.display(), found.join(", "), wanted.join(", ")
+    )]
+    OtherNames {
+        /// The data directory.
+        path: PathBuf,
+        /// Whose directories are in it.
+        found: Vec<String>,
+        /// Whose were looked for.
+        wanted: Vec<String>,
+    },
+    /// The machine's clock cannot be right.
+    #[error(
+        "the clock of this machine says {year}, which cannot be right: what is sent now would bear that time for ever"
+    )]
+    Clock {
+        /// The year it says.
+        year: u64,
+    },
     /// A tenant cannot be opened.
     #[error("tenant {name} cannot be opened")]
     Tenant {
@@ -41,6 +66,15 @@ pub enum ServerError {
     /// The application services cannot be changed.
     #[error(transparent)]
     Appservices(#[from] samtal_appservice::AppserviceError),
+    /// A proxy has no usable address.
+    #[error("federation.proxy of {name} cannot be used")]
+    Proxy {
+        /// Of which tenant.
+        name: OwnedServerName,
+        /// What was expected.
+        #[source]
+        source: samtal_http::NoProxy,
+    },
     /// A listener cannot be bound.
     #[error(transparent)]
     Listen(io::Error),

@@ -1,9 +1,12 @@
 //! What is on the disk: a configuration, and the tenants' databases.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use samtal_config::{Config, Source, Tenant};
-use samtal_kit::{Clock, Random};
+use samtal_http::{Client, ClientOptions};
+use samtal_kit::{Clock, Memory, Random};
 use samtal_ops::Homeserver;
 
 use crate::lock::private_dir;
@@ -20,6 +23,8 @@ pub struct Installation {
     clock: Clock,
     random: Random,
     pub(crate) networks: Networks,
+    /// What the caches of all tenants may hold together.
+    pub(crate) memory: Memory,
     /// Nothing on PostgreSQL, where many processes may share the tenants.
     _lock: Option<Lock>,
 }
@@ -34,12 +39,37 @@ impl Installation {
         if config.tenants.is_empty() {
             return Err(ServerError::NoTenant);
         }
+        plausible_clock(&clock)?;
         let data_dir = &config.file.server.data_dir;
+        not_of_others(&config)?;
         let lock = Lock::take(data_dir)?;
         if lock.is_none() && config.file.database.url.is_none() {
             return Err(ServerError::InUse(data_dir.clone()));
         }
-        Ok(Installation { source, config, clock, random, networks: Networks::default(), _lock: lock })
+        let memory = Memory::new(usize::try_from(config.file.server.cache_bytes_max).unwrap_or(usize::MAX));
+        Ok(Installation { source, config, clock, random, networks: Networks::default(), memory, _lock: lock })
+    }
+
+    /// Opens the files that the configuration names, as far as that says whether they can be used.
+    ///
+    /// # Errors
+    /// What is wrong with each.
+    pub fn examine(config: &Config) -> Result<(), Vec<ServerError>> {
+        let mut wrong: Vec<ServerError> = Vec::new();
+        for (listener, tls) in
+            config.file.listeners.iter().filter_map(|listener| Some((listener, listener.tls.as_ref()?)))
+        {
+            let files = crate::running::certificates_of(listener, tls);
+            wrong.extend(samtal_http::Certificates::load(&files).err().map(ServerError::from));
+        }
+        wrong.extend(trusted(&config.file.outgoing.trusted_certificates).err());
+        for tenant in &config.tenants {
+            wrong.extend(trusted(&tenant.federation.trusted_certificates).err());
+            wrong.extend(settings::proxy(tenant).err());
+            wrong.extend(settings::appservices(&config.file, tenant).err().map(ServerError::from));
+        }
+        wrong.extend(not_of_others(config).err());
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
     /// Opens all tenants.
@@ -60,10 +90,14 @@ impl Installation {
     /// Its directory or its database cannot be opened.
     pub async fn open_tenant(&self, config: &Config, tenant: &Tenant) -> Result<Arc<Homeserver>, ServerError> {
         private_dir(&tenant.data_dir).map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
+        note_clock_behind(&self.clock, &tenant.data_dir.join("samtal.db"));
         let database = settings::database(&config.file, tenant);
         let mut settings = settings::tenant(tenant);
         settings.media.previews = settings::previews(&config.file, tenant);
+        settings.web = settings::web(&config.file);
+        settings.memory = self.memory.clone();
         settings.appservices = settings::appservices(&config.file, tenant)?;
+        settings.federation.client.proxy = settings::proxy(tenant)?;
         let failed = |source| ServerError::Tenant { name: tenant.name.clone(), source };
         let (clock, random) = (self.clock.clone(), self.random.clone());
         let network = self.networks.get(&tenant.federation, &settings.federation.client, &clock, &random);
@@ -86,4 +120,51 @@ impl Installation {
     pub fn random(&self) -> &Random {
         &self.random
     }
+}
+
+/// Whether these hold certificates of authorities.
+fn trusted(files: &[PathBuf]) -> Result<(), ServerError> {
+    let options = ClientOptions { trusted_certificates: files.to_vec(), ..ClientOptions::default() };
+    Client::new(&options)?;
+    Ok(())
+}
+
+/// Says so if a file was written later than it is now. Nothing here relies on the clock for order, but what is sent
+/// bears its time, and log-ins and keys end by it.
+fn note_clock_behind(clock: &Clock, file: &Path) {
+    let written = std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+    let written = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let Some(ahead) = written.and_then(|written| written.checked_sub(Duration::from_millis(clock.now_ms()))) else {
+        return;
+    };
+    if ahead > Duration::from_secs(60) {
+        tracing::warn!(file = %file.display(), behind_s = ahead.as_secs(), "the clock is behind what was written last");
+    }
+}
+
+/// Milliseconds in a year, about.
+const YEAR_MS: u64 = 31_556_952_000;
+
+/// A clock of before this program was written is wrong.
+fn plausible_clock(clock: &Clock) -> Result<(), ServerError> {
+    let year = 1970 + clock.now_ms() / YEAR_MS;
+    if year < 2026 { Err(ServerError::Clock { year }) } else { Ok(()) }
+}
+
+/// Refuses a data directory in which others than those that are wanted have data, and those have none: the name was
+/// mistyped, or the directory was.
+fn not_of_others(config: &Config) -> Result<(), ServerError> {
+    let data_dir = &config.file.server.data_dir;
+    if config.tenants.iter().any(|tenant| tenant.data_dir.exists()) {
+        return Ok(());
+    }
+    let Ok(directories) = std::fs::read_dir(data_dir.join("tenants")) else { return Ok(()) };
+    let mut found: Vec<String> =
+        directories.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    found.sort();
+    let wanted = config.tenants.iter().map(|tenant| tenant.name.to_string()).collect();
+    Err(ServerError::OtherNames { path: data_dir.clone(), found, wanted })
 }

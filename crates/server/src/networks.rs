@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use samtal_config::Network as Range;
 use samtal_config::tenant::Federation;
-use samtal_http::{ClientOptions, collect, error_response};
+use samtal_http::{Certificate, ClientOptions, Proxy, collect, error_response};
 use samtal_kit::{Clock, Random};
 use samtal_ops::Homeserver;
 use samtal_remote::{Internet, LocalFirst, LocalHandler, SetupError};
@@ -32,7 +32,7 @@ struct Inner {
 
 /// What two tenants must have in common to share connections.
 #[derive(Clone, PartialEq)]
-struct Key(Vec<PathBuf>, Vec<Range>);
+struct Key(Vec<PathBuf>, Vec<Range>, Option<Proxy>, Option<Certificate>);
 
 impl std::fmt::Debug for Networks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -49,7 +49,12 @@ impl Networks {
         clock: &Clock,
         random: &Random,
     ) -> Result<Arc<LocalFirst<Internet>>, SetupError> {
-        let key = Key(federation.trusted_certificates.clone(), federation.denied_networks.clone());
+        let key = Key(
+            federation.trusted_certificates.clone(),
+            federation.denied_networks.clone(),
+            client.proxy.clone(),
+            client.certificate.clone(),
+        );
         let mut inner = self.0.lock();
         if let Some((_, network)) = inner.networks.iter().find(|(k, _)| *k == key) {
             return Ok(network.clone());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use samtal_config::Tenant;
 
-use crate::running::{certificate, level};
+use crate::running::{certificates_of, level};
 use crate::{Running, ServerError, settings};
 
 /// How long a removed tenant's background work may take.
@@ -25,7 +25,7 @@ impl Running {
         let listeners = &config.file.listeners;
         for (listener, certificates) in listeners.iter().zip(&self.certificates) {
             if let (Some(tls), Some(certificates)) = (&listener.tls, certificates) {
-                certificates.reload(certificate(tls))?;
+                certificates.reload(&certificates_of(listener, tls))?;
             }
         }
         if let Some(log) = &self.log {

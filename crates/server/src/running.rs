@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use samtal_config::process::{File, LogFormat, LogLevel};
 use samtal_http::{Certificate, Certificates, Listener, Server, ServerOptions};
-use samtal_kit::Tasks;
+use samtal_kit::{Memory, Tasks};
 use samtal_ops::Homeserver;
 use samtal_policy::Decided;
 use samtal_telemetry::{Format, Level, LogControl, Metrics};
 
 use crate::{Installation, ServerError, Tenants, control, routes};
+
+/// How often unused memory is looked for: what has not been used for two to three times as long goes.
+const SWEEP: Duration = Duration::from_secs(120);
 
 /// A server that takes requests until [`Running::end`].
 pub struct Running {
@@ -40,7 +43,7 @@ impl Running {
         let (mut listeners, mut certificates) = (Vec::new(), Vec::new());
         for listener in &file.listeners {
             let tls = match &listener.tls {
-                Some(tls) => Some(Certificates::load(certificate(tls))?),
+                Some(tls) => Some(Certificates::load(&certificates_of(listener, tls))?),
                 None => None,
             };
             certificates.push(tls.clone());
@@ -61,6 +64,7 @@ impl Running {
         tenants.replace(opened.all().into_iter().map(|open| ((*open.config).clone(), open.homeserver)).collect());
         watch_tenants(&metrics, &tenants);
         let tasks = Tasks::new();
+        tasks.spawn("memory", sweep(installation.memory.clone(), tasks.clone()));
         server.serve(&tasks)?;
         control::listen(&tasks, &file.server.data_dir, tenants.clone())?;
         Ok(Running { installation, tenants, certificates, log, addresses, listeners: tasks, metrics })
@@ -111,6 +115,24 @@ impl Running {
             homeserver.db.close().await;
         }
     }
+}
+
+/// Gives back, now and then, the memory of what nobody has asked for in a while. A tenant that nobody uses sleeps then.
+async fn sweep(memory: Memory, tasks: Tasks) {
+    loop {
+        tokio::select! {
+            () = tasks.stopping() => return,
+            () = tokio::time::sleep(SWEEP) => memory.sweep(),
+        }
+    }
+}
+
+/// The files of a listener's certificates, the first one first.
+pub(crate) fn certificates_of(
+    listener: &samtal_config::process::Listener,
+    tls: &samtal_config::process::Tls,
+) -> Vec<Certificate> {
+    std::iter::once(tls).chain(&listener.certificates).map(certificate).collect()
 }
 
 pub(crate) fn certificate(tls: &samtal_config::process::Tls) -> Certificate {

@@ -6,11 +6,15 @@ use samtal_account::{Options as AccountOptions, Rates, Terms};
 use samtal_appservice::{Registration, RegistrationError};
 use samtal_config::Tenant;
 use samtal_config::process::File;
-use samtal_config::tenant::{EncryptedByDefault as WhichRooms, Who, FederationPolicy, Rate as ConfigRate};
-use samtal_http::{AddressPolicy, ClientOptions, Network};
+use samtal_config::tenant::{EncryptedByDefault as WhichRooms, FederationPolicy, Rate as ConfigRate, Who};
+use samtal_http::{AddressPolicy, ClientOptions, Network, Proxy};
 use samtal_kit::{Rate, Secret};
-use samtal_ops::{Directory, EncryptedByDefault, Federation, Mail, MailNotifications, MailTls, Publishers, Settings, Turn};
+use samtal_ops::{
+    Directory, EncryptedByDefault, Federation, Mail, MailNotifications, MailTls, Notices, Publishers, Settings, Turn,
+};
 use samtal_policy::{ServerRule, Unnamed};
+
+use crate::ServerError;
 
 /// Where a tenant's database is.
 pub(crate) fn database(file: &File, tenant: &Tenant) -> samtal_db::Options {
@@ -56,6 +60,11 @@ pub(crate) fn tenant(tenant: &Tenant) -> Settings {
         federation: federation(tenant),
         turn: turn(tenant),
         livekit_service_urls: tenant.calls.livekit_service_urls.clone(),
+        notices: Notices {
+            sender: tenant.notices.sender.clone(),
+            display_name: tenant.notices.display_name.clone(),
+            room_name: tenant.notices.room_name.clone(),
+        },
         mail: mail(tenant),
         ..Settings::default()
     }
@@ -211,10 +220,20 @@ pub(crate) fn federation(tenant: &Tenant) -> Federation {
         key_servers: settings.key_servers.clone(),
         client: ClientOptions {
             trusted_certificates: settings.trusted_certificates.clone(),
+            certificate: settings.client_certificate.as_ref().map(crate::running::certificate),
             policy: AddressPolicy::denying(denied.collect()),
             ..ClientOptions::default()
         },
     }
+}
+
+/// The proxy that a tenant's connections to other servers go through.
+///
+/// # Errors
+/// What is given is no proxy's address: to go round it would be worse than not to start.
+pub(crate) fn proxy(tenant: &Tenant) -> Result<Option<Proxy>, ServerError> {
+    let proxy = tenant.federation.proxy.as_ref().map(|proxy| proxy.expose().parse()).transpose();
+    proxy.map_err(|source| ServerError::Proxy { name: tenant.name.clone(), source })
 }
 
 /// What accounts go by.

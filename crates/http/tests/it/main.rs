@@ -210,7 +210,7 @@ impl Resolve for Here {
 async fn host_address_and_certificate_name_may_differ_and_certificates_change_live() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (certificate(dir.path(), "one.example"), certificate(dir.path(), "two.example"));
-    let certificates = Certificates::load(one.clone()).unwrap();
+    let certificates = Certificates::load(std::slice::from_ref(&one)).unwrap();
     let server = run(router(), Some(certificates.clone()), ServerOptions::default()).await;
     let options = ClientOptions {
         trusted_certificates: vec![one.certificate.clone(), two.certificate.clone()],
@@ -225,19 +225,175 @@ async fn host_address_and_certificate_name_may_differ_and_certificates_change_li
     assert_eq!((text(answer.body()), answer.version()), ("one.example", http::Version::HTTP_2));
     let wrong = get("two.example").await;
     assert!(matches!(wrong, Err(ClientError::Connect(ConnectError::Tls { .. }))), "{wrong:?}");
-    certificates.reload(two).unwrap();
+    certificates.reload(&[two]).unwrap();
     assert_eq!(text(get("two.example").await.unwrap().body()), "two.example");
-    assert!(certificates.reload(Certificate { certificate: "nowhere".into(), ..one }).is_err());
+    assert!(certificates.reload(&[Certificate { certificate: "nowhere".into(), ..one }]).is_err());
     assert_eq!(text(get("two.example:1").await.unwrap().body()), "two.example:1");
 }
 
 #[tokio::test]
 async fn an_unknown_authority_is_not_trusted() {
     let dir = tempfile::tempdir().unwrap();
-    let certificates = Certificates::load(certificate(dir.path(), "one.example")).unwrap();
+    let certificates = Certificates::load(&[certificate(dir.path(), "one.example")]).unwrap();
     let server = run(router(), Some(certificates), ServerOptions::default()).await;
     let client = Client::with_resolver(&ClientOptions::default(), Arc::new(Here(server.address))).unwrap();
     let request = Request::get("https://one.example/ok").body(Bytes::new()).unwrap();
     let refused = client.fetch(request, LIMITS).await;
     assert!(matches!(refused, Err(ClientError::Connect(ConnectError::Tls { .. }))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_listed_certificate_that_names_nobody_is_believed_and_an_unlisted_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let nameless = |file: &str| {
+        let made = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+        let path = |ending: &str| dir.path().join(format!("{file}.{ending}"));
+        let files = Certificate { certificate: path("crt"), private_key: path("key") };
+        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&files.private_key, made.signing_key.serialize_pem()).unwrap();
+        files
+    };
+    let (own, other) = (nameless("own"), nameless("other"));
+    let server =
+        run(router(), Some(Certificates::load(std::slice::from_ref(&own)).unwrap()), ServerOptions::default()).await;
+    for (listed, is_believed) in [(own, true), (other, false)] {
+        let options = ClientOptions { trusted_certificates: vec![listed.certificate], ..ClientOptions::default() };
+        let client = Client::with_resolver(&options, Arc::new(Here(server.address))).unwrap();
+        let request = Request::get("https://any.example/ok").body(Bytes::new()).unwrap();
+        let answer = client.fetch(request, LIMITS).await;
+        assert_eq!(answer.is_ok(), is_believed, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_host_has_its_own_certificate_on_one_listener() {
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = ["one.example", "two.example", "three.example"];
+    let files = hosts.map(|host| certificate(dir.path(), host));
+    let certificates = Certificates::load(&files).unwrap();
+    let server = run(router(), Some(certificates.clone()), ServerOptions::default()).await;
+    let trusted = files.iter().map(|files| files.certificate.clone()).collect();
+    let options = ClientOptions { trusted_certificates: trusted, ..ClientOptions::default() };
+    let client = Client::with_resolver(&options, Arc::new(Here(server.address))).unwrap();
+    let get = |host: &str| {
+        let request = Request::get(format!("https://{host}/ok")).body(Bytes::new()).unwrap();
+        client.fetch(request, LIMITS)
+    };
+    for host in hosts {
+        assert_eq!(text(get(host).await.unwrap().body()), "fine", "{host}");
+    }
+    // A host that nobody is gets the first one's, and sees that it is not meant.
+    assert!(matches!(get("four.example").await, Err(ClientError::Connect(ConnectError::Tls { .. }))));
+    let four = certificate(dir.path(), "four.example");
+    certificates.reload(&[files[0].clone(), four.clone()]).unwrap();
+    let options = ClientOptions { trusted_certificates: vec![four.certificate], ..ClientOptions::default() };
+    let client = Client::with_resolver(&options, Arc::new(Here(server.address))).unwrap();
+    let request = Request::get("https://four.example/ok").body(Bytes::new()).unwrap();
+    assert_eq!(text(client.fetch(request, LIMITS).await.unwrap().body()), "fine");
+}
+
+/// A proxy that notes what it is asked for, and connects to one place whatever that is.
+async fn proxy(to: SocketAddr, answer: &'static str) -> (SocketAddr, Arc<parking_lot::Mutex<Vec<String>>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked: Arc<parking_lot::Mutex<Vec<String>>> = Arc::default();
+    let noted = asked.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let noted = noted.clone();
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                noted.lock().push(String::from_utf8(request).unwrap());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                if answer.contains(" 200 ") {
+                    let mut beyond = tokio::net::TcpStream::connect(to).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut beyond).await;
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_proxy_carries_tls_that_it_cannot_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = certificate(dir.path(), "one.example");
+    let server =
+        run(router(), Some(Certificates::load(std::slice::from_ref(&files)).unwrap()), ServerOptions::default()).await;
+    let (through, asked) = proxy(server.address, "HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n").await;
+    let loopback = Network { address: "127.0.0.0".parse().unwrap(), prefix_bits: 8 };
+    let options = ClientOptions {
+        trusted_certificates: vec![files.certificate],
+        // The operator's own proxy may be anywhere; what a name leads to is the proxy's to judge, an address is ours.
+        policy: AddressPolicy::denying(vec![loopback]),
+        proxy: Some(format!("http://me:secret@{through}").parse().unwrap()),
+        ..ClientOptions::default()
+    };
+    let client = Client::new(&options).unwrap();
+    let request = Request::get("https://one.example:8448/ok").body(Bytes::new()).unwrap();
+    assert_eq!(text(client.fetch(request, LIMITS).await.unwrap().body()), "fine");
+    let said = asked.lock().first().cloned().unwrap();
+    assert!(said.starts_with("CONNECT one.example:8448 HTTP/1.1\r\nHost: one.example:8448\r\n"), "{said}");
+    assert!(said.contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{said}");
+    let request = Request::get("https://127.0.0.1:8448/ok").body(Bytes::new()).unwrap();
+    assert!(client.fetch(request, LIMITS).await.unwrap_err().is_denied());
+
+    let (refusing, _) = proxy(server.address, "HTTP/1.1 403 Forbidden\r\n\r\n").await;
+    let proxy = Some(format!("http://{refusing}").parse().unwrap());
+    let client = Client::new(&ClientOptions { proxy, ..ClientOptions::default() }).unwrap();
+    let request = Request::get("https://one.example/ok").body(Bytes::new()).unwrap();
+    let refused = client.fetch(request, LIMITS).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Connect(ConnectError::Proxy { .. })), "{refused}");
+}
+
+#[tokio::test]
+async fn who_asks_for_our_certificate_is_shown_it() {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let dir = tempfile::tempdir().unwrap();
+    let (theirs, ours) = (certificate(dir.path(), "one.example"), certificate(dir.path(), "us.example"));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&ours.certificate).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(&theirs.certificate).unwrap()],
+            PrivateKeyDer::from_pem_file(&theirs.private_key).unwrap(),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nknown").await;
+        }
+    });
+    let get = async |own: Option<Certificate>| {
+        let options = ClientOptions {
+            trusted_certificates: vec![theirs.certificate.clone()],
+            certificate: own,
+            ..ClientOptions::default()
+        };
+        let client = Client::with_resolver(&options, Arc::new(Here(address))).unwrap();
+        let request = Request::get("https://one.example/ok").body(Bytes::new()).unwrap();
+        client.fetch(request, LIMITS).await
+    };
+    assert_eq!(text(get(Some(ours)).await.unwrap().body()), "known");
+    assert!(get(None).await.is_err());
 }

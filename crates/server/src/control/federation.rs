@@ -95,8 +95,7 @@ pub(crate) async fn answer(homeservers: &[Arc<Homeserver>], command: FederationC
         }
         FederationVerb::Default { unnamed, direction } => {
             let directions = Direction::ALL.into_iter().filter(|way| direction.is_none_or(|only| only == *way));
-            let settings: Vec<Setting> =
-                directions.map(|direction| Setting::Default { direction, unnamed }).collect();
+            let settings: Vec<Setting> = directions.map(|direction| Setting::Default { direction, unnamed }).collect();
             homeserver.rulebook.set(&settings).await.map_err(|e| told(&e))?;
             let what = unnamed.map_or("the file's again", Unnamed::as_str);
             let way = direction.map_or(String::new(), |direction| format!(" {}", direction.as_str()));
@@ -233,9 +232,7 @@ async fn explain(homeserver: &Homeserver, is_json: bool, server: &ServerName, ro
         match of_way.first() {
             Some(first) if alike => lines.push(format!("all {way} {server}: {}, {}", said(first), first.why)),
             _ => lines.extend(
-                of_way
-                    .iter()
-                    .map(|line| format!("{} {way} {server}: {}, {}", line.action, said(line), line.why)),
+                of_way.iter().map(|line| format!("{} {way} {server}: {}, {}", line.action, said(line), line.why)),
             ),
         }
     }

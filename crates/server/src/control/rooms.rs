@@ -105,8 +105,12 @@ async fn list(hs: &Homeserver) -> Answer {
 }
 
 async fn known(hs: &Homeserver, room: &RoomId) -> Result<Arc<samtal_room::Room>, String> {
-    let found = hs.rooms.store().graph.room(room).await.map_err(|e| told(&e))?;
-    found.ok_or_else(|| format!("there is no room {room} here"))
+    let store = hs.rooms.store();
+    let missing = || format!("there is no room {room} here");
+    let found = store.graph.room(room).await.map_err(|e| told(&e))?.ok_or_else(missing)?;
+    // Of a room that was deleted no more than the name is known.
+    store.head(&found).await.map_err(|e| told(&e))?.ok_or_else(missing)?;
+    Ok(found)
 }
 
 async fn show(hs: &Homeserver, id: &RoomId) -> Answer {
