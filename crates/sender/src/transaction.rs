@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{DeviceId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use samtal_db::params;
 use samtal_e2ee::{JsonObject, device_list::DeviceUpdate};
 use samtal_edu::Receipt;
@@ -197,12 +197,10 @@ impl Transaction {
     /// Tells a user's devices to a server that may not have heard of them: without `prev_id`, it asks for the whole list.
     async fn devices(&mut self, engines: &Engines, user: &UserId) -> Result<(), SenderError> {
         let stream_id = engines.e2ee.device_list_position(user).await?;
-        let with_keys = engines.e2ee.devices_with_keys(user).await?.into_iter().map(|device| (device, None));
-        let mut devices: BTreeMap<String, Option<String>> = with_keys.collect();
-        let of_account = engines.accounts.devices(user).await?.into_iter();
-        devices.extend(of_account.map(|device| (device.device_id.to_string(), device.display_name)));
-        for (device_id, name) in devices.into_iter().take(DEVICES_MAX) {
-            let keys = engines.e2ee.device_keys(user, device_id.as_str().into()).await?;
+        for device_id in engines.e2ee.devices_with_keys(user).await?.into_iter().take(DEVICES_MAX) {
+            let device = <&DeviceId>::from(device_id.as_str());
+            let keys = engines.e2ee.device_keys(user, device).await?;
+            let name = engines.accounts.device(user, device).await?.and_then(|device| device.display_name);
             let mut content = json!({ "user_id": user, "device_id": device_id, "stream_id": stream_id, "prev_id": [] });
             describe(engines, &mut content, name, keys);
             self.edu("m.device_list_update", &content);

@@ -103,12 +103,31 @@ async fn note_42_a_message_to_a_device_is_kept_until_it_is_delivered_and_stored_
 }
 
 #[tokio::test]
-async fn whoever_joins_is_followed_from_then_on_though_their_devices_have_no_keys_yet() {
+async fn the_name_of_a_device_is_told_where_the_operator_lets_it_be() {
     let world = World::new();
-    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    let federation = samtal_ops::Federation { device_names: true, ..Default::default() };
+    let settings = samtal_ops::Settings { federation, ..Default::default() };
+    let (a, b) = (world.node("a.example").await, world.node_with("b.example", settings).await);
     let device = NewSession { device_id: Some(device_id!("D").to_owned()), ..NewSession::default() };
     b.hs.accounts.log_in(&b.user(), device, &Client::default()).await.unwrap();
     let room = a.public_room(RoomVersionId::V11).await;
     b.join(&room, &a).await;
-    until("a follows b's devices", async || !a.hs.e2ee.remote_current(&[b.user()]).await.unwrap().is_empty()).await;
+    upload(&b).await;
+    let name = async || {
+        let held = a.hs.e2ee.keys_query(&BTreeMap::from([(b.user(), vec![])]), None).await.unwrap();
+        let keys = held.device_keys.get(&b.user()).and_then(|devices| devices.get("D"))?;
+        Some(keys.get("unsigned")?["device_display_name"].as_str()?.to_owned())
+    };
+    b.hs.rename_device(&b.user(), device_id!("D"), Some("phone")).await.unwrap();
+    until("a knows the name", async || {
+        world.clock.advance(Duration::from_secs(5));
+        name().await.as_deref() == Some("phone")
+    })
+    .await;
+    b.hs.rename_device(&b.user(), device_id!("D"), Some("old phone")).await.unwrap();
+    until("a knows the other name", async || {
+        world.clock.advance(Duration::from_secs(5));
+        name().await.as_deref() == Some("old phone")
+    })
+    .await;
 }
