@@ -26,6 +26,7 @@ pub(crate) fn main_tenant(file: &File, name: OwnedServerName) -> Tenant {
         mail: file.mail.clone(),
         turn: file.turn.clone(),
         calls: file.calls.clone(),
+        notices: file.notices.clone(),
         contact: file.contact.clone(),
         name,
     }
@@ -51,6 +52,7 @@ pub(crate) fn tenant(entry: TenantEntry, data_dir: &Path) -> Option<Tenant> {
         mail: entry.mail,
         turn: entry.turn,
         calls: entry.calls,
+        notices: entry.notices,
         contact: entry.contact,
         name,
     })

@@ -100,6 +100,7 @@ const SHARED: &[&str] = &[
     "mail",
     "turn",
     "calls",
+    "notices",
     "contact",
 ];
 
