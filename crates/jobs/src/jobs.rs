@@ -110,6 +110,15 @@ impl Jobs {
         self.change(&schema::AGAIN, params![due_ms, self.now(), id]).await
     }
 
+    /// Makes all waiting jobs of this kind due now.
+    pub async fn hasten(&self, kind: &str) -> Result<(), DbError> {
+        let mut batch = Batch::new();
+        batch.exec(&schema::HASTEN, params![self.now(), kind]);
+        self.db.commit(batch).await?;
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
     /// Ends a waiting job. Whether it still waited.
     pub async fn end(&self, id: &str, state: State, outcome: Option<&str>) -> Result<bool, DbError> {
         self.change(&schema::END, params![state.code(), self.now(), outcome, id]).await
@@ -154,6 +163,9 @@ mod tests {
             assert!(jobs.end(&early, State::Done, Some("$e")).await.unwrap());
             assert!(!jobs.end(&early, State::Cancelled, None).await.unwrap());
             assert!(!jobs.put_off(&early, 9_000).await.unwrap());
+            jobs.hasten("k").await.unwrap();
+            assert_eq!(jobs.due("k", 10).await.unwrap().len(), 1, "what has ended stays so");
+            assert!(jobs.put_off(&id, 5_000).await.unwrap());
             assert_eq!(jobs.due("k", 10).await.unwrap(), []);
             assert_eq!(jobs.waiting("k", "@u:a").await.unwrap(), 1);
             let all = jobs.of_owner("k", "@u:a").await.unwrap();

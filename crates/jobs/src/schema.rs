@@ -47,5 +47,6 @@ pub(crate) const DUE: Sql = sql!(
 pub(crate) const NEXT: Sql = sql!("SELECT MIN(due_ms) FROM job WHERE kind = $1 AND state = 0");
 pub(crate) const WAITING: Sql = sql!("SELECT COUNT(*) FROM job WHERE owner = $1 AND kind = $2 AND state = 0");
 pub(crate) const AGAIN: Sql = sql!("UPDATE job SET due_ms = $1, since_ms = $2 WHERE id = $3 AND state = 0");
+pub(crate) const HASTEN: Sql = sql!("UPDATE job SET due_ms = $1 WHERE kind = $2 AND state = 0 AND due_ms > $1");
 pub(crate) const END: Sql = sql!("UPDATE job SET state = $1, ended_ms = $2, outcome = $3 WHERE id = $4 AND state = 0");
 pub(crate) const SWEEP: Sql = sql!("DELETE FROM job WHERE ended_ms < $1");

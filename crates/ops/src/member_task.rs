@@ -86,10 +86,7 @@ impl Homeserver {
             let step = async {
                 if first && !self.db.is_postgres() {
                     // Nobody else could be at them.
-                    let now = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
-                    for job in self.jobs.of_kind(KIND).await?.iter().filter(|job| job.state == State::Waiting) {
-                        self.jobs.put_off(&job.id, now).await?;
-                    }
+                    self.jobs.hasten(KIND).await?;
                 }
                 first = false;
                 let due = self.jobs.due(KIND, DUE_MAX).await?;
