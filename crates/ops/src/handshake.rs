@@ -133,7 +133,9 @@ impl Homeserver {
         if !self.unknown(join.auth_events()).await?.is_empty() {
             self.fetch_auth(server, room, &join, join.auth_events()).await?;
         }
-        if self.rooms.store().head(room).await?.is_some() && self.rooms.has_server(room, &self.name).await? {
+        let goes_on =
+            self.rooms.has_server(room, &self.name).await? || self.stands_on_what_is_here(room, &join).await?;
+        if self.rooms.store().head(room).await?.is_some() && goes_on {
             // Others of us are in the room already: the join is one more event of it.
             return match self.take_in(server, room, &join).await? {
                 Ingested::Accepted | Ingested::Duplicate => Ok(()),
@@ -146,6 +148,18 @@ impl Homeserver {
         });
         self.rooms.adopt(room, join, &ids, partial).await?;
         Ok(())
+    }
+
+    /// Whether a join comes right after what we know of a room whose state is on its way: nothing has happened there since one of us
+    /// left, so nothing is to be fetched anew.
+    async fn stands_on_what_is_here(&self, room: &Room, join: &Pdu) -> Result<bool, OpError> {
+        let store = self.rooms.store();
+        if !store.partial.is_partial(&room.room_id) {
+            return Ok(false);
+        }
+        let prev = store.graph.events(join.prev_events()).await?;
+        let placed = prev.iter().filter(|event| event.room == room.nid && event.before.is_some()).count();
+        Ok(placed == join.prev_events().len())
     }
 
     /// Tells the server that has, or may have, taken a join of which nothing came that the user is not there.
@@ -404,6 +418,8 @@ fn may_have_let_us_in(error: &OpError) -> bool {
     match error {
         OpError::Remote(RemoteError::Timeout(_) | RemoteError::Malformed { .. }) => true,
         OpError::Remote(error) => error.status().is_some_and(|status| status.is_server_error()),
+        // Then it should not have been taken there either.
+        OpError::Room(RoomError::Refused(_)) => false,
         _ => true,
     }
 }

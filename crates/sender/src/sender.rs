@@ -488,10 +488,18 @@ impl Sender {
         loop {
             let back = tokio::select! {
                 biased;
-                () = engines.tasks.stopping() => return,
+                () = engines.tasks.stopping() => None,
                 back = came_back.recv() => back.ok(),
                 () = tokio::time::sleep(RETRY_EVERY) => None,
             };
+            if back.is_none()
+                && let Err(error) = self.save().await
+            {
+                tracing::error!(%error, "how far outgoing events have come cannot be stored");
+            }
+            if engines.tasks.is_stopping() {
+                return;
+            }
             let mut lanes = self.inner.lanes.lock();
             match back {
                 Some(destination) => {

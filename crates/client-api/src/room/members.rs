@@ -6,6 +6,7 @@ use ruma::{
     api::client::membership::{get_member_events::v3 as members, joined_members::v3 as joined},
     events::room::member::MembershipState,
 };
+use samtal_model::StreamPosition;
 use samtal_room::{Form, membership_of};
 use samtal_state::Part;
 use serde_json::Value;
@@ -23,7 +24,12 @@ async fn list(args: Args<members::Request>) -> Answer<members::Response> {
     hs.rooms.until_whole(&room.room_id).await?;
     let (readable, is_current) = hs.rooms.readable_snapshot(user, &room).await?;
     let snapshot = match &body.at {
-        Some(at) if is_current => hs.rooms.store().state_at(room.nid, super::position(at)?).await?,
+        Some(at) if is_current => {
+            // What was known of the room before all of it was here is no answer.
+            let whole_at = hs.rooms.store().partial.get(&room.room_id).and_then(|partial| partial.completed);
+            let at = super::position(at)?.max(StreamPosition(whole_at.unwrap_or(i64::MIN)));
+            hs.rooms.store().state_at(room.nid, at).await?
+        }
         _ => readable,
     };
     let mut events = hs.rooms.store().state_part(snapshot, Part::Members).await?;
