@@ -219,11 +219,16 @@ impl<'a> Asked<'a> {
         };
         let wait = query.timeout_ms.unwrap_or(WAIT_MS);
         let entry = self.entry(Effort { wait: Duration::from_millis(wait), remote: query.allow_remote }).await?;
-        let wanted = Wanted { width: query.width, height: query.height, method };
+        let animated = query.animated.unwrap_or(false);
+        let wanted = Wanted { width: query.width, height: query.height, method, animated };
         match self.hs.media.thumbnail(&entry, wanted).await? {
             Thumbnail::Original => self.whole(&entry).await,
             Thumbnail::Smaller { content_type, bytes, body } => {
-                let name = if content_type == "image/jpeg" { "thumbnail.jpg" } else { "thumbnail.png" };
+                let name = match content_type.as_str() {
+                    "image/jpeg" => "thumbnail.jpg",
+                    "image/gif" => "thumbnail.gif",
+                    _ => "thumbnail.png",
+                };
                 Ok(Raw(given(&content_type, Some(name), bytes, body)))
             }
         }
@@ -235,6 +240,7 @@ struct ThumbnailQuery {
     width: u32,
     height: u32,
     method: Option<String>,
+    animated: Option<bool>,
     timeout_ms: Option<u64>,
     #[serde(default = "yes")]
     allow_remote: bool,
@@ -340,6 +346,18 @@ impl From<MediaError> for ApiError {
             MediaError::QuotaExceeded { bytes_max } => {
                 Self::forbidden(format!("You may upload {bytes_max} more bytes"))
             }
+            MediaError::ServerFull { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "M_RESOURCE_LIMIT_EXCEEDED", "The server keeps no more files")
+            }
+            // As the Matrix content scanner says it.
+            MediaError::NotClean(what) => {
+                tracing::warn!(%what, "a file was refused");
+                Self::new(StatusCode::FORBIDDEN, "MCS_MEDIA_NOT_CLEAN", "The file is not clean")
+            }
+            MediaError::NotScanned(_) => {
+                Self::new(StatusCode::BAD_GATEWAY, "MCS_MEDIA_REQUEST_FAILED", "The file could not be scanned")
+            }
+            MediaError::Location(why) => Self::internal(why),
             MediaError::TooManyReservations => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", "Too many uploads are under way")
             }

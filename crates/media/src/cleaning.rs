@@ -19,6 +19,9 @@ const REMOTE_OLD: Sql = sql!(
 const RESERVATIONS_FORGET: Sql = sql!("DELETE FROM media WHERE sha256 IS NULL AND expires_ms < $1 AND quarantined = 0");
 const TOTAL: Sql = sql!("SELECT COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM media_file");
 
+const FILES_AT: Sql = sql!("SELECT path FROM media_file WHERE path IN list($1)");
+const THUMBNAILS_AT: Sql = sql!("SELECT path FROM media_thumbnail WHERE path IN list($1)");
+
 /// Files looked at in one step.
 const AT_ONCE: i64 = 200;
 
@@ -103,7 +106,25 @@ impl Media {
         let mut batch = Batch::new();
         batch.exec(&RESERVATIONS_FORGET, params![now_ms]);
         inner.db.commit(batch).await?;
+        self.trim_thumbnails().await?;
+        self.forget_copies().await?;
         self.sweep().await
+    }
+
+    /// Removes copies of what other nodes have deleted from the store.
+    async fn forget_copies(&self) -> Result<(), MediaError> {
+        let inner = self.inner();
+        let Some(copies) = &inner.store.copies else { return Ok(()) };
+        for places in copies.places().chunks(500) {
+            let mut known = std::collections::HashSet::new();
+            for sql in [&FILES_AT, &THUMBNAILS_AT] {
+                for row in inner.db.query(sql, params![places.to_vec()]).await? {
+                    known.insert(row.text(0)?.to_owned());
+                }
+            }
+            places.iter().filter(|place| !known.contains(*place)).for_each(|place| copies.delete(place));
+        }
+        Ok(())
     }
 
     /// Number of contents, and their size in bytes (without smaller pictures).

@@ -8,7 +8,9 @@ use http_body_util::BodyExt;
 use object_store::{
     ObjectStore, aws,
     azure::MicrosoftAzureBuilder,
-    client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService},
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    },
     gcp::GoogleCloudStorageBuilder,
     path::Path,
     prefix::PrefixStore,
@@ -54,6 +56,8 @@ impl Cloud {
                 let mut builder = aws::AmazonS3Builder::new()
                     .with_bucket_name(bucket)
                     .with_region(self.region.as_deref().unwrap_or("us-east-1"))
+                    // Not all who speak S3 know how to delete many at once.
+                    .with_disable_bulk_delete(true)
                     .with_allow_http(plain)
                     .with_http_connector(connector);
                 if let (Some(id), Some(key)) = (&self.key_id, key) {

@@ -77,7 +77,8 @@ impl Copies {
         let number = self.0.number.fetch_add(1, Ordering::Relaxed);
         let path = self.0.directory.join(number.to_string());
         let Ok(file) = tokio::fs::File::create(&path).await else { return body };
-        let state = Keeping { copies: self.clone(), place: place.to_owned(), path, file, length, written: 0, done: false };
+        let state =
+            Keeping { copies: self.clone(), place: place.to_owned(), path, file, length, written: 0, done: false };
         Box::pin(futures_util::stream::unfold((body, Some(state)), |(mut body, mut state)| async move {
             let chunk = body.next().await;
             match (&chunk, state.as_mut()) {

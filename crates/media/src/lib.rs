@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod animation;
 mod cloud;
 mod copies;
 pub mod disposition;

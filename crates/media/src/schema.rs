@@ -49,5 +49,10 @@ pub const SCHEMA: Schema = Schema::new(
         ),
         // What administrators protect passes quarantine and clearing by.
         Migration::Both("ALTER TABLE media ADD COLUMN protected BIGINT NOT NULL DEFAULT 0;"),
+        // When a smaller picture was last asked for, to within a day: the longest unused go when there are too many.
+        Migration::Both(
+            "ALTER TABLE media_thumbnail ADD COLUMN used_ms BIGINT NOT NULL DEFAULT 0;
+     CREATE INDEX media_thumbnail_used ON media_thumbnail (used_ms);",
+        ),
     ],
 );

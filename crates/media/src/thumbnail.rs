@@ -3,7 +3,7 @@
 use futures_util::stream;
 use samtal_db::{Batch, Sql, params, sql};
 
-use crate::{ByteStream, Entry, Media, MediaError, picture};
+use crate::{ByteStream, Entry, Media, MediaError, animation, picture};
 
 /// Widths and heights that smaller pictures are made in; the smallest that is not smaller than what is asked for is given.
 const PRESETS: &[(u32, u32)] = &[(32, 32), (96, 96), (320, 240), (640, 480), (800, 600), (1600, 1200)];
@@ -13,16 +13,29 @@ const SOURCE_BYTES_MAX: u64 = 32 << 20;
 const RESULT_BYTES_MAX: u64 = 16 << 20;
 
 const THUMBNAIL: Sql = sql!(
-    "SELECT content_type, path, bytes FROM media_thumbnail
+    "SELECT content_type, path, bytes, used_ms FROM media_thumbnail
      WHERE sha256 = $1 AND width = $2 AND height = $3 AND method = $4"
 );
 /// Nothing is inserted for a content that has gone meanwhile, or that has one already.
 const THUMBNAIL_INSERT: Sql = sql!(
-    "INSERT INTO media_thumbnail (sha256, width, height, method, content_type, path, bytes)
-     SELECT sha256, $1, $2, $3, $4, $5, $6 FROM media_file WHERE sha256 = $7
+    "INSERT INTO media_thumbnail (sha256, width, height, method, content_type, path, bytes, used_ms)
+     SELECT sha256, $1, $2, $3, $4, $5, $6, $7 FROM media_file WHERE sha256 = $8
      ON CONFLICT (sha256, width, height, method) DO NOTHING"
 );
+const USED: Sql =
+    sql!("UPDATE media_thumbnail SET used_ms = $1 WHERE sha256 = $2 AND width = $3 AND height = $4 AND method = $5");
+const ALL_BYTES: Sql = sql!("SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM media_thumbnail");
+const LONGEST_UNUSED: Sql =
+    sql!("SELECT sha256, width, height, method, path, bytes FROM media_thumbnail ORDER BY used_ms LIMIT $1");
+const DELETE: Sql =
+    sql!("DELETE FROM media_thumbnail WHERE sha256 = $1 AND width = $2 AND height = $3 AND method = $4");
+const UNUSED_INSERT: Sql = sql!("INSERT INTO media_unused (path, since_ms) VALUES ($1, 0)");
 const UNUSED_DELETE: Sql = sql!("DELETE FROM media_unused WHERE path = $1");
+
+/// That a picture is asked for is noted at most so often.
+const USE_NOTED_MS: u64 = 24 * 3600 * 1000;
+/// Smaller pictures that go at a time.
+const TRIMMED_AT_ONCE: i64 = 200;
 
 /// How a picture is made smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +64,16 @@ pub struct Wanted {
     pub height: u32,
     /// How.
     pub method: Method,
+    /// Whether a picture that moves may stay one.
+    pub animated: bool,
+}
+
+impl Wanted {
+    /// Under which name it is kept.
+    fn name(&self) -> String {
+        let moving = if self.animated { "-animated" } else { "" };
+        format!("{}{moving}", self.method.as_str())
+    }
 }
 
 /// What is given.
@@ -83,7 +106,8 @@ impl Media {
         let fits = |(width, height): &&(u32, u32)| *width >= wanted.width && *height >= wanted.height;
         let Some(&(width, height)) = PRESETS.iter().find(fits) else { return Ok(Thumbnail::Original) };
         self.note_access(entry).await?;
-        if let Some(made) = self.made(entry, width, height, wanted.method).await? {
+        let name = wanted.name();
+        if let Some(made) = self.made(entry, (width, height), &name).await? {
             return Ok(made);
         }
         if entry.bytes > SOURCE_BYTES_MAX {
@@ -94,19 +118,26 @@ impl Media {
             // Never closed.
             let _turn = inner.pictures.acquire().await;
             let source = inner.store.read_whole(&entry.path).await?;
-            let (pixels_max, method) = (inner.options.pixels_max, wanted.method);
-            tokio::task::spawn_blocking(move || picture::smaller(&source, (width, height), method, pixels_max))
-                .await
-                .map_err(|error| MediaError::NoPicture(error.to_string()))??
+            let pixels_max = inner.options.pixels_max;
+            let make = move || {
+                let size = (width, height);
+                let moving = match wanted.animated {
+                    true => animation::smaller(&source, size, wanted.method, pixels_max),
+                    false => None,
+                };
+                moving.map_or_else(|| picture::smaller(&source, size, wanted.method, pixels_max), |made| Ok(Some(made)))
+            };
+            tokio::task::spawn_blocking(make).await.map_err(|error| MediaError::NoPicture(error.to_string()))??
         };
         let Some(smaller) = smaller else { return Ok(Thumbnail::Original) };
         let body = stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from(smaller.bytes))]);
         let (path, written) = self.write_new(body, RESULT_BYTES_MAX).await?;
         let mut batch = Batch::new();
-        let (sha256, method) = (entry.sha256.as_slice(), wanted.method.as_str());
+        let (sha256, now_ms) = (entry.sha256.as_slice(), inner.clock.now_ms());
+        let (content_type, path_text) = (smaller.content_type, path.as_str());
         batch.expect(
             &THUMBNAIL_INSERT,
-            params![width, height, method, smaller.content_type, path.as_str(), written.bytes, sha256],
+            params![width, height, name.as_str(), content_type, path_text, written.bytes, now_ms, sha256],
             1,
         );
         batch.exec(&UNUSED_DELETE, params![path.as_str()]);
@@ -115,20 +146,54 @@ impl Media {
             Err(error) if error.is_conflict() => self.discard(&path).await,
             Err(error) => return Err(error.into()),
         }
-        self.made(entry, width, height, wanted.method).await?.ok_or(MediaError::NotFound)
+        self.made(entry, (width, height), &name).await?.ok_or(MediaError::NotFound)
     }
 
     async fn made(
         &self,
         entry: &Entry,
-        width: u32,
-        height: u32,
-        method: Method,
+        (width, height): (u32, u32),
+        name: &str,
     ) -> Result<Option<Thumbnail>, MediaError> {
         let inner = self.inner();
-        let key = params![entry.sha256.as_slice(), width, height, method.as_str()];
-        let Some(row) = inner.db.query_opt(&THUMBNAIL, key).await? else { return Ok(None) };
+        let sha256 = entry.sha256.as_slice();
+        let Some(row) = inner.db.query_opt(&THUMBNAIL, params![sha256, width, height, name]).await? else {
+            return Ok(None);
+        };
+        let now_ms = inner.clock.now_ms();
+        if now_ms.saturating_sub(row.get(3)?) >= USE_NOTED_MS {
+            let mut batch = Batch::new();
+            batch.exec(&USED, params![now_ms, sha256, width, height, name]);
+            inner.db.commit(batch).await?;
+        }
         let body = inner.store.read(row.text(1)?, None).await?;
         Ok(Some(Thumbnail::Smaller { content_type: row.text(0)?.to_owned(), bytes: row.get(2)?, body }))
+    }
+
+    /// Deletes the smaller pictures that nobody has asked for in the longest time, until all together are as small as they
+    /// are to be. How many went.
+    pub(crate) async fn trim_thumbnails(&self) -> Result<usize, MediaError> {
+        let inner = self.inner();
+        let row = inner.db.query_opt(&ALL_BYTES, params![]).await?;
+        let mut bytes: u64 = row.map_or(Ok(0), |row| row.get(0))?;
+        let mut trimmed = 0;
+        while bytes > inner.options.thumbnail_bytes_max {
+            let rows = inner.db.query(&LONGEST_UNUSED, params![TRIMMED_AT_ONCE]).await?;
+            if rows.is_empty() {
+                break;
+            }
+            let mut batch = Batch::new();
+            for row in &rows {
+                if bytes <= inner.options.thumbnail_bytes_max {
+                    break;
+                }
+                batch.exec(&DELETE, params![row.blob(0)?, row.int(1)?, row.int(2)?, row.text(3)?]);
+                batch.exec(&UNUSED_INSERT, params![row.text(4)?]);
+                bytes = bytes.saturating_sub(row.get(5)?);
+                trimmed += 1;
+            }
+            inner.db.commit(batch).await?;
+        }
+        Ok(trimmed)
     }
 }

@@ -22,7 +22,7 @@ mod thread;
 mod timeline;
 mod upgrade;
 
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, serde::Raw};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, api::client::room::Visibility, serde::Raw};
 use samtal_account::{Rates, UserRate};
 use samtal_kit::Rate;
 use samtal_model::{StreamPosition, SyncToken};
@@ -55,8 +55,10 @@ pub(crate) fn routes() -> Routes {
         .merge(thread::routes())
 }
 
-/// The place in history that a client's token stands for.
+/// The place in history that a client's token stands for: one of `/sync`, or a position of sliding sync, which is one
+/// behind a number.
 fn position(token: &str) -> Result<StreamPosition, ApiError> {
+    let token = token.find("s1_").and_then(|at| token.get(at..)).unwrap_or(token);
     let token: SyncToken = token.parse().map_err(|_| ApiError::invalid_param("The token is not one of this server"))?;
     Ok(token.position)
 }
@@ -84,6 +86,15 @@ fn service(who: &UserPrincipal) -> Option<&str> {
 /// Events under ruma's name for their type.
 fn raws<T>(events: Vec<Box<RawValue>>) -> Vec<Raw<T>> {
     events.into_iter().map(Raw::from_json).collect()
+}
+
+/// Whether a room shall be in the public directory.
+fn public(visibility: &Visibility) -> Result<bool, ApiError> {
+    match visibility {
+        Visibility::Public => Ok(true),
+        Visibility::Private => Ok(false),
+        _ => Err(ApiError::bad_json("visibility is public or private")),
+    }
 }
 
 /// Counts against one of the rates.

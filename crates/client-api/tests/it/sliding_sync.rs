@@ -340,3 +340,60 @@ async fn unfit_requests_are_refused() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_room_that_becomes_a_direct_chat_is_told_as_one_without_other_news() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let room_id = room(&node, &alice, &[&bob], Some("x")).await;
+        let mut client = Client::new(&node, &alice);
+        client.ask(list(9, 1)).await;
+        let data = format!("/v3/user/{}/account_data/m.direct", alice.user_id);
+        for (content, expected) in [(json!({ &bob.user_id: [room_id] }), true), (json!({}), false)] {
+            node.put_as(&alice, &data, content).await.ok();
+            let answer = client.ask(list(9, 1)).await;
+            assert_eq!(answer["rooms"][room_id.as_str()]["is_dm"], expected, "{answer}");
+            assert!(rooms(&client.ask(list(9, 1)).await).is_empty(), "once");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_learns_what_a_space_holds_that_they_are_not_in() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let space = room(&node, &alice, &[], Some("space")).await;
+        let child = room(&node, &alice, &[&bob], Some("child")).await;
+        let draft =
+            Draft::state_of(&"m.space.child".into(), child.as_str(), &json!({ "via": ["samtal.test"] })).unwrap();
+        node.hs.rooms.send_one(&space, LocalDraft::new(id(&alice), draft)).await.unwrap();
+        let body = json!({ "lists": { "all": { "ranges": [[0, 9]], "timeline_limit": 0, "required_state": [],
+            "filters": { "spaces": [space] } } } });
+        let count =
+            async |who: &Person| Client::new(&node, who).ask(body.clone()).await["lists"]["all"]["count"].clone();
+        assert_eq!((count(&alice).await, count(&bob).await), (json!(1), json!(0)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_position_can_be_paged_from_and_a_ban_from_elsewhere_is_not_listed() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let room_id = room(&node, &alice, &[], Some("x")).await;
+        say(&node, &alice, &room_id, "before").await;
+        node.hs.ban(&id(&alice), &id(&bob), &room_id, Map::new()).await.unwrap();
+        let body = json!({ "lists": { "all": { "range": [0, 9], "timeline_limit": 0, "required_state": {} } } });
+        let of_bob = node.post_as(&bob, "/v4/sync", body.clone()).await.ok();
+        assert_eq!(of_bob["lists"]["all"]["count"], 0, "he has never been there");
+        let pos = node.post_as(&alice, "/v4/sync", body).await.ok()["pos"].as_str().unwrap().to_owned();
+        say(&node, &alice, &room_id, "after").await;
+        let page = node.get_as(&alice, &format!("/v3/rooms/{room_id}/messages?dir=b&from={pos}")).await.ok();
+        assert!(page.to_string().contains("before") && !page.to_string().contains("after"), "{page}");
+        let many: Map<String, Value> = (0..101).map(|n| (format!("!r{n}:samtal.test"), json!({}))).collect();
+        let body = json!({ "room_subscriptions": many });
+        node.post_as(&bob, "/v4/sync", body).await.refused(400, "M_INVALID_PARAM");
+    })
+    .await;
+}

@@ -10,3 +10,4 @@ mod media;
 mod membership;
 mod partial;
 mod sending;
+mod sticky;

@@ -9,6 +9,10 @@ use samtal_db::testing::{Directory, each_engine};
 use samtal_kit::{Clock, Random};
 use samtal_media::{About, Entry, Location, Media, MediaError, Method, Options, SCHEMA, Target, Thumbnail, Wanted};
 
+mod animation;
+mod cloud;
+mod scan;
+
 struct Bench {
     media: Media,
     clock: Clock,
@@ -86,7 +90,8 @@ impl Bench {
 
     async fn thumbnail(&self, media_id: &str, width: u32, height: u32, method: Method) -> Option<(u32, u32)> {
         let entry = self.entry(media_id).await.expect("there");
-        match self.media.thumbnail(&entry, Wanted { width, height, method }).await.expect("thumbnail") {
+        match self.media.thumbnail(&entry, Wanted { width, height, method, animated: false }).await.expect("thumbnail")
+        {
             Thumbnail::Original => None,
             Thumbnail::Smaller { bytes, mut body, .. } => {
                 let mut read = Vec::new();
@@ -230,7 +235,8 @@ async fn note_72_pictures_are_made_smaller_but_never_larger() {
 
         let text = bench.upload("alice", b"no picture").await.expect("upload");
         let entry = bench.entry(&text).await.expect("there");
-        let refused = bench.media.thumbnail(&entry, Wanted { width: 9, height: 9, method: Method::Crop }).await;
+        let refused =
+            bench.media.thumbnail(&entry, Wanted { width: 9, height: 9, method: Method::Crop, animated: false }).await;
         assert!(matches!(refused, Err(MediaError::NoPicture(_))), "{refused:?}");
     })
     .await;
@@ -241,7 +247,10 @@ async fn note_71_a_picture_with_too_many_pixels_is_not_decoded() {
     each(Options { pixels_max: 1_000_000, ..Options::default() }, |bench| async move {
         let id = bench.upload("alice", &png(2_000, 1_000)).await.expect("upload");
         let entry = bench.entry(&id).await.expect("there");
-        let refused = bench.media.thumbnail(&entry, Wanted { width: 32, height: 32, method: Method::Scale }).await;
+        let refused = bench
+            .media
+            .thumbnail(&entry, Wanted { width: 32, height: 32, method: Method::Scale, animated: false })
+            .await;
         assert!(matches!(refused, Err(MediaError::PictureTooLarge)), "{refused:?}");
     })
     .await;
