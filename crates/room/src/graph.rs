@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules,
+};
 use samtal_db::{Batch, Db, Row, Sql, Value, params, sql};
 use samtal_event::Pdu;
 use samtal_kit::Cache;
@@ -137,8 +139,8 @@ const EVENT_REDACT: Sql = sql!("UPDATE event SET packed = $1, redacted_by = $2, 
 #[derive(Debug)]
 pub struct Graph {
     db: Db,
-    events: Cache<EventNid, Arc<StoredEvent>>,
-    nids: Cache<OwnedEventId, EventNid>,
+    memory: EventMemory,
+    pub(crate) servers: Cache<RoomNid, (i64, Arc<[OwnedServerName]>)>,
     rooms: Cache<OwnedRoomId, Arc<Room>>,
     rooms_by_nid: Cache<RoomNid, Arc<Room>>,
 }
@@ -149,8 +151,8 @@ impl Graph {
         let memory = db.memory().clone();
         Self {
             db,
-            events: Cache::new(&memory),
-            nids: Cache::new(&memory),
+            servers: Cache::new(&memory),
+            memory: EventMemory { events: Cache::new(&memory), nids: Cache::new(&memory) },
             rooms: Cache::new(&memory),
             rooms_by_nid: Cache::new(&memory),
         }
@@ -197,14 +199,14 @@ impl Graph {
     /// Forgets what is cached about events that have been deleted or taken out of the timeline.
     pub(crate) fn forget_events(&self, events: &[(EventNid, OwnedEventId)]) {
         for (nid, id) in events {
-            self.nids.remove(id);
-            self.events.remove(nid);
+            self.memory.nids.remove(id);
+            self.memory.events.remove(nid);
         }
     }
 
     /// The event, wherever it is.
     pub async fn event(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, RoomError> {
-        if let Some(event) = self.nids.get(event_id).and_then(|nid| self.events.get(&nid)) {
+        if let Some(event) = self.memory.nids.get(event_id).and_then(|nid| self.memory.events.get(&nid)) {
             return Ok(Some(event));
         }
         match self.db.query_opt(&EVENT_BY_ID, params![event_id.as_str()]).await? {
@@ -218,7 +220,7 @@ impl Graph {
         let mut found = Vec::with_capacity(ids.len());
         let mut missing = Vec::new();
         for id in ids {
-            match self.nids.get(id).and_then(|nid| self.events.get(&nid)) {
+            match self.memory.nids.get(id).and_then(|nid| self.memory.events.get(&nid)) {
                 Some(event) => found.push(event),
                 None => missing.push(id.to_string()),
             }
@@ -236,7 +238,7 @@ impl Graph {
         let mut known = HashSet::with_capacity(ids.len());
         let mut missing = Vec::new();
         for id in ids {
-            match self.nids.get(id) {
+            match self.memory.nids.get(id) {
                 Some(_) => {
                     known.insert(id.clone());
                 }
@@ -256,7 +258,7 @@ impl Graph {
         let mut found = HashMap::with_capacity(nids.len());
         let mut missing = Vec::new();
         for nid in nids {
-            match self.events.get(nid) {
+            match self.memory.events.get(nid) {
                 Some(event) => {
                     found.insert(*nid, event);
                 }
@@ -274,7 +276,7 @@ impl Graph {
 
     /// The event with this number; it must be there.
     pub async fn event_by_nid(&self, nid: EventNid) -> Result<Arc<StoredEvent>, RoomError> {
-        if let Some(event) = self.events.get(&nid) {
+        if let Some(event) = self.memory.events.get(&nid) {
             return Ok(event);
         }
         let mut found = self.events_by_nid(&[nid]).await?;
@@ -328,7 +330,7 @@ impl Graph {
 
     async fn keep(&self, row: &Row) -> Result<Arc<StoredEvent>, RoomError> {
         let nid = EventNid(row.int(0)?);
-        if let Some(event) = self.events.get(&nid) {
+        if let Some(event) = self.memory.events.get(&nid) {
             return Ok(event);
         }
         let room = Box::pin(self.room_by_nid(RoomNid(row.int(1)?))).await?;
@@ -348,7 +350,26 @@ impl Graph {
         Ok(self.remember(event))
     }
 
-    /// Keeps an event that has just been committed, so that readers need not read it back.
+    /// What keeps events at hand, for those who write them.
+    pub(crate) fn event_memory(&self) -> EventMemory {
+        self.memory.clone()
+    }
+
+    /// Keeps an event, so that readers need not read it back.
+    pub(crate) fn remember(&self, event: StoredEvent) -> Arc<StoredEvent> {
+        self.memory.remember(event)
+    }
+}
+
+/// Events that were read or written lately.
+#[derive(Clone, Debug)]
+pub(crate) struct EventMemory {
+    events: Cache<EventNid, Arc<StoredEvent>>,
+    nids: Cache<OwnedEventId, EventNid>,
+}
+
+impl EventMemory {
+    /// Keeps an event, so that readers need not read it back.
     pub(crate) fn remember(&self, event: StoredEvent) -> Arc<StoredEvent> {
         let event = Arc::new(event);
         self.nids.put(event.pdu.event_id().to_owned(), event.nid, 120);
@@ -356,7 +377,7 @@ impl Graph {
         event
     }
 
-    /// Forgets the cached form of an event whose row changes.
+    /// Forgets an event whose row changes.
     pub(crate) fn drop_event(&self, nid: EventNid) {
         self.events.remove(&nid);
     }

@@ -79,6 +79,10 @@ const ROOMS_OF_SERVER: Sql = sql!(
     "SELECT r.room_id FROM room_server s JOIN room r ON r.nid = s.room
      WHERE s.server = $1 AND (s.joined > 0 OR s.claimed = 1)"
 );
+const PUT_OUT_SINCE: Sql = sql!(
+    "SELECT r.room_id, m.event_id, m.position FROM membership m JOIN room r ON r.nid = m.room
+     WHERE m.server = $1 AND m.position > $2 AND m.membership IN ('leave', 'ban')"
+);
 const SHARED: Sql = sql!(
     "SELECT r.room_id FROM membership a JOIN membership b ON b.room = a.room AND b.user_id = $1 AND b.membership = 'join'
      JOIN room r ON r.nid = a.room WHERE a.user_id = $2 AND a.membership = 'join'"
@@ -218,8 +222,33 @@ impl Graph {
 
     /// The servers with joined users in the room, ours too.
     pub async fn servers(&self, room: RoomNid) -> Result<Vec<OwnedServerName>, RoomError> {
+        let position = self.db().position();
+        let changed = [ChangeKind::Membership, ChangeKind::State, ChangeKind::Purge, ChangeKind::Partial];
+        let changed = changed.into_iter().map(|kind| self.db().last_change_of(kind)).max().unwrap_or(i64::MAX);
+        if let Some((at, servers)) = self.servers.get(&room)
+            && changed <= at
+        {
+            return Ok(servers.to_vec());
+        }
         let rows = self.db().query(&SERVERS, params![room.0]).await?;
-        rows.iter().map(|row| row.text(0)?.try_into().map_err(damaged)).collect()
+        let servers: Arc<[OwnedServerName]> =
+            rows.iter().map(|row| row.text(0)?.try_into().map_err(damaged)).collect::<Result<_, RoomError>>()?;
+        self.servers.put(room, (position, Arc::clone(&servers)), 100 + 60 * servers.len());
+        Ok(servers.to_vec())
+    }
+
+    /// Of rooms that nobody of `server` is in any more, the events by which users of it were put out, or left, after `position`.
+    pub async fn put_out_since(
+        &self,
+        server: &ServerName,
+        position: StreamPosition,
+    ) -> Result<Vec<(OwnedRoomId, OwnedEventId, StreamPosition)>, RoomError> {
+        let rows = self.db().scan(&PUT_OUT_SINCE, params![server.as_str(), position.0]).await?;
+        let entry = |row: &Row| {
+            let (room, event) = (row.text(0)?.try_into().map_err(damaged)?, row.text(1)?.try_into().map_err(damaged)?);
+            Ok((room, event, StreamPosition(row.int(2)?)))
+        };
+        rows.iter().map(entry).collect()
     }
 
     /// The rooms in which `server` has joined users.
