@@ -1,22 +1,33 @@
 //! A client that knows only what the scenarios need.
 
-use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::Method;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// Why a request did not do what the scenario needs.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A server under load. Cheap to clone.
+///
+/// It speaks no more HTTP than it must: the load is made on the machine that is measured.
 #[derive(Clone)]
 pub(crate) struct Server {
     base: String,
-    http: Client<HttpConnector, Full<Bytes>>,
+    host: String,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+/// A connection that is kept open.
+struct Connection {
+    stream: TcpStream,
+    read: BytesMut,
 }
 
 /// A user that is logged in.
@@ -26,12 +37,78 @@ pub(crate) struct User {
     pub(crate) token: String,
 }
 
+impl Connection {
+    async fn open(host: &str) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(host).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, read: BytesMut::with_capacity(8_192) })
+    }
+
+    async fn more(&mut self) -> Result<(), Failure> {
+        self.read.reserve(4_096);
+        match self.stream.read_buf(&mut self.read).await? {
+            0 => Err("the server closed the connection".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads up to and with `end`, which is given back too.
+    async fn until(&mut self, end: &[u8]) -> Result<Bytes, Failure> {
+        loop {
+            if let Some(at) = self.read.windows(end.len()).position(|window| window == end) {
+                return Ok(self.read.split_to(at + end.len()).freeze());
+            }
+            self.more().await?;
+        }
+    }
+
+    async fn exactly(&mut self, length: usize) -> Result<Bytes, Failure> {
+        self.read.reserve(length.saturating_sub(self.read.len()));
+        while self.read.len() < length {
+            self.more().await?;
+        }
+        Ok(self.read.split_to(length).freeze())
+    }
+
+    /// One request; status, body, and whether the connection stays open.
+    async fn ask(&mut self, request: &[u8]) -> Result<(u16, Bytes, bool), Failure> {
+        self.stream.write_all(request).await?;
+        let head = self.until(b"\r\n\r\n").await?;
+        let head = std::str::from_utf8(&head)?.to_ascii_lowercase();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).ok_or("no status")?.parse()?;
+        let (mut length, mut chunked, mut stays) = (0, false, true);
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            match (name, value.trim()) {
+                ("content-length", value) => length = value.parse()?,
+                ("transfer-encoding", value) => chunked = value == "chunked",
+                ("connection", value) => stays = value != "close",
+                _ => {}
+            }
+        }
+        let body = if chunked { self.chunks().await? } else { self.exactly(length).await? };
+        Ok((status, body, stays))
+    }
+
+    async fn chunks(&mut self) -> Result<Bytes, Failure> {
+        let mut body = BytesMut::new();
+        loop {
+            let line = self.until(b"\r\n").await?;
+            let length = usize::from_str_radix(std::str::from_utf8(&line)?.trim(), 16)?;
+            body.extend_from_slice(&self.exactly(length).await?);
+            self.until(b"\r\n").await?;
+            if length == 0 {
+                return Ok(body.freeze());
+            }
+        }
+    }
+}
+
 impl Server {
     pub(crate) fn new(base: &str) -> Result<Self, Failure> {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(4_096).build(connector);
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
+        let base = base.trim_end_matches('/').to_owned();
+        let host = base.strip_prefix("http://").ok_or("only plain HTTP is spoken")?.to_owned();
+        Ok(Self { base, host, idle: Arc::default() })
     }
 
     /// One request; the answer's JSON, or a failure for any status but 200.
@@ -54,18 +131,31 @@ impl Server {
         token: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Bytes, Failure> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
+        use std::fmt::Write as _;
         let body = body.map(Value::to_string).unwrap_or_default();
-        let answer = self.http.request(request.header("content-type", "application/json").body(body.into())?).await?;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await?.to_bytes();
-        if status.is_success() {
+        let mut request = String::with_capacity(256 + path.len() + body.len());
+        write!(request, "{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.host)?;
+        if let Some(token) = token {
+            write!(request, "authorization: Bearer {token}\r\n")?;
+        }
+        if method != Method::GET {
+            write!(request, "content-type: application/json\r\ncontent-length: {}\r\n", body.len())?;
+        }
+        request.push_str("\r\n");
+        request.push_str(&body);
+        let idle = self.idle.lock().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => Connection::open(&self.host).await?,
+        };
+        let (status, bytes, stays) = connection.ask(request.as_bytes()).await?;
+        if stays {
+            self.idle.lock().push(connection);
+        }
+        if (200..300).contains(&status) {
             Ok(bytes)
         } else {
-            Err(format!("{path}: {status}: {}", String::from_utf8_lossy(&bytes)).into())
+            Err(format!("{}{path}: {status}: {}", self.base, String::from_utf8_lossy(&bytes)).into())
         }
     }
 
@@ -119,10 +209,17 @@ impl User {
         let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
         let path = format!("/_matrix/client/v3/sync?timeout={timeout_ms}{since}");
         let bytes = self.server.raw(Method::GET, &path, Some(&self.token), None).await?;
-        let answer: Value = serde_json::from_slice(&bytes)?;
-        let next = answer.get("next_batch").and_then(Value::as_str).ok_or("no next_batch")?.to_owned();
+        let next = text_after(&bytes, b"\"next_batch\"").ok_or("no next_batch")?;
         Ok((bytes, next))
     }
+}
+
+/// The text behind a key, in JSON whose texts need no unescaping.
+fn text_after(json: &[u8], key: &[u8]) -> Option<String> {
+    let at = json.windows(key.len()).position(|window| window == key)? + key.len();
+    let mut parts = json.get(at..)?.splitn(3, |byte| *byte == b'"');
+    parts.next()?;
+    parts.next().and_then(|text| String::from_utf8(text.to_vec()).ok())
 }
 
 /// Percent-encodes what may stand in a room or user id.

@@ -19,6 +19,20 @@ impl Stopwatch {
     }
 }
 
+/// When something happened.
+pub(crate) struct Moment(Instant);
+
+impl Moment {
+    #[expect(clippy::disallowed_methods, reason = "measuring is what this program is for")]
+    pub(crate) fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
+        self.0.saturating_duration_since(earlier.0)
+    }
+}
+
 /// A text that differs from run to run.
 #[expect(clippy::disallowed_methods, reason = "names of users must be new in each run")]
 pub(crate) fn stamp() -> u128 {

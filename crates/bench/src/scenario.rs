@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     client::{Failure, Server, User, escape},
-    measure::{Process, Spread, Stopwatch},
+    measure::{Moment, Process, Spread, Stopwatch},
 };
 
 /// What each message says: with its envelope about 350 bytes, as chat is.
@@ -83,27 +83,33 @@ pub(crate) async fn fan_out(server: &Server, process: &Process, members: usize, 
         let send = async {
             // Long enough for all requests to be waiting in the server.
             tokio::time::sleep(Duration::from_millis(150)).await;
-            let watch = Stopwatch::start();
+            let begun = Moment::now();
             sender.send(&room, &format!("r{round}"), TEXT).await?;
-            Ok::<_, Failure>(watch)
+            Ok::<_, Failure>(begun)
         };
-        let (received, watch) = tokio::join!(join_all(waiting), send);
-        let watch = watch?;
-        times.push(watch.elapsed());
-        tokens = received.into_iter().collect::<Result<_, _>>()?;
+        let (received, begun) = tokio::join!(join_all(waiting), send);
+        let begun = begun?;
+        let received = received.into_iter().collect::<Result<Vec<_>, _>>()?;
+        times.extend(received.iter().map(|(_, at)| at.since(&begun)).max());
+        tokens = received.into_iter().map(|(token, _)| token).collect();
     }
     let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / (rounds * members.len()) as f64;
-    println!("fan-out to {} waiting members: {}; {cpu:.3} ms of CPU a member", members.len(), Spread::new(times));
+    println!(
+        "fan-out to the last of {} waiting members: {}; {cpu:.3} ms of CPU a member",
+        members.len(),
+        Spread::new(times)
+    );
     Ok(())
 }
 
-async fn wait_for_message(member: &User, since: &str) -> Result<String, Failure> {
+async fn wait_for_message(member: &User, since: &str) -> Result<(String, Moment), Failure> {
     let mut since = since.to_owned();
     loop {
         let (bytes, next) = member.sync(Some(&since), 10_000).await?;
+        let arrived = Moment::now();
         since = next;
         if contains(&bytes, b"minutes of the meeting") {
-            return Ok(since);
+            return Ok((since, arrived));
         }
     }
 }
@@ -217,5 +223,59 @@ pub(crate) async fn accounts(server: &Server, process: &Process, count: usize) -
     server.register_all("account", count).await?;
     let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / count as f64;
     println!("{count} registrations: {:.1}/s; {cpu:.1} ms of CPU each", count as f64 / watch.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// `count` messages and as many syncs of 64 users in 16 rooms; memory after each tenth of them.
+pub(crate) async fn endurance(server: &Server, process: &Process, count: usize) -> Result<(), Failure> {
+    let users = server.register_all("steady", 64).await?;
+    let mut rooms = Vec::new();
+    for company in users.chunks(4) {
+        let Some((owner, others)) = company.split_first() else { continue };
+        let room = owner.create_room().await?;
+        for other in others {
+            other.join(&room).await?;
+        }
+        rooms.extend(company.iter().map(|_| room.clone()));
+    }
+    let mut tokens = try_join_all(users.iter().map(|user| user.sync(None, 0))).await?;
+    let parts = 10;
+    let each = (count / users.len() / parts).max(1);
+    for part in 1..=parts {
+        let cpu = process.cpu();
+        let work = users.iter().zip(&rooms).zip(tokens).map(|((user, room), (bytes, mut token))| async move {
+            for number in 0..each {
+                user.send(room, &format!("e{part}-{number}"), TEXT).await?;
+                token = user.sync(Some(&token), 0).await?.1;
+            }
+            Ok::<_, Failure>((bytes, token))
+        });
+        tokens = try_join_all(work).await?;
+        let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / (each * users.len()) as f64;
+        println!(
+            "after {} messages and syncs: {:.1} MiB resident; {cpu:.3} ms of CPU for one of each",
+            part * each * users.len(),
+            process.resident_mib().unwrap_or_default(),
+        );
+    }
+    Ok(())
+}
+
+/// Memory with `count` users who wait in `/sync`, each on a connection of its own.
+pub(crate) async fn waiting(server: &Server, process: &Process, count: usize) -> Result<(), Failure> {
+    let users = server.register_all("waiting", count).await?;
+    let before = process.resident_mib().unwrap_or_default();
+    let tokens = try_join_all(users.iter().map(|user| user.sync(None, 0))).await?;
+    let wait = try_join_all(users.iter().zip(&tokens).map(|(user, (_, token))| user.sync(Some(token), 10_000)));
+    let look = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        process.resident_mib().unwrap_or_default()
+    };
+    let (waited, during) = tokio::join!(wait, look);
+    waited?;
+    println!(
+        "{count} users wait: {during:.1} MiB resident, {before:.1} MiB before; {:.1} KiB each",
+        (during - before) * 1_024.0 / count as f64
+    );
     Ok(())
 }

@@ -13,22 +13,29 @@ const EVERY: Duration = Duration::from_secs(60);
 const KEPT: i64 = 10_000;
 /// As [`KEPT`], where there may be other nodes.
 const KEPT_FOR_NODES: i64 = 200_000;
-/// A server that we cannot reach has the log kept for it, but not longer than this. It then learns of what is older when it
-/// asks for the events before the next it gets.
-const KEPT_FOR_SERVERS: i64 = 1_000_000;
+/// A server that we cannot reach has the log kept for it, but not longer than this: it costs nothing more than the log of others
+/// does. It is then told the newest event of each room, from which it finds those before.
+const KEPT_FOR_SERVERS: i64 = KEPT;
 /// Between two deletions, so that others get to write.
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Homeserver {
     /// Deletes old changes now and then. Ends with the tenant.
     pub(crate) async fn keep_log_short(self: Arc<Self>) {
+        let mut looked_at = -1;
         loop {
             tokio::select! {
                 () = self.tasks.stopping() => return,
                 () = tokio::time::sleep(EVERY) => {}
             }
-            if let Err(error) = self.shorten_log().await {
-                tracing::warn!(%error, "the change log could not be shortened");
+            // A tenant where nothing happens is left asleep.
+            let position = self.db.position();
+            if position == looked_at {
+                continue;
+            }
+            match self.shorten_log().await {
+                Ok(()) => looked_at = position,
+                Err(error) => tracing::warn!(%error, "the change log could not be shortened"),
             }
         }
     }
