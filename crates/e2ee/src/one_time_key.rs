@@ -122,7 +122,9 @@ impl KeyUpload {
 /// Algorithm and id of `algorithm:id`.
 fn split(name: &str) -> Result<(&str, &str), E2eeError> {
     match name.split_once(':') {
-        Some((algorithm, id)) if !algorithm.is_empty() && !id.is_empty() && name.len() <= KEY_NAME_BYTES_MAX => {
+        Some((algorithm, id))
+            if !algorithm.is_empty() && !id.is_empty() && name.len() <= KEY_NAME_BYTES_MAX && !name.contains('\0') =>
+        {
             Ok((algorithm, id))
         }
         _ => Err(E2eeError::Invalid(format!("{name:?} is not the name of a key: algorithm:id, up to 255 bytes"))),

@@ -6,7 +6,7 @@ use ruma::{
     api::{
         IncomingRequest,
         auth_scheme::AccessToken,
-        client::room::{Visibility, create_room::v3},
+        client::room::create_room::v3::{self, RoomPreset},
     },
     serde::Raw,
 };
@@ -63,7 +63,13 @@ async fn create(args: RawArgs) -> Answer<v3::Response> {
     let mut wish = CreateRoom::new(args.who.user_id.clone());
     wish.version = body.room_version;
     wish.preset = body.preset;
-    wish.published = body.visibility == Visibility::Public;
+    if !matches!(
+        wish.preset,
+        None | Some(RoomPreset::PrivateChat | RoomPreset::PublicChat | RoomPreset::TrustedPrivateChat)
+    ) {
+        return Err(ApiError::bad_json("preset is private_chat, public_chat or trusted_private_chat"));
+    }
+    wish.published = super::public(&body.visibility)?;
     wish.alias_localpart = body.room_alias_name;
     wish.name = body.name.filter(|name| !name.is_empty());
     wish.topic = body.topic.filter(|topic| !topic.is_empty());

@@ -112,7 +112,7 @@ async fn visibility(args: Args<get::Request>) -> Answer<get::Response> {
 async fn set_visibility(args: Args<set::Request>) -> Answer<set::Response> {
     let room_id = &args.body.room_id;
     check(&args.hs, &args.who, room_id).await?;
-    let listed = args.body.visibility == Visibility::Public;
+    let listed = super::public(&args.body.visibility)?;
     if listed && !args.hs.may_publish(&args.who.user_id).await? {
         return Err(ApiError::forbidden("You may not list rooms in the public directory"));
     }
@@ -134,7 +134,7 @@ async fn check(hs: &Homeserver, who: &UserPrincipal, room_id: &RoomId) -> Result
 
 /// `PUT /directory/list/appservice/{networkId}/{roomId}`
 async fn set_in_network(args: Args<set_of_network::Request>) -> Answer<set_of_network::Response> {
-    let (body, listed) = (&args.body, args.body.visibility == Visibility::Public);
+    let (body, listed) = (&args.body, super::public(&args.body.visibility)?);
     set_listed(&args.hs, &args.who.id, &body.network_id, &body.room_id, listed).await?;
     Ok(set_of_network::Response::new())
 }

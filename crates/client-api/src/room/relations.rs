@@ -19,7 +19,7 @@ use samtal_room::{Direction, RelationFilter};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{Answer, Args, Json, Routes, UserPrincipal};
+use crate::{Answer, ApiError, Args, Json, Routes, UserPrincipal};
 
 const LIMIT: usize = 10;
 const LIMIT_MAX: usize = 100;
@@ -127,7 +127,11 @@ async fn list_threads(args: Args<threads::Request>) -> Answer<threads::Response>
     hs.rooms.readable_snapshot(&who.user_id, &room).await?;
     let mut viewer =
         hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
-    let participated = body.include == threads::IncludeThreads::Participated;
+    let participated = match body.include {
+        threads::IncludeThreads::All => false,
+        threads::IncludeThreads::Participated => true,
+        _ => return Err(ApiError::invalid_param("include is all or participated")),
+    };
     let from = body.from.as_deref().map(super::position).transpose()?.unwrap_or(StreamPosition(i64::MAX));
     let chunk = hs.rooms.threads(&mut viewer, participated, from, size(body.limit)).await?;
     let ignored = hs.accounts.ignored(&who.user_id).await?;
