@@ -77,6 +77,7 @@ impl From<deadpool_postgres::PoolError> for DbError {
         match error {
             deadpool_postgres::PoolError::Timeout(_) => Self::Busy,
             deadpool_postgres::PoolError::Closed => Self::Closed,
+            deadpool_postgres::PoolError::Backend(error) => error.into(),
             other => Self::Engine(other.to_string(), Some(Box::new(other))),
         }
     }

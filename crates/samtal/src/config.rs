@@ -25,6 +25,8 @@ fn check(source: &Source) -> Outcome {
     if config.tenants.is_empty() {
         return Err(samtal_server::ServerError::NoTenant.to_string());
     }
+    samtal_server::Installation::examine(&config)
+        .map_err(|wrong| wrong.iter().map(|e| told(e)).collect::<Vec<_>>().join("\n"))?;
     let names: Vec<String> = config.tenants.iter().map(|tenant| tenant.name.to_string()).collect();
     println!("right: {}", names.join(", "));
     for option in &config.unbuilt {

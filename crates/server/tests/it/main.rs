@@ -192,12 +192,85 @@ async fn users_are_made_listed_locked_and_given_passwords() {
     assert_eq!(ask(list(None)).await.unwrap(), ["@alice:a.example\tadmin", "@bob:b.example\tlocked,suspended"]);
     assert_eq!(ask(list(Some("a.example"))).await.unwrap().len(), 1);
     ask(UserCommand::Lock { user: bob(), on: false }).await.unwrap();
-    ask(UserCommand::ResetPassword { user: bob(), password: Some("a good one".to_owned()) }).await.unwrap();
-    let nobody = UserCommand::ResetPassword { user: "@nobody:b.example".to_owned(), password: None };
+    ask(UserCommand::ResetPassword { user: bob(), password: Some("a good one".to_owned()), keep_sessions: false })
+        .await
+        .unwrap();
+    let nobody =
+        UserCommand::ResetPassword { user: "@nobody:b.example".to_owned(), password: None, keep_sessions: false };
     assert_eq!(ask(nobody).await.unwrap_err(), "there is no @nobody:b.example");
     let homeservers = server.running.tenants().homeservers();
     let bob = ruma::UserId::parse(bob()).unwrap();
     assert!(homeservers[1].accounts.password_matches(&bob, "a good one").await.unwrap());
+    server.running.end().await;
+}
+
+#[test]
+fn a_mistyped_name_does_not_start_an_empty_server_beside_the_data() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("data/tenants/example.org")).unwrap();
+    let take = |text: &str| Installation::take(source(dir.path(), text), Clock::system(), Random::system());
+    let refused = take("server.name = 'exmaple.org'").unwrap_err();
+    assert!(matches!(refused, ServerError::OtherNames { .. }), "{refused}");
+    assert!(refused.to_string().contains("holds the data of example.org, and none of exmaple.org"), "{refused}");
+    take("server.name = 'example.org'").unwrap();
+    take("server.name = 'other.example'\n[[tenants]]\nname = 'example.org'").unwrap();
+}
+
+#[test]
+fn a_clock_that_cannot_be_right_is_told_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(12_000);
+    let refused = Installation::take(source(dir.path(), "server.name = 'a.example'"), clock, Random::system());
+    assert!(refused.unwrap_err().to_string().contains("says 1970"));
+    assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn files_that_cannot_be_used_are_found_before_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let certificate = |name: &str| {
+        let signed = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        std::fs::write(dir.path().join(format!("{name}.crt")), signed.cert.pem()).unwrap();
+        std::fs::write(dir.path().join(format!("{name}.key")), signed.signing_key.serialize_pem()).unwrap();
+    };
+    certificate("a");
+    certificate("b");
+    let wrong = |certificate: &str, key: &str| {
+        let path = |file: &str| dir.path().join(file).display().to_string();
+        let text = format!(
+            "server.name = 'a.example'\noutgoing.trusted_certificates = ['{}']\nlisteners = [{{ tls = {{ certificate = \
+             '{}', private_key = '{}' }} }}]",
+            path("a.crt"),
+            path(certificate),
+            path(key)
+        );
+        let config = samtal_config::Config::from_text(&text).unwrap();
+        let wrong = Installation::examine(&config).err().unwrap_or_default();
+        wrong.iter().map(|e| control::told(e)).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(wrong("a.crt", "a.key"), "");
+    assert!(wrong("a.crt", "b.key").contains("does not belong to"), "{}", wrong("a.crt", "b.key"));
+    assert!(wrong("a.crt", "a.crt").contains("no private key in"), "{}", wrong("a.crt", "a.crt"));
+    assert!(wrong("a.key", "a.key").contains("no certificate in"), "{}", wrong("a.key", "a.key"));
+    assert!(wrong("none.crt", "a.key").contains("No such file"), "{}", wrong("none.crt", "a.key"));
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_told_with_a_hint() {
+    let server = start("server.name = 'a.example'").await;
+    let dir = tempfile::tempdir().unwrap();
+    let taken = server.running.urls()[0].replace("http://", "");
+    let text = format!("server.name = 'b.example'\nlisteners = [{{ address = '{taken}' }}]");
+    let data = dir.path().join("data");
+    let file = dir.path().join("samtal.toml");
+    std::fs::write(&file, format!("server.data_dir = '{}'\n{text}", data.display())).unwrap();
+    let source = Source { file: Some(file), ..Source::default() };
+    let installation = Installation::take(source, Clock::system(), Random::system()).unwrap();
+    let error = Running::start(installation, Metrics::new(), None).await.map(|_| ()).unwrap_err();
+    assert!(
+        error.to_string().starts_with(&format!("cannot listen on {taken}: another program listens there")),
+        "{error}"
+    );
     server.running.end().await;
 }
 
