@@ -133,7 +133,10 @@ impl Homeserver {
                 continue;
             };
             // Nobody here is shown a stranger, so strangers are not remembered, however many there are.
-            if self.edus.presence.get(&user).is_none() && !self.shares_a_room(&user).await? {
+            // While the members of a room are not all known, it may be one of them.
+            let is_known =
+                self.edus.presence.get(&user).is_some() || !self.rooms.store().partial.unfinished().is_empty();
+            if !is_known && !self.shares_a_room(&user).await? {
                 continue;
             }
             let state = PresenceState::from(entry.get("presence").and_then(Value::as_str).unwrap_or("offline"));

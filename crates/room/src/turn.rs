@@ -48,8 +48,8 @@ pub struct LocalDraft {
     pub ts_ms: Option<u64>,
     /// The transaction that makes it, unique in this tenant; see [`crate::Txn`].
     pub txn: Option<String>,
-    /// The event itself, where the room's policy server has signed it already.
-    pub(crate) recommended: Option<Pdu>,
+    /// The event itself, where the room's policy server has signed it already: set by the engine only.
+    pub recommended: Option<Pdu>,
 }
 
 impl LocalDraft {
