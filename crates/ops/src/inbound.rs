@@ -1,6 +1,6 @@
 //! What a tenant remembers, in memory only, of what other servers are doing with it.
 
-use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -13,6 +13,9 @@ const ORIGINS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Rooms that are being joined or left at once.
 const ROOMS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
+/// Events that are tried again later.
+const LATE_EVENTS_MAX: usize = 256;
+
 /// The last transaction of a server and what became of it.
 pub(crate) type LastTransaction = Arc<tokio::sync::Mutex<Option<(String, Outcome)>>>;
 
@@ -20,8 +23,19 @@ pub(crate) type LastTransaction = Arc<tokio::sync::Mutex<Option<(String, Outcome
 pub(crate) struct Inbound {
     transactions: Mutex<LruCache<OwnedServerName, LastTransaction>>,
     rooms: Mutex<LruCache<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Events that are tried again later: as many at once; of more, later events have to lead to them.
+    pub(crate) late_events: tokio::sync::Semaphore,
     /// Users whose device lists are being asked for.
-    pub(crate) resyncing: Mutex<HashSet<OwnedUserId>>,
+    pub(crate) resyncing: Mutex<HashMap<OwnedUserId, Resyncing>>,
+}
+
+/// A device list that is being asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Resyncing {
+    /// An update came meanwhile, which the answer may not hold.
+    pub(crate) again: bool,
+    /// Dropped when it is done.
+    pub(crate) running: tokio::sync::watch::Sender<()>,
 }
 
 impl std::fmt::Debug for Inbound {
@@ -35,6 +49,7 @@ impl Default for Inbound {
         Self {
             transactions: Mutex::new(LruCache::new(ORIGINS)),
             rooms: Mutex::new(LruCache::new(ROOMS)),
+            late_events: tokio::sync::Semaphore::new(LATE_EVENTS_MAX),
             resyncing: Mutex::default(),
         }
     }

@@ -326,6 +326,8 @@ impl Turn<'_> {
         };
         relation::insert(&mut self.batch, event.room, nid, &pdu, position.into());
         let lacking = self.lacking(&pdu).await?;
+        // What a gap has no room for goes on at the old end.
+        let gap = if position < 0 { 0 } else { gap };
         self.note_lacking(&lacking, &gap.into());
         self.expect_at(event, StreamPosition(position));
         for redaction in self.waiting_redactions(pdu.event_id()).await? {

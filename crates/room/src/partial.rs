@@ -3,7 +3,10 @@
 //! The row of such a room is made by the write batch that enters it, so that whoever fetches the rest finds it after any crash.
 //! It stays for a while after the state is whole: readers that do not load members lazily must be told of the room anew.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use parking_lot::RwLock;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
@@ -85,7 +88,7 @@ impl PartialRoom {
 /// [`ChangeKind::Partial`], before what follows.
 #[derive(Debug)]
 pub struct PartialRooms {
-    rooms: RwLock<Arc<HashMap<OwnedRoomId, PartialRoom>>>,
+    rooms: RwLock<Arc<BTreeMap<OwnedRoomId, PartialRoom>>>,
     changed: watch::Sender<()>,
 }
 
@@ -227,7 +230,8 @@ impl Turn<'_> {
         }
         nids.retain(|nid| *nid != join.nid);
         let events = self.store.in_order(&nids).await?;
-        let here: HashMap<OwnedEventId, Arc<StoredEvent>> =
+        // In the order of their ids, so that it is the same on every run.
+        let here: BTreeMap<OwnedEventId, Arc<StoredEvent>> =
             events.iter().map(|event| (event.pdu.event_id().to_owned(), Arc::clone(event))).collect();
         let mut after: HashMap<&OwnedEventId, Vec<&OwnedEventId>> = HashMap::new();
         let mut waiting: HashMap<&OwnedEventId, usize> = HashMap::new();
@@ -244,8 +248,6 @@ impl Turn<'_> {
                 after.entry(prev).or_default().push(id);
             }
         }
-        // The same order on every run.
-        ready.sort_unstable();
         let mut ordered = Vec::with_capacity(events.len());
         while let Some(id) = ready.pop() {
             ordered.extend(here.get(id).cloned());

@@ -214,15 +214,15 @@ impl<'a> Resolution<'a> {
             let fetch = |id: &EventId| self.lookup(id);
             match samtal_state::resolve(conflict, self.rules, state, fetch) {
                 Ok(resolved) => return Ok(resolved),
-                Err(ResolveError::EventsNotLoaded(ids)) => self.load_ids(&ids).await?,
+                Err(ResolveError::EventsNotLoaded(ids)) => self.load_with_levels(ids).await?,
                 Err(ResolveError::StateNotLoaded(keys)) => {
-                    for (event_type, state_key) in keys {
-                        let event_type = event_type.to_string();
-                        let (part, key) = self.store.key(&event_type, &state_key);
-                        let nid = self.store.snapshots.get(base, part, key).await?;
-                        if let Some(nid) = nid {
-                            self.load_nids(&[nid]).await?;
-                        }
+                    let keys: Vec<(String, String)> =
+                        keys.into_iter().map(|(event_type, state_key)| (event_type.to_string(), state_key)).collect();
+                    let places: Vec<(Part, i64)> =
+                        keys.iter().map(|(event_type, state_key)| self.store.key(event_type, state_key)).collect();
+                    let nids = self.store.snapshots.get_many(base, &places).await?;
+                    self.load_nids(&nids.iter().flatten().copied().collect::<Vec<_>>()).await?;
+                    for ((event_type, state_key), nid) in keys.into_iter().zip(nids) {
                         let id = nid.and_then(|nid| self.by_nid.get(&nid));
                         shared.insert((event_type, state_key), id.map(|event| event.pdu.event_id().to_owned()));
                     }
@@ -276,6 +276,22 @@ impl<'a> Resolution<'a> {
             if !self.by_id.contains_key(&id) {
                 self.absent.insert(id);
             }
+        }
+        Ok(())
+    }
+
+    /// Loads events, and behind each power levels event the one before it, and so on: all of them will be asked for, one by one.
+    async fn load_with_levels(&mut self, ids: Vec<OwnedEventId>) -> Result<(), RoomError> {
+        let mut open = ids;
+        for _ in 0..ROUNDS_MAX {
+            if open.is_empty() {
+                break;
+            }
+            self.load_ids(&open).await?;
+            let levels = open.iter().filter_map(|id| self.by_id.get(id));
+            let levels = levels.filter(|event| event.pdu.is_state_of("m.room.power_levels", ""));
+            let next: BTreeSet<OwnedEventId> = levels.flat_map(|event| event.pdu.auth_events().to_vec()).collect();
+            open = next.into_iter().filter(|id| !self.by_id.contains_key(id) && !self.absent.contains(id)).collect();
         }
         Ok(())
     }

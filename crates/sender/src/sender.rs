@@ -92,6 +92,8 @@ struct Inner {
     saved: AtomicI64,
     transactions: AtomicU64,
     started_ms: u64,
+    /// Where the log stood then: a clock may be set back.
+    started_at: i64,
 }
 
 impl std::fmt::Debug for Sender {
@@ -104,6 +106,7 @@ impl Sender {
     /// Not running yet.
     pub fn new(engines: Engines) -> Self {
         let started_ms = engines.clock.now_ms();
+        let started_at = engines.db.position();
         Self {
             inner: Arc::new(Inner {
                 engines,
@@ -114,6 +117,7 @@ impl Sender {
                 saved: AtomicI64::new(0),
                 transactions: AtomicU64::new(0),
                 started_ms,
+                started_at,
             }),
         }
     }
@@ -458,7 +462,7 @@ impl Sender {
         }
         let engines = &self.inner.engines;
         let number = self.inner.transactions.fetch_add(1, Ordering::Relaxed);
-        let path = format!("/_matrix/federation/v1/send/{}-{number}", self.inner.started_ms);
+        let path = format!("/_matrix/federation/v1/send/{}-{}-{number}", self.inner.started_ms, self.inner.started_at);
         let body = transaction.body(&engines.name, engines.clock.now_ms());
         let request = Request::put(path).header(header::CONTENT_TYPE, "application/json").body(body.into());
         let Ok(request) = request else { return Ok(true) };

@@ -123,6 +123,49 @@ async fn read(
     Ok(page)
 }
 
+/// Reads back, and has fetched what is missing on the way: in the gaps that the page comes to, and before all that is here. Where
+/// nobody has it, the page goes on behind the gap.
+async fn read_back(
+    hs: &Arc<Homeserver>,
+    who: &UserPrincipal,
+    viewer: &mut Viewer,
+    wanted: &Wanted,
+    (from, to): (StreamPosition, Option<StreamPosition>),
+    limit: usize,
+) -> Result<Page, ApiError> {
+    let room = Arc::clone(viewer.room());
+    let mut gap = hs.rooms.gap_before(&room, from).await?;
+    let mut fetches = 0;
+    loop {
+        gap = gap.filter(|gap| to.is_none_or(|to| gap.floor > to));
+        let until = gap.map(|gap| gap.floor).or(to);
+        let page = read(hs, viewer, wanted, (from, until), Direction::Backward, limit).await?;
+        if page.next.is_some() || page.events.len() >= limit {
+            return Ok(page);
+        }
+        let missing = u32::try_from(limit - page.events.len()).unwrap_or(u32::MAX).clamp(20, BACKFILL_MAX);
+        let place = gap.map_or(StreamPosition(0), |gap| gap.position);
+        // What is older than all that is here has positions below 0.
+        let is_asked_for = gap.is_some() || to.is_none_or(|to| to.0 < 0);
+        let is_filled =
+            is_asked_for && fetches < BACKFILLS_MAX && hs.backfill_gap(&room, place, missing).await.unwrap_or(false);
+        fetches += 1;
+        match gap {
+            None if !is_filled => return Ok(page),
+            None => {}
+            Some(known) => {
+                // The same again, as long as something of it comes; else the next one before it.
+                let from = StreamPosition(known.floor.0 + i64::from(is_filled));
+                gap = hs.rooms.gap_before(&room, from).await?;
+            }
+        }
+        if is_filled {
+            let device_id = who.device_id.as_ref().map(|id| id.as_str());
+            *viewer = hs.rooms.viewer(&who.user_id, &room).await?.on_device(device_id);
+        }
+    }
+}
+
 /// The place right behind an event in the direction of reading.
 fn behind(event: &StoredEvent, direction: Direction) -> StreamPosition {
     let position = event.position.unwrap_or_default();
@@ -204,19 +247,10 @@ async fn page(args: RawArgs) -> Answer<messages::Response> {
         return Ok(response);
     }
     let limit = query.limit.map_or(LIMIT, size).max(1);
-    let mut page = read(hs, &mut viewer, &wanted, (start, to), direction, limit).await?;
-    for _ in 0..BACKFILLS_MAX {
-        // Where our history ends and the page is not full, others may have more.
-        if page.next.is_some() || direction == Direction::Forward || page.events.len() >= limit {
-            break;
-        }
-        let missing = u32::try_from(limit - page.events.len()).unwrap_or(u32::MAX).clamp(20, BACKFILL_MAX);
-        if !hs.backfill(&room, missing).await.unwrap_or(false) {
-            break;
-        }
-        viewer = hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
-        page = read(hs, &mut viewer, &wanted, (start, to), direction, limit).await?;
-    }
+    let page = match direction {
+        Direction::Forward => read(hs, &mut viewer, &wanted, (start, to), direction, limit).await?,
+        Direction::Backward => read_back(hs, who, &mut viewer, &wanted, (start, to), limit).await?,
+    };
     // A page with events is never called the last: the next, empty one is.
     let end = page.next.or_else(|| page.events.last().map(|last| behind(last, direction)));
     response.end = end.map(super::token);
