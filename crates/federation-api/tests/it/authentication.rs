@@ -64,6 +64,31 @@ async fn note_33_a_transaction_has_its_limits() {
 }
 
 #[tokio::test]
+async fn note_36_a_join_is_offered_in_a_version_that_the_other_knows_and_for_its_own_users_only() {
+    let world = World::new();
+    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    let room = a.public_room(ruma::RoomVersionId::V11).await;
+    let get = async |user: &str, versions: &str| {
+        let path = format!("/_matrix/federation/v1/make_join/{room}/{user}{versions}");
+        let header = b.hs.keyring.sign_request(a.name(), "GET", &path, "").unwrap().to_string();
+        ask(&a, "GET", &path, Some(header), "").await
+    };
+    let (status, answer) = get("@user:b.example", "?ver=10&ver=11").await;
+    assert_eq!((status, &answer["room_version"]), (StatusCode::OK, &"11".into()), "{answer}");
+    assert_eq!(answer["event"]["content"]["membership"], "join");
+    for versions in ["?ver=10", ""] {
+        let (status, answer) = get("@user:b.example", versions).await;
+        assert_eq!(
+            (status, &answer["errcode"], &answer["room_version"]),
+            (StatusCode::BAD_REQUEST, &"M_INCOMPATIBLE_ROOM_VERSION".into(), &"11".into()),
+            "{versions} {answer}"
+        );
+    }
+    let (status, answer) = get("@user:c.example", "?ver=11").await;
+    assert_eq!((status, &answer["errcode"]), (StatusCode::FORBIDDEN, &"M_FORBIDDEN".into()), "{answer}");
+}
+
+#[tokio::test]
 async fn note_43_what_is_not_built_is_not_recognized() {
     let world = World::new();
     let a = world.node("a.example").await;

@@ -145,6 +145,27 @@ async fn note_22_a_restricted_room_lets_in_who_is_in_the_other_room() {
 }
 
 #[tokio::test]
+async fn note_23_the_resident_signs_a_join_only_where_it_vouches_for_the_user() {
+    let world = World::new();
+    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    let signers = async |node: &crate::world::Node, room: &ruma::OwnedRoomId| {
+        let join = node.hs.rooms.current_state(room, "m.room.member", b.user().as_str()).await.unwrap().unwrap();
+        let event: serde_json::Value = serde_json::from_str(join.pdu.json()).unwrap();
+        event["signatures"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    let space = a.public_room(RoomVersionId::V11).await;
+    b.join(&space, &a).await;
+    let room = a.private_room(RoomVersionId::V11).await;
+    let allow = json!([{ "type": "m.room_membership", "room_id": space }]);
+    a.set_state(&room, "m.room.join_rules", json!({ "join_rule": "restricted", "allow": allow })).await;
+    b.join(&room, &a).await;
+    for node in [&a, &b] {
+        assert_eq!(signers(node, &space).await, ["b.example"]);
+        assert_eq!(signers(node, &room).await, ["a.example", "b.example"]);
+    }
+}
+
+#[tokio::test]
 async fn a_third_server_hears_of_a_join_through_the_resident() {
     let world = World::new();
     let (a, b, c) = (world.node("a.example").await, world.node("b.example").await, world.node("c.example").await);
