@@ -10,11 +10,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{Answer, Json, Raw, RawArgs, Routes};
 
-/// The versions of the specification that are true of this server, as clients search for them. 1.18 is not: policy servers
-/// are not asked.
+/// The versions of the specification that are true of this server, as clients search for them.
 const VERSIONS: &[&str] = &[
     "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
-    "v1.13", "v1.14", "v1.15", "v1.16", "v1.17",
+    "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18",
 ];
 
 /// Unstable features that work, each with the reason to say so.

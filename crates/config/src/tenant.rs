@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ruma::{OwnedServerName, OwnedUserId, RoomVersionId};
 
-use crate::process::{Tls, networks_that_are_not_public};
+use crate::process::networks_that_are_not_public;
 use crate::{Network, Secret};
 
 /// One server name with all that holds for it: what the server is built from.
@@ -207,6 +207,16 @@ choices! {
 }
 
 section! {
+    /// A certificate that is shown to servers that ask for one.
+    pub struct ClientCertificate {
+        /// PEM file with the certificate and the intermediate ones after it.
+        certificate: PathBuf = PathBuf::new() => PLAIN.required().example("\"/etc/samtal/client.crt\""),
+        /// PEM file with the private key.
+        private_key: PathBuf = PathBuf::new() => PLAIN.required().example("\"/etc/samtal/client.key\""),
+    }
+}
+
+section! {
     /// With which other servers this one talks.
     pub struct Federation {
         /// Whether at all.
@@ -232,7 +242,7 @@ section! {
         /// `denied_networks` then binds only addresses that stand in place of a name.
         proxy: Option<Secret> = None => PLAIN.example("\"http://proxy.example.org:3128\""),
         /// The certificate that is shown to servers that ask for one. Few do.
-        client_certificate: Option<Tls> = None => PLAIN,
+        client_certificate: Option<ClientCertificate> = None => PLAIN,
         /// Whether other servers are told what people call their devices.
         device_names: bool = false => PLAIN,
         /// Servers that are asked for another server's signing keys when it does not answer itself.
@@ -287,10 +297,33 @@ section! {
 section! {
     /// Uploaded files.
     pub struct Media {
-        /// Where they are kept: a directory or `file:///…`. Default: `media` in the tenant's directory.
+        /// Where they are kept: a directory or `file:///…`; or `s3://bucket/below`, `az://container/below`, `gs://bucket/below`.
+        /// Default: `media` in the tenant's directory.
         store: Option<String> = None => PLAIN.example("\"/srv/samtal/media\""),
+        /// Where a store is spoken to that is like S3 or Azure's but not theirs.
+        store_endpoint: Option<String> = None => PLAIN.example("\"https://minio.example.org\""),
+        /// The region of an S3 bucket.
+        store_region: Option<String> = None => PLAIN.example("\"eu-north-1\""),
+        /// S3: the access key's id. Azure: the account.
+        store_key_id: Option<String> = None => PLAIN.example("\"samtal\""),
+        /// S3: the secret access key. Azure: the account's key. Google: the service account's key, as JSON.
+        store_key: Option<Secret> = None => PLAIN.example("\"secret\""),
+        /// How much of such a store is copied to the tenant's directory as it is read; 0 for nothing.
+        store_copies_bytes_max: u64 = 5_000_000_000 => PLAIN.unit("bytes"),
         /// How much one user may have uploaded. Default: as much as there is room for.
         user_bytes_max: Option<u64> = None => PLAIN.unit("bytes").example("10_000_000_000"),
+        /// How much all uploads and copies of other servers' files may be together. Default: as much as there is room for.
+        total_bytes_max: Option<u64> = None => PLAIN.unit("bytes").example("1_000_000_000_000"),
+        /// How much all smaller pictures may be together; beyond it the longest unused go.
+        thumbnail_bytes_max: u64 = 5_000_000_000 => PLAIN.unit("bytes"),
+        /// The socket of a ClamAV daemon that looks at each file before it is kept. What is encrypted end to end it cannot see.
+        scanner_socket: Option<std::path::PathBuf> = None => PLAIN.example("\"/run/clamav/clamd.ctl\""),
+        /// The address of such a daemon, if it has no socket here.
+        scanner_address: Option<std::net::SocketAddr> = None => PLAIN.example("\"127.0.0.1:3310\""),
+        /// How long it may take over one file.
+        scanner_ms_max: u64 = 60_000 => PLAIN.unit("ms").range(1_000, 600_000),
+        /// Whether files are refused that it could not look at.
+        scanner_required: bool = true => PLAIN,
         /// How long a copy of another server's file is kept after it was last asked for.
         remote_kept_ms: u64 = 90 * 24 * 3_600_000 => PLAIN.unit("ms").range(60_000, 315_360_000_000),
         /// Whether the old endpoints still give files out to whoever knows their names. Needed for clients older than 2024.

@@ -74,7 +74,7 @@ pub struct Settings {
     pub encrypted_only: bool,
     /// If given, only rooms of these types are shared with other servers; a plain room has the type `""`.
     pub room_types: Option<Vec<String>>,
-    /// Invitations from servers no allow rule names wait for a person instead of reaching the user at once.
+    /// Invitations from servers no allow rule names are held: refused until an operator has allowed the server.
     pub hold_unknown_invites: bool,
 }
 

@@ -58,7 +58,7 @@ enum Verb {
         /// Whether; `file`: as the file says
         switch: Switch,
     },
-    /// Let invitations wait that come from servers no allow rule names
+    /// Refuse invitations of servers that no allow rule names, until one does; `refusals` shows them as `unknown_invite`
     HoldUnknownInvites {
         /// Whether; `file`: as the file says
         switch: Switch,

@@ -7,8 +7,12 @@ use samtal_appservice::{Registration, RegistrationError};
 use samtal_config::Tenant;
 use samtal_config::process::File;
 use samtal_config::tenant::{EncryptedByDefault as WhichRooms, FederationPolicy, Rate as ConfigRate, Who};
-use samtal_http::{AddressPolicy, ClientOptions, Network, Proxy};
+use samtal_http::{AddressPolicy, Certificate, ClientOptions, Network, Proxy};
 use samtal_kit::{Rate, Secret};
+use samtal_media::{
+    Cloud, Location,
+    scan::{Address, Scanner},
+};
 use samtal_ops::{
     Directory, EncryptedByDefault, Federation, Mail, MailNotifications, MailTls, Notices, Publishers, Settings, Turn,
 };
@@ -56,7 +60,7 @@ pub(crate) fn tenant(tenant: &Tenant) -> Settings {
         sync_wait_max: Duration::from_millis(tenant.limits.sync_wait_ms_max),
         presence: tenant.presence.enabled,
         search: search(tenant),
-        media: media(tenant),
+        media: media(file, tenant),
         federation: federation(tenant),
         turn: turn(tenant),
         livekit_service_urls: tenant.calls.livekit_service_urls.clone(),
@@ -117,21 +121,57 @@ pub(crate) fn web(file: &File) -> ClientOptions {
     }
 }
 
-/// Where a tenant's files are, and how long they may be.
-fn media(tenant: &Tenant) -> samtal_media::Options {
-    let directory = match tenant.media.store.as_deref() {
-        None => tenant.data_dir.join("media"),
-        Some(store) => store.strip_prefix("file://").unwrap_or(store).into(),
-    };
+/// Where a tenant's files are, how long they may be, and who looks at them.
+fn media(file: &File, tenant: &Tenant) -> samtal_media::Options {
+    let wish = &tenant.media;
     samtal_media::Options {
-        location: samtal_media::Location::Directory(directory),
+        location: media_location(file, tenant),
         upload_bytes_max: tenant.limits.upload_bytes_max,
         remote_bytes_max: tenant.limits.upload_bytes_max,
-        user_bytes_max: tenant.media.user_bytes_max,
-        remote_kept: Duration::from_millis(tenant.media.remote_kept_ms),
-        legacy_downloads: tenant.media.legacy_downloads,
+        user_bytes_max: wish.user_bytes_max,
+        total_bytes_max: wish.total_bytes_max,
+        thumbnail_bytes_max: wish.thumbnail_bytes_max,
+        remote_kept: Duration::from_millis(wish.remote_kept_ms),
+        legacy_downloads: wish.legacy_downloads,
+        scanner: scanner(tenant),
         ..samtal_media::Options::default()
     }
+}
+
+fn media_location(file: &File, tenant: &Tenant) -> Location {
+    let wish = &tenant.media;
+    match wish.store.as_deref() {
+        None => Location::Directory(tenant.data_dir.join("media")),
+        Some(url) if ["s3://", "az://", "gs://"].iter().any(|scheme| url.starts_with(scheme)) => {
+            let copies = (wish.store_copies_bytes_max > 0)
+                .then(|| (tenant.data_dir.join("media-copies"), wish.store_copies_bytes_max));
+            Location::Cloud(Box::new(Cloud {
+                url: url.to_owned(),
+                endpoint: wish.store_endpoint.clone(),
+                region: wish.store_region.clone(),
+                key_id: wish.store_key_id.clone(),
+                key: wish.store_key.as_ref().map(|key| Secret::new(key.expose().to_owned())),
+                // The operator names it: it may well lie in a network of our own.
+                http: ClientOptions {
+                    trusted_certificates: file.outgoing.trusted_certificates.clone(),
+                    ..ClientOptions::default()
+                },
+                copies,
+            }))
+        }
+        Some(store) => Location::Directory(store.strip_prefix("file://").unwrap_or(store).into()),
+    }
+}
+
+fn scanner(tenant: &Tenant) -> Option<Scanner> {
+    let wish = &tenant.media;
+    let address = match (&wish.scanner_socket, wish.scanner_address) {
+        (Some(socket), _) => Address::Unix(socket.clone()),
+        (None, Some(address)) => Address::Tcp(address),
+        (None, None) => return None,
+    };
+    let time = Duration::from_millis(wish.scanner_ms_max);
+    Some(Scanner { address, time, passes_unscanned: !wish.scanner_required })
 }
 
 fn turn(tenant: &Tenant) -> Option<Turn> {
@@ -220,7 +260,10 @@ pub(crate) fn federation(tenant: &Tenant) -> Federation {
         key_servers: settings.key_servers.clone(),
         client: ClientOptions {
             trusted_certificates: settings.trusted_certificates.clone(),
-            certificate: settings.client_certificate.as_ref().map(crate::running::certificate),
+            certificate: settings.client_certificate.as_ref().map(|own| Certificate {
+                certificate: own.certificate.clone(),
+                private_key: own.private_key.clone(),
+            }),
             policy: AddressPolicy::denying(denied.collect()),
             ..ClientOptions::default()
         },

@@ -1,4 +1,4 @@
-//! Servers that are broken, malicious or merely too much: what they do is contained, and others are served meanwhile.
+//! Servers that are broken, malicious, old or merely too much: what they do is contained, and others are served meanwhile.
 
 #![expect(unreachable_pub, reason = "nothing outside sees a test binary")]
 
@@ -10,6 +10,7 @@ mod flood;
 mod forged;
 mod garbage;
 mod graph;
+mod old;
 mod peer;
 mod policy_server;
 mod resident;

@@ -28,6 +28,8 @@ type Script = Box<dyn Fn(&Request<Bytes>) -> (StatusCode, Value) + Send + Sync>;
 pub struct Peer {
     pub name: OwnedServerName,
     pub key: OwnKey,
+    /// Whether its signatures say for whom they are; old servers' do not.
+    pub names_destination: bool,
     scripts: Arc<Mutex<Vec<(&'static str, Script)>>>,
     asked: Arc<Mutex<Vec<String>>>,
     transactions: AtomicUsize,
@@ -76,7 +78,7 @@ impl Peer {
                 Box::pin(async move { answer })
             }),
         );
-        Self { name, key, scripts, asked, transactions: AtomicUsize::new(0) }
+        Self { name, key, names_destination: true, scripts, asked, transactions: AtomicUsize::new(0) }
     }
 
     pub fn user(&self) -> String {
@@ -103,7 +105,10 @@ impl Peer {
         // What is no JSON cannot be signed; then what is signed does not matter.
         let header = header.map_or_else(
             |_| XMatrix::sign(&self.name, to.name(), self.key.pair(), method, path, "").unwrap().to_string(),
-            |header| header.to_string(),
+            |header| match self.names_destination {
+                true => header.to_string(),
+                false => XMatrix { destination: None, ..header }.to_string(),
+            },
         );
         let request = Request::builder().method(method).uri(path).header("authorization", header);
         let request = request.body(Body::from(body.to_owned())).unwrap();

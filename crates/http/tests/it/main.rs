@@ -397,3 +397,79 @@ async fn who_asks_for_our_certificate_is_shown_it() {
     assert_eq!(text(get(Some(ours)).await.unwrap().body()), "known");
     assert!(get(None).await.is_err());
 }
+
+#[tokio::test]
+async fn an_answer_without_end_is_cut_off_and_one_that_drips_is_given_up() {
+    let endless = || async {
+        let chunks = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 100])));
+        axum::body::Body::from_stream(chunks)
+    };
+    let dripping = || async {
+        let chunks = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
+        });
+        axum::body::Body::from_stream(chunks)
+    };
+    let router = Router::new().route("/endless", get(endless)).route("/dripping", get(dripping));
+    let server = run(router, None, ServerOptions::default()).await;
+    let client = Client::new(&ClientOptions::default()).unwrap();
+    let endless = client.fetch(request(Method::GET, server.address, "/endless", ""), LIMITS).await;
+    assert!(matches!(endless, Err(ClientError::Body(samtal_http::BodyError::TooLarge { max: 1000 }))), "{endless:?}");
+    let limits = FetchLimits { time: Duration::from_millis(200), ..LIMITS };
+    let dripping = client.fetch(request(Method::GET, server.address, "/dripping", ""), limits).await;
+    assert!(matches!(dripping, Err(ClientError::TimedOut(_))), "{dripping:?}");
+}
+
+#[tokio::test]
+async fn who_posts_slowly_or_without_end_is_cut_off_and_others_are_served() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let options = ServerOptions {
+        header_read: Duration::from_millis(200),
+        body_read: Duration::from_millis(200),
+        ..ServerOptions::default()
+    };
+    let limited = |body: axum::body::Body| async move {
+        samtal_http::collect(body, 10_000).await.map(|body| body.len().to_string()).map_err(|_| StatusCode::BAD_REQUEST)
+    };
+    let router = Router::new().route("/length", post(limited)).route("/ok", get(|| async { "fine" }));
+    let server = run(router, None, options).await;
+    let until_closed = async |begin: &[u8], more: &[u8]| {
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        let (mut reading, mut writing) = stream.into_split();
+        let more = more.to_vec();
+        let feeding = tokio::spawn(async move { while !more.is_empty() && writing.write_all(&more).await.is_ok() {} });
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), reading.read_to_end(&mut answer)).await;
+        feeding.abort();
+        assert!(read.is_ok(), "the connection is closed");
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    // Half a request's headers; a body that does not come; a body without end.
+    until_closed(b"POST /length HTTP/1.1\r\nHost: a\r\nX-", b"").await;
+    let slow = b"POST /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 100\r\n\r\nx";
+    assert!(until_closed(slow, b"").await.starts_with("HTTP/1.1 400"));
+    let endless = b"POST /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = [b"400\r\n".as_slice(), &[b'x'; 0x400], b"\r\n"].concat();
+    let answer = until_closed(endless, &chunk).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let client = Client::new(&ClientOptions::default()).unwrap();
+    let answer = client.fetch(request(Method::GET, server.address, "/ok", ""), LIMITS).await.unwrap();
+    assert_eq!(text(answer.body()), "fine");
+}
+
+#[tokio::test]
+async fn a_redirect_into_a_denied_network_is_not_followed() {
+    let inner = run(router(), None, ServerOptions::default()).await;
+    // The same machine by another number, which is denied.
+    let location = format!("http://127.0.0.2:{}/ok", inner.address.port());
+    let outer = Router::new().route("/", get(|| async move { (StatusCode::FOUND, [("location", location)]) }));
+    let outer = run(outer, None, ServerOptions::default()).await;
+    let denied = Network { address: "127.0.0.2".parse().unwrap(), prefix_bits: 32 };
+    let options = ClientOptions { policy: AddressPolicy::denying(vec![denied]), ..ClientOptions::default() };
+    let client = Client::new(&options).unwrap();
+    let uri: Uri = format!("http://{}/", outer.address).parse().unwrap();
+    let refused = client.get_following(uri, LIMITS, 5).await.unwrap_err();
+    assert!(refused.is_denied(), "{refused}");
+}
