@@ -1,6 +1,10 @@
 //! Devices of users elsewhere: their lists, their keys, their one-time keys.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
 use ruma::{
@@ -21,7 +25,7 @@ use samtal_e2ee::{
 use samtal_model::ChangeKind;
 use samtal_remote::Options;
 
-use crate::{Homeserver, OpError};
+use crate::{Homeserver, OpError, inbound::Resyncing};
 
 /// Users whose lists are asked for at once.
 const AT_ONCE: usize = 8;
@@ -29,21 +33,49 @@ const AT_ONCE: usize = 8;
 const DEVICES_BYTES_MAX: usize = 32 << 20;
 
 impl Homeserver {
-    /// Asks for a user's whole device list in the background, once at a time.
+    /// Asks for a user's whole device list in the background, once at a time; once more when there was a reason meanwhile.
     pub(crate) fn resync_soon(self: &Arc<Self>, user: OwnedUserId) {
-        if !self.inbound.resyncing.lock().insert(user.clone()) {
-            return;
-        }
+        match self.inbound.resyncing.lock().entry(user.clone()) {
+            Entry::Occupied(mut running) => {
+                running.get_mut().again = true;
+                return;
+            }
+            Entry::Vacant(free) => free.insert(Resyncing::default()),
+        };
         let hs = Arc::clone(self);
         self.tasks.spawn("device list", async move {
-            if let Err(error) = hs.resync(&user, Options::background()).await {
-                tracing::info!(%user, %error, "a device list was not given");
-                if let Err(error) = hs.e2ee.remote_mark_stale(&user).await {
-                    tracing::warn!(%error, "a device list could not be marked");
+            loop {
+                if let Err(error) = hs.resync(&user, Options::background()).await {
+                    tracing::info!(%user, %error, "a device list was not given");
+                    if let Err(error) = hs.e2ee.remote_mark_stale(&user).await {
+                        tracing::warn!(%error, "a device list could not be marked");
+                    }
+                    hs.inbound.resyncing.lock().remove(&user);
+                    return;
+                }
+                let mut resyncing = hs.inbound.resyncing.lock();
+                match resyncing.get_mut(&user).filter(|running| running.again) {
+                    Some(running) => running.again = false,
+                    None => {
+                        resyncing.remove(&user);
+                        return;
+                    }
                 }
             }
-            hs.inbound.resyncing.lock().remove(&user);
         });
+    }
+
+    /// Asks for a user's whole device list, or waits for it where it is being asked for already.
+    async fn resync_once(&self, user: &UserId, time: Duration) -> Result<(), OpError> {
+        let running = self.inbound.resyncing.lock().get(user).map(|running| running.running.subscribe());
+        if let Some(mut running) = running {
+            // Nothing is ever sent: it ends when the sender goes.
+            let _ = tokio::time::timeout(time, running.changed()).await;
+            if !self.e2ee.remote_current(&[user.to_owned()]).await?.is_empty() {
+                return Ok(());
+            }
+        }
+        self.resync(user, Options::default().time(time)).await
     }
 
     /// Asks for a user's whole device list and follows it from then on.
@@ -94,7 +126,7 @@ impl Homeserver {
         }
         let answers: Vec<_> = stream::iter(followed)
             .map(|user| async move {
-                let answer = self.resync(&user, Options::default().time(time)).await;
+                let answer = self.resync_once(&user, time).await;
                 (user, answer)
             })
             .buffer_unordered(AT_ONCE)
