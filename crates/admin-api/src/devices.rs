@@ -17,6 +17,7 @@ pub(crate) fn routes() -> Admin {
         .on(Method::GET, &["/_synapse/admin/v2/users/{user_id}/devices/{device_id}"], one)
         .on(Method::PUT, &["/_synapse/admin/v2/users/{user_id}/devices/{device_id}"], rename)
         .on(Method::DELETE, &["/_synapse/admin/v2/users/{user_id}/devices/{device_id}"], delete)
+        .on(Method::GET, &["/_synapse/admin/v1/whois/{user_id}"], whois)
 }
 
 fn written(user: &User, device: &Device) -> Value {
@@ -97,4 +98,19 @@ async fn delete(args: RawArgs) -> Answer<Json<Value>> {
     let device = device(&args, &user).await?;
     args.hs.delete_devices(&user.user_id, [&*device.device_id]).await?;
     Ok(Json(json!({})))
+}
+
+/// `GET /_synapse/admin/v1/whois/{userId}`
+async fn whois(args: RawArgs) -> Answer<Json<Value>> {
+    let user = local_user(&args, 0).await?;
+    let connections: Vec<Value> = args
+        .hs
+        .accounts
+        .devices(&user.user_id)
+        .await?
+        .into_iter()
+        .map(|device| json!({ "ip": device.seen_ip, "last_seen": device.seen_ms, "user_agent": device.seen_agent }))
+        .collect();
+    let sessions = json!({ "sessions": [{ "connections": connections }] });
+    Ok(Json(json!({ "user_id": user.user_id, "devices": { "": sessions } })))
 }

@@ -29,7 +29,6 @@ pub(crate) fn routes() -> Admin {
         .on(Method::POST, &["/_synapse/admin/v1/users/{user_id}/login"], log_in_as)
         .on(Method::GET, &["/_synapse/admin/v1/username_available"], username_available)
         .on(Method::GET, &["/_synapse/admin/v1/threepid/{medium}/users/{address}"], by_threepid)
-        .on(Method::GET, &["/_synapse/admin/v1/whois/{user_id}"], whois)
 }
 
 #[derive(Deserialize)]
@@ -488,19 +487,4 @@ async fn by_threepid(args: RawArgs) -> Answer<Json<Value>> {
     let (medium, address): (String, String) = (args.path(0)?, args.path(1)?);
     let user = args.hs.accounts.threepid_user(&medium, &address).await?;
     user.map(|user| Json(json!({ "user_id": user }))).ok_or_else(|| ApiError::not_found("User not found"))
-}
-
-/// `GET /_synapse/admin/v1/whois/{userId}`
-async fn whois(args: RawArgs) -> Answer<Json<Value>> {
-    let user = local_user(&args, 0).await?;
-    let connections: Vec<Value> = args
-        .hs
-        .accounts
-        .devices(&user.user_id)
-        .await?
-        .into_iter()
-        .map(|device| json!({ "ip": device.seen_ip, "last_seen": device.seen_ms, "user_agent": device.seen_agent }))
-        .collect();
-    let sessions = json!({ "sessions": [{ "connections": connections }] });
-    Ok(Json(json!({ "user_id": user.user_id, "devices": { "": sessions } })))
 }

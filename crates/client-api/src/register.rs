@@ -178,7 +178,9 @@ async fn own_or_free_user_id(
 /// The id that somebody gets who wants this name, if nobody has it.
 async fn free_user_id(hs: &Homeserver, username: &str) -> Result<OwnedUserId, ApiError> {
     let user_id = hs.accounts.new_user_id(username)?;
-    if hs.accounts.services.exclusive_user(&user_id).is_some() {
+    // Nobody speaks in the server's name.
+    let is_servers = hs.notice_sender().is_ok_and(|sender| sender == user_id);
+    if is_servers || hs.accounts.services.exclusive_user(&user_id).is_some() {
         return Err(samtal_account::AccountError::Exclusive.into());
     }
     if !hs.accounts.is_free(&user_id).await? {

@@ -19,7 +19,7 @@ impl Homeserver {
             return Ok(());
         }
         if known.membership == MembershipState::Invite
-            && known.sender == self.notice_sender()?
+            && self.notice_sender().is_ok_and(|sender| sender == known.sender)
             && self.is_notice_room(room_id).await?
         {
             return Err(OpError::NoticeRoom);

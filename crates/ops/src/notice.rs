@@ -7,7 +7,7 @@ use ruma::{
     api::client::room::create_room::v3::RoomPreset,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
-use samtal_account::{Client, NewUser};
+use samtal_account::{Client, Kind, NewUser};
 use samtal_event::Draft;
 use samtal_room::{LocalDraft, Txn};
 use serde_json::{Value, json, value::RawValue};
@@ -93,6 +93,7 @@ impl Homeserver {
     async fn notice_room(&self, sender: &UserId, user: &UserId) -> Result<OwnedRoomId, OpError> {
         // Two notices at once are two notices in one room.
         let _turn = self.notice_turn.lock().await;
+        self.make_notice_sender(sender).await?;
         let ours: HashSet<OwnedRoomId> =
             self.rooms.store().graph.memberships(sender).await?.into_iter().map(|room| room.room_id).collect();
         for known in self.rooms.store().graph.memberships(user).await? {
@@ -104,7 +105,6 @@ impl Homeserver {
                 return Ok(known.room_id);
             }
         }
-        self.make_notice_sender(sender).await?;
         let mut wish = CreateRoom::new(sender);
         wish.preset = Some(RoomPreset::PrivateChat);
         wish.name = Some(self.settings.notices.room_name.clone());
@@ -117,11 +117,19 @@ impl Homeserver {
     }
 
     async fn make_notice_sender(&self, sender: &UserId) -> Result<(), OpError> {
-        if self.accounts.user(sender).await?.is_some() {
-            return Ok(());
+        match self.accounts.user(sender).await? {
+            // Made here, and nobody's.
+            Some(known) if known.kind == Kind::Service && known.service.is_none() => return Ok(()),
+            Some(_) => {
+                return Err(OpError::BadRequest(format!(
+                    "{sender}, in whose name notices are sent, is somebody's account: choose another name for it"
+                )));
+            }
+            None => {}
         }
-        // Without a password nobody can log in as them.
+        // Without a password and a service nobody can log in as them.
         let mut new = NewUser::normal(sender.to_owned());
+        new.kind = Kind::Service;
         new.display_name = Some(self.settings.notices.display_name.clone().unwrap_or_else(|| self.name.to_string()));
         self.accounts.create(new, &Client::default()).await?;
         Ok(())

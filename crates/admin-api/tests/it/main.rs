@@ -1,5 +1,6 @@
 //! The administration API through its router, on both database engines: the calls that common tools make, and who may make them.
 
+mod documentation;
 mod member_tasks;
 mod notices;
 mod own;

@@ -55,6 +55,21 @@ async fn a_notice_cannot_be_refused_and_all_come_in_one_room() {
 }
 
 #[tokio::test]
+async fn nobody_else_speaks_in_the_servers_name() {
+    each_engine(async |node: Node| {
+        let (admin, bob) = (node.user("root", true).await, node.user("bob", false).await);
+        let path = "/_matrix/client/v3/register/available?username=_server";
+        let (status, taken) = node.ask(Method::GET, path, &bob, json!({})).await;
+        assert_eq!((status, &taken["errcode"]), (StatusCode::BAD_REQUEST, &json!("M_EXCLUSIVE")));
+        // Somebody who had the name before is not made the server's voice.
+        node.user("_server", false).await;
+        let (status, _) = node.ask(Method::POST, "/v1/send_server_notice", &admin, said("x")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn notices_are_for_users_of_this_server() {
     each_engine(async |node: Node| {
         let admin = node.user("root", true).await;

@@ -192,6 +192,43 @@ async fn a_locked_user_can_only_log_out_and_a_suspended_one_only_read() {
 }
 
 #[tokio::test]
+async fn a_suspended_user_reads_redacts_and_leaves_but_does_not_speak() {
+    each_engine(async |node| {
+        let (root, alice, bob) = (node.admin("root").await, node.person("alice").await, node.person("bob").await);
+        let moderation = json!({ "suspend": true, "lock": true });
+        let of_root = node.get_as(&root, "/v3/capabilities").await.ok();
+        assert_eq!(of_root["capabilities"]["m.account_moderation"], moderation);
+        let of_alice = node.get_as(&alice, "/v3/capabilities").await.ok();
+        assert_eq!(of_alice["capabilities"].get("m.account_moderation"), None, "left out for those who may do neither");
+        let room = node.post_as(&bob, "/v3/createRoom", json!({ "preset": "public_chat" })).await.ok();
+        let room = room["room_id"].as_str().unwrap().to_owned();
+        node.post_as(&alice, &format!("/v3/join/{room}"), json!({})).await.ok();
+        let message = json!({ "msgtype": "m.text", "body": "before" });
+        let send = format!("/v3/rooms/{room}/send/m.room.message");
+        let said = node.put_as(&alice, &format!("{send}/1"), message.clone()).await.ok();
+        let suspend = format!("/v1/admin/suspend/{}", alice.user_id);
+        node.put_as(&root, &suspend, json!({ "suspended": true })).await.ok();
+        let refused = [
+            (format!("{send}/2"), message),
+            (format!("/v3/rooms/{room}/typing/{}", alice.user_id), json!({ "typing": true, "timeout": 1000 })),
+            (format!("/v3/rooms/{room}/state/m.room.topic"), json!({ "topic": "x" })),
+        ];
+        for (path, body) in refused {
+            node.put_as(&alice, &path, body).await.refused(403, "M_USER_SUSPENDED");
+        }
+        node.post_as(&alice, "/v3/createRoom", json!({})).await.refused(403, "M_USER_SUSPENDED");
+        let invite = json!({ "user_id": root.user_id });
+        node.post_as(&alice, &format!("/v3/rooms/{room}/invite"), invite).await.refused(403, "M_USER_SUSPENDED");
+        node.get_as(&alice, "/v3/sync").await.ok();
+        let redact = format!("/v3/rooms/{room}/redact/{}/1", said["event_id"].as_str().unwrap());
+        node.put_as(&alice, &redact, json!({})).await.ok();
+        node.post_as(&alice, &format!("/v3/rooms/{room}/leave"), json!({})).await.ok();
+        node.post_as(&alice, "/v3/logout", json!({})).await.ok();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn too_many_attempts_are_told_to_wait() {
     let mut limited = settings();
     limited.accounts.rates = Some(samtal_account::Rates::default());
