@@ -4,13 +4,14 @@
 //! one machine: compare servers by running both in turn. docs/benchmarks.md says how.
 
 mod client;
+mod federation;
 mod measure;
 mod scenario;
 mod start;
 
 use clap::{Parser, ValueEnum};
 
-use crate::{client::Server, measure::Process};
+use crate::{client::Server, federation::Pair, measure::Process};
 
 #[derive(Parser)]
 #[command(name = "samtal-bench", about, version)]
@@ -27,6 +28,18 @@ struct Arguments {
     /// What starts the server, for the scenario `start`: a command that does not fork. No server may run then.
     #[arg(long)]
     command: Option<String>,
+    /// Where a second server answers clients that federates with the first, for the scenarios of federation.
+    #[arg(long)]
+    other: Option<String>,
+    /// The second server's process.
+    #[arg(long)]
+    other_pid: Option<u32>,
+    /// The token of an application service of the first server, which makes the members of large rooms.
+    #[arg(long)]
+    appservice_token: Option<String>,
+    /// How many members those rooms have.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 5_000])]
+    members: Vec<usize>,
     /// How much work: 1 is what the documented figures use.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
@@ -52,9 +65,41 @@ enum Scenario {
     Accounts,
     /// 100,000 messages to a device that never syncs, and then its first sync.
     ToDevice,
+    /// One message at a time to a waiting user of the other server.
+    FederationLatency,
+    /// Messages of 64 senders into a room that the other server is in.
+    FederationMessages,
+    /// A user of the other server joins large rooms.
+    FederationJoin,
     /// From the start of the process to its first answer; memory when idle.
     Start,
+    /// 1,000,000 messages and as many syncs: whether memory stays where it is.
+    Endurance,
+    /// Memory with 1,000 users who wait in `/sync`.
+    Waiting,
+    /// All that needs one running server, in a few minutes.
+    All,
 }
+
+fn pair(arguments: &Arguments) -> Result<Pair, client::Failure> {
+    Ok(Pair {
+        here: Server::new(&arguments.server)?,
+        there: Server::new(arguments.other.as_deref().ok_or("say --other")?)?,
+        appservice: arguments.appservice_token.clone(),
+    })
+}
+
+/// What [`Scenario::All`] stands for.
+const ALL: [Scenario; 8] = [
+    Scenario::OneRoom,
+    Scenario::ManyRooms,
+    Scenario::FanOut,
+    Scenario::Sync,
+    Scenario::StateChange,
+    Scenario::Accounts,
+    Scenario::ToDevice,
+    Scenario::Waiting,
+];
 
 #[tokio::main]
 async fn main() -> Result<(), client::Failure> {
@@ -62,7 +107,8 @@ async fn main() -> Result<(), client::Failure> {
     let server = Server::new(&arguments.server)?;
     let process = Process::new(arguments.pid, arguments.data_dir.clone());
     process.report("before");
-    for scenario in &arguments.scenarios {
+    let all = arguments.scenarios.contains(&Scenario::All);
+    for scenario in if all { &ALL[..] } else { &arguments.scenarios } {
         let scale = |count: f64| (count * arguments.scale).max(1.0) as usize;
         match scenario {
             Scenario::OneRoom => scenario::messages(&server, &process, 64, 1, scale(10_000.0)).await?,
@@ -77,8 +123,21 @@ async fn main() -> Result<(), client::Failure> {
                 scenario::state_change(&server, &process, scale(100.0)).await?;
             }
             Scenario::ToDevice => scenario::to_device(&server, &process, scale(100_000.0)).await?,
+            Scenario::Endurance => scenario::endurance(&server, &process, scale(1_000_000.0)).await?,
+            Scenario::Waiting => scenario::waiting(&server, &process, scale(1_000.0)).await?,
+            Scenario::All => {}
             Scenario::Start => {
                 start::start(&server, arguments.command.as_deref().ok_or("say --command")?).await?;
+            }
+            Scenario::FederationLatency => pair(&arguments)?.latency(scale(200.0)).await?,
+            Scenario::FederationMessages => {
+                let processes = [Process::new(arguments.pid, None), Process::new(arguments.other_pid, None)];
+                pair(&arguments)?.throughput(64, scale(10_000.0), &processes).await?;
+            }
+            Scenario::FederationJoin => {
+                for members in &arguments.members {
+                    pair(&arguments)?.join(*members).await?;
+                }
             }
             Scenario::Accounts => scenario::accounts(&server, &process, scale(50.0)).await?,
         }

@@ -8,7 +8,7 @@ use ruma::{
 };
 use samtal_event::{ParsedPdu, Pdu, peek};
 use samtal_policy::Action;
-use samtal_room::{Ingested, Room, RoomMembership, membership_of};
+use samtal_room::{Room, RoomMembership, membership_of};
 use serde_json::value::RawValue;
 
 use crate::{Homeserver, OpError};
