@@ -171,9 +171,10 @@ impl Old {
         };
         // Without a list of passing messages: there are none.
         let body = json!({ "origin": "old.example", "origin_server_ts": 1, "pdus": events }).to_string();
-        let path = format!("/_matrix/federation/v1/send/{}", body.len());
+        let path = format!("/_matrix/federation/v1/send/t{}", self.events.lock().len());
         let (status, answer) = self.peer.call(node, "PUT", &path, &body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
+        assert!(answer["pdus"].as_object().unwrap().values().all(|said| *said == json!({})), "{answer}");
     }
 
     async fn has(&self, id: &OwnedEventId) -> bool {

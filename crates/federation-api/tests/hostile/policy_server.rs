@@ -37,6 +37,8 @@ impl Guard {
     }
 
     fn watch(&self) {
+        // Others would take it for gone if it did not listen to what happens.
+        self.peer.answer("/_matrix/federation/v1/send/", |_| (StatusCode::OK, json!({ "pdus": {} })));
         let (name, key) = (self.peer.name.clone(), Arc::clone(&self.key));
         self.peer.answer(SIGN, move |request| {
             assert!(request.headers()["authorization"].to_str().unwrap().starts_with("X-Matrix"));
@@ -162,9 +164,9 @@ async fn what_others_send_without_a_signature_is_asked_about_and_shown_or_not() 
     signed["signatures"]["guard.example"] =
         json!({ "ed25519:policy_server": signature(&guard.peer.name, &guard.key, &signed, inside.rules) });
     let before = guard.asked();
-    mallory.send(&a, std::slice::from_ref(&signed), &[]).await;
+    let (_, answer) = mallory.send(&a, std::slice::from_ref(&signed), &[]).await;
     prev = vec![id_of(&signed, inside.rules)];
-    assert!(a.has(&prev[0]).await);
+    assert!(a.has(&prev[0]).await, "{answer}");
     assert_eq!(guard.asked(), before);
 
     // Not signed: it is asked about, and what comes is kept with it.
