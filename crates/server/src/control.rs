@@ -103,7 +103,7 @@ pub async fn restore(source: &samtal_config::Source, directory: &Path) -> Result
         crate::lock::private_dir(&tenant.data_dir)
             .map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
         let samtal_db::Options::Sqlite { path } = crate::settings::database(file, tenant) else { continue };
-        let media = match crate::settings::tenant(tenant).media.location {
+        let media = match crate::settings::tenant(file, tenant).media.location {
             samtal_media::Location::Directory(directory) => Some(directory),
             _ => None,
         };

@@ -92,7 +92,7 @@ impl Installation {
         private_dir(&tenant.data_dir).map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
         note_clock_behind(&self.clock, &tenant.data_dir.join("samtal.db"));
         let database = settings::database(&config.file, tenant);
-        let mut settings = settings::tenant(tenant);
+        let mut settings = settings::tenant(&config.file, tenant);
         settings.media.previews = settings::previews(&config.file, tenant);
         settings.web = settings::web(&config.file);
         settings.memory = self.memory.clone();

@@ -46,7 +46,7 @@ fn schema_name(name: &str) -> String {
 }
 
 /// What one tenant is opened with.
-pub(crate) fn tenant(tenant: &Tenant) -> Settings {
+pub(crate) fn tenant(file: &File, tenant: &Tenant) -> Settings {
     Settings {
         accounts: accounts(tenant),
         public_base_url: Some(tenant.public_base_url.clone()),
@@ -260,10 +260,10 @@ pub(crate) fn federation(tenant: &Tenant) -> Federation {
         key_servers: settings.key_servers.clone(),
         client: ClientOptions {
             trusted_certificates: settings.trusted_certificates.clone(),
-            certificate: settings.client_certificate.as_ref().map(|own| Certificate {
-                certificate: own.certificate.clone(),
-                private_key: own.private_key.clone(),
-            }),
+            certificate: settings
+                .client_certificate
+                .as_ref()
+                .map(|own| Certificate { certificate: own.certificate.clone(), private_key: own.private_key.clone() }),
             policy: AddressPolicy::denying(denied.collect()),
             ..ClientOptions::default()
         },
