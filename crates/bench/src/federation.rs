@@ -112,7 +112,7 @@ impl Pair {
 
     /// A user of the other server joins a room of `members` members.
     pub(crate) async fn join(&self, members: usize) -> Result<(), Failure> {
-        let (here, there) = (self.here.register("here", 0).await?, self.there.register("there", 0).await?);
+        let here = self.here.register("here", 0).await?;
         let room = here.create_room().await?;
         let token = self.appservice.as_deref().ok_or("say --appservice-token")?;
         let (name, stamp) = (here.server_name().await?, crate::measure::stamp());
@@ -132,6 +132,8 @@ impl Pair {
             .buffer_unordered(AT_ONCE)
             .try_for_each(|_| async { Ok(()) })
             .await?;
+        // Not before: a server closes connections that wait for so long.
+        let there = self.there.register("there", 0).await?;
         let watch = Stopwatch::start();
         there.join_via(&room, &name).await?;
         let joined = watch.elapsed();

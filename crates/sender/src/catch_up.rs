@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, ServerName};
+use samtal_model::StreamPosition;
 
 use crate::{
     SenderError,
@@ -13,6 +14,8 @@ use crate::{
 
 /// Changes read at a time.
 const PAGE: i64 = 1_000;
+/// Events of a room among which our newest is looked for, where the log does not reach back far enough.
+const LOOKED_AT: usize = 200;
 /// Missed events that are all sent, in order. Of more, only each room's newest is.
 const EVENTS_MAX: usize = 1_000;
 
@@ -47,6 +50,11 @@ impl Missed {
     ) -> Result<(Self, i64), SenderError> {
         let mut missed = Self::default();
         let mut position = after;
+        let oldest = engines.db.changes_after(0, 1).await?;
+        if oldest.first().is_none_or(|oldest| oldest.position > after + 1) && after < until {
+            // The log is not kept as long as servers may be away. Then the rooms say what there is to tell.
+            missed.read_rooms(engines, destination, after).await?;
+        }
         while position < until {
             let changes = engines.db.changes_after(position, PAGE).await?;
             let mut audience = Audience::new(engines);
@@ -67,6 +75,34 @@ impl Missed {
             }
         }
         Ok((missed, until))
+    }
+
+    /// What a destination has missed since `after`, without the log: of each of its rooms our newest event, who was put out, and
+    /// whose devices changed.
+    async fn read_rooms(&mut self, engines: &Engines, destination: &ServerName, after: i64) -> Result<(), SenderError> {
+        let graph = &engines.rooms.store().graph;
+        let newest = self.newest.get_or_insert_default();
+        let mut ours: BTreeSet<OwnedUserId> = BTreeSet::new();
+        for room_id in graph.rooms_of_server(destination).await? {
+            let Some(room) = graph.room(&room_id).await? else { continue };
+            let (from, to) = (StreamPosition(i64::MAX), StreamPosition(after));
+            let events = graph.timeline_back(room.nid, from, to, LOOKED_AT).await?;
+            let own =
+                events.iter().find(|event| event.is_visible() && event.pdu.sender().server_name() == engines.name);
+            if let Some((event, position)) = own.and_then(|event| Some((event, event.position?))) {
+                newest.insert(room_id, (position.0, event.pdu.event_id().to_owned()));
+            }
+            ours.extend(graph.joined_of(room.nid, &engines.name).await?);
+        }
+        for (room_id, event_id, position) in graph.put_out_since(destination, StreamPosition(after)).await? {
+            newest.entry(room_id).or_insert((position.0, event_id));
+        }
+        for user in ours {
+            if engines.e2ee.device_list_position(&user).await? > after {
+                self.devices.insert(user);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn add(&mut self, position: i64, item: Item) {
