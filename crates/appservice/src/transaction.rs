@@ -13,6 +13,8 @@ use crate::{DeliveryError, Engines, Service, interest::Interest};
 
 /// Most events, and most of anything else, in one transaction.
 const ITEMS_MAX: usize = 100;
+/// Members of a room that are looked at when the service's user leaves it.
+const LEFT_MAX: usize = 1_000;
 
 /// A transaction in the making.
 #[derive(Debug, Default)]
@@ -25,11 +27,17 @@ pub(crate) struct Draft {
     /// Messages that nobody but the service will fetch: whose, for which device, where in the log.
     pub(crate) taken: Vec<(OwnedUserId, String, i64)>,
     devices_changed: BTreeSet<OwnedUserId>,
+    devices_left: BTreeSet<OwnedUserId>,
     /// Users and devices whose counts of keys are told.
     counted: BTreeSet<(OwnedUserId, String)>,
 }
 
 impl Draft {
+    fn device_changed(&mut self, user: &UserId) {
+        self.devices_left.remove(user);
+        self.devices_changed.insert(user.to_owned());
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         let others = [self.receipts.len(), self.to_device.len(), self.devices_changed.len(), self.counted.len()];
         self.events.len() >= ITEMS_MAX || others.into_iter().any(|count| count >= ITEMS_MAX)
@@ -42,6 +50,7 @@ impl Draft {
             && self.presence.is_empty()
             && self.to_device.is_empty()
             && self.devices_changed.is_empty()
+            && self.devices_left.is_empty()
             && self.counted.is_empty()
     }
 }
@@ -88,7 +97,7 @@ impl Reader<'_> {
             }
             (Some(ChangeKind::DeviceList), _, Some(user), _) if self.service.devices => {
                 if self.knows(user, position).await? {
-                    draft.devices_changed.insert(user.to_owned());
+                    draft.device_changed(user);
                 }
             }
             _ => {}
@@ -193,8 +202,12 @@ impl Reader<'_> {
         position: i64,
     ) -> Result<(), DeliveryError> {
         self.interest.member_changed(self.service, room, user);
-        if self.service.devices && membership == "join" && self.concerns(room, position).await? {
-            draft.devices_changed.insert(user.to_owned());
+        if self.service.devices {
+            match membership {
+                "join" if self.concerns(room, position).await? => draft.device_changed(user),
+                "leave" | "ban" => self.left(draft, room, user, position).await?,
+                _ => {}
+            }
         }
         if !self.service.has_user(user) {
             return Ok(());
@@ -208,6 +221,38 @@ impl Reader<'_> {
             && event.position.is_none()
         {
             draft.events.push(self.write(&event).await?);
+        }
+        Ok(())
+    }
+
+    /// Who has gone may be nobody whose devices the service needs to know any more; when it was one of the service's own,
+    /// the same holds for all in the room.
+    async fn left(
+        &mut self,
+        draft: &mut Draft,
+        room_id: &RoomId,
+        user: &UserId,
+        position: i64,
+    ) -> Result<(), DeliveryError> {
+        let gone = if !self.service.has_user(user) {
+            vec![user.to_owned()]
+        } else if self.concerns(room_id, position).await? {
+            Vec::new()
+        } else {
+            let graph = &self.engines.rooms.store().graph;
+            match graph.room(room_id).await? {
+                Some(room) => {
+                    let members = graph.members(room.nid, &[MembershipState::Join]).await?;
+                    members.into_iter().take(LEFT_MAX).map(|member| member.user_id).collect()
+                }
+                None => Vec::new(),
+            }
+        };
+        for user in gone {
+            if !self.knows(&user, position).await? {
+                draft.devices_changed.remove(&user);
+                draft.devices_left.insert(user);
+            }
         }
         Ok(())
     }
@@ -255,7 +300,7 @@ impl Reader<'_> {
             body.insert("to_device", to_device);
         }
         if self.service.devices {
-            let lists = json!({ "changed": draft.devices_changed, "left": [] });
+            let lists = json!({ "changed": draft.devices_changed, "left": draft.devices_left });
             let (mut counts, mut fallbacks) = (json!({}), json!({}));
             for (user, device) in &draft.counted {
                 let device_id: &DeviceId = device.as_str().into();

@@ -183,7 +183,8 @@ async fn a_bridge_hears_of_rooms_its_ghosts_are_in_and_of_no_others() {
 async fn note_75_a_bridge_that_fails_gets_the_same_transaction_again_and_nothing_is_lost() {
     each_engine(async |node: Node| {
         let mut bridge = Bridge::start(&node).await;
-        let failures = (0..4).map(|_| (StatusCode::INTERNAL_SERVER_ERROR, json!({})));
+        // As often as it is tried in an hour.
+        let failures = (0..60).map(|_| (StatusCode::INTERNAL_SERVER_ERROR, json!({})));
         bridge.answers.lock().extend(failures);
         node.hs.appservices.add(serde_json::from_value(bridge.registration()).unwrap()).await.unwrap();
         let alice = node.person("alice").await;
@@ -193,7 +194,7 @@ async fn note_75_a_bridge_that_fails_gets_the_same_transaction_again_and_nothing
             say(&node, &alice, &ours, "m.room.message", &n.to_string()).await;
         }
         let first = bridge.next().await;
-        for _ in 0..4 {
+        for _ in 0..60 {
             let again = bridge.next().await;
             assert_eq!((&again.path, &again.body), (&first.path, &first.body));
         }
@@ -272,6 +273,33 @@ async fn a_bridge_hears_of_typing_receipts_and_messages_to_its_devices() {
         assert_eq!(to_device[0]["to_user_id"], "@bot:samtal.test");
         assert_eq!(to_device[0]["to_device_id"], "BRIDGE");
         assert_eq!(to_device[0]["content"], json!({ "hello": 1 }));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bridge_hears_whose_devices_it_needs_to_know_no_longer() {
+    each_engine(async |node: Node| {
+        let mut bridge = Bridge::attached(&node).await;
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let wish = json!({ "preset": "public_chat", "invite": ["@bot:samtal.test"] });
+        let ours = room(&node, &alice, wish).await;
+        node.post_as(&bridge_user(""), &format!("/v3/rooms/{ours}/join"), json!({})).await.ok();
+        node.post_as(&bob, &format!("/v3/join/{ours}"), json!({})).await.ok();
+        let mut until = async |kind: &str, who: &str| loop {
+            let asked = bridge.next().await;
+            let lists = &asked.body["device_lists"];
+            if lists[kind].as_array().unwrap().iter().any(|user| user == who) {
+                break lists.clone();
+            }
+        };
+        until("changed", &bob.user_id).await;
+        node.post_as(&bob, &format!("/v3/rooms/{ours}/leave"), json!({})).await.ok();
+        let lists = until("left", &bob.user_id).await;
+        assert!(!lists["changed"].as_array().unwrap().contains(&json!(bob.user_id)), "{lists}");
+        // When the bot goes, nobody is left whom it needs to know.
+        node.post_as(&bridge_user(""), &format!("/v3/rooms/{ours}/leave"), json!({})).await.ok();
+        until("left", &alice.user_id).await;
     })
     .await;
 }
