@@ -8,6 +8,7 @@ mod authentication;
 mod device;
 mod media;
 mod membership;
+mod outage;
 mod partial;
 mod sending;
 mod sticky;

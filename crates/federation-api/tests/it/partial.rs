@@ -153,3 +153,19 @@ async fn a_member_is_invited_or_put_out_once_it_is_known_who_is_in_the_room() {
     assert!(refused.to_string().contains("already") || refused.to_string().contains("join"), "{refused}");
     assert_eq!(b.membership(&c.user(), &room).await, MembershipState::Join);
 }
+
+#[tokio::test]
+async fn who_lets_somebody_in_need_not_be_in_the_part_of_the_state() {
+    let world = World::new();
+    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    let space = a.public_room(RoomVersionId::V11).await;
+    let room = a.private_room(RoomVersionId::V11).await;
+    // A room with a name needs no members to stand for it.
+    a.set_state(&room, "m.room.name", serde_json::json!({ "name": "large" })).await;
+    let allow = serde_json::json!([{ "type": "m.room_membership", "room_id": space }]);
+    let rules = serde_json::json!({ "join_rule": "restricted", "allow": allow });
+    a.set_state(&room, "m.room.join_rules", rules).await;
+    b.join(&space, &a).await;
+    b.join(&room, &a).await;
+    assert_eq!(a.state(&room).await, b.state(&room).await);
+}
