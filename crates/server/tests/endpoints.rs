@@ -68,7 +68,12 @@ fn plain(path: &str) -> String {
 /// Whether a path is an older or a proposal's form of what is in the specification.
 fn is_other_form(path: &str) -> bool {
     let older = ["/_matrix/client/r0/", "/_matrix/client/api/", "/_matrix/media/r0/", "/_matrix/media/v1/"];
-    let once = ["/_matrix/client/v1/refresh", "/_matrix/key/v2/server/{}", "/_matrix/client/v3/rooms/{}/send/{}"];
+    let once = [
+        "/_matrix/client/v1/refresh",
+        "/_matrix/key/v2/server/{}",
+        "/_matrix/client/v3/rooms/{}/send/{}",
+        "/_matrix/client/v3/rooms/{}/redact/{}",
+    ];
     // Without the empty state key; by key id; a service's withdrawal; as the accepted proposal of sliding sync has it; as
     // before v1.18; and what one suite posts.
     let further = [
@@ -86,9 +91,9 @@ fn is_other_form(path: &str) -> bool {
         || path.contains("/unstable/")
 }
 
-/// Other vendors' endpoints that tools use, and the specification does not have.
+/// Endpoints that the specification does not have: another vendor's that tools use, and pages of ours that letters lead to.
 fn is_of_a_vendor(path: &str) -> bool {
-    path.starts_with("/_synapse/")
+    path.starts_with("/_synapse/") || path.starts_with("/_samtal/client/")
 }
 
 #[test]
