@@ -1,5 +1,7 @@
 //! Two engines that hand each other events, without a network: what one server makes, the other takes in.
 
+mod gap;
+
 use std::sync::Arc;
 
 use ruma::{
@@ -303,6 +305,62 @@ async fn note_11_a_message_of_a_user_who_is_not_in_the_room_is_rejected() {
         let outcome = home.take(&room, &forged).await;
         assert!(matches!(outcome, Ingest::Done(Ingested::Rejected(_))), "{outcome:?}");
         drop(there);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn note_13_and_14_what_rests_on_a_missing_event_is_not_judged_before_that_is_here() {
+    with_two(|home, other, version| async move {
+        let room = home.create(&version).await;
+        let topic = home.send(&room, state("m.room.topic", "", r#"{"topic":"x"}"#)).await;
+        let stored = home.rooms.event(topic.event_id()).await.unwrap();
+        let (events, _) = home.rooms.state_before(&stored).await.unwrap();
+        let there = other.rooms.ensure_room(&room, &version).await.unwrap();
+        let levels = events.iter().find(|event| event.pdu.type_str() == "m.room.power_levels").unwrap();
+        let missing = levels.pdu.event_id().to_owned();
+        let all = events.iter().map(|event| &event.pdu).chain([&topic]);
+        let rest: Vec<Pdu> =
+            all.filter(|pdu| pdu.event_id() != missing).map(|pdu| over_the_wire(pdu, &there)).collect();
+        let resting: Vec<OwnedEventId> = rest
+            .iter()
+            .filter(|pdu| pdu.auth_events().contains(&missing))
+            .map(|pdu| pdu.event_id().to_owned())
+            .collect();
+        assert!(resting.contains(&topic.event_id().to_owned()));
+        let mut held = other.rooms.hold(&there, rest).await.unwrap();
+        let mut resting = resting;
+        resting.sort();
+        held.unjudged.sort();
+        assert_eq!(held.unjudged, resting);
+        assert_eq!(held.rejected, [] as [OwnedEventId; 0]);
+        let all = events.iter().map(|event| &event.pdu).chain([&topic]);
+        let held = other.rooms.hold(&there, all.map(|pdu| over_the_wire(pdu, &there)).collect()).await.unwrap();
+        assert!(held.unjudged.is_empty() && held.rejected.is_empty(), "{held:?}");
+    })
+    .await;
+}
+
+/// The ban is known here, and what the banned said before they knew of it comes afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn note_15_and_16_what_only_current_state_refuses_is_kept_unseen_and_not_built_upon() {
+    with_two(|home, other, version| async move {
+        let room = home.create(&version).await;
+        join(&home, &other, &room).await;
+        home.send(&room, state("m.room.member", other.user.as_str(), r#"{"membership":"ban"}"#)).await;
+        let late = other.send(&room, message("said before I knew")).await;
+        let outcome = home.take(&room, &late).await;
+        assert!(matches!(outcome, Ingest::Done(Ingested::SoftFailed(_))), "{outcome:?}");
+        let known = home.rooms.room(&room).await.unwrap();
+        let stored = home.rooms.event(late.event_id()).await.unwrap();
+        assert!(!stored.is_visible());
+        assert!(!home.rooms.head(&known).await.unwrap().extremities.contains(&late.event_id().to_owned()));
+        let next = home.send(&room, message("goes on")).await;
+        assert!(!next.prev_events().contains(&late.event_id().to_owned()));
+        // What builds on it is judged by the same rules: the state before it still has its sender in the room.
+        let later = other.send(&room, message("still do not know")).await;
+        let outcome = home.take(&room, &later).await;
+        assert!(matches!(outcome, Ingest::Done(Ingested::SoftFailed(_))), "{outcome:?}");
     })
     .await;
 }
