@@ -234,9 +234,14 @@ impl Reader<'_> {
         user: &UserId,
         position: i64,
     ) -> Result<(), DeliveryError> {
+        // Right after it, that is: what happened up to here concerns the service yet.
+        let after = position + 1;
         let gone = if !self.service.has_user(user) {
+            if !self.concerns(room_id, position).await? {
+                return Ok(());
+            }
             vec![user.to_owned()]
-        } else if self.concerns(room_id, position).await? {
+        } else if self.concerns(room_id, after).await? {
             Vec::new()
         } else {
             let graph = &self.engines.rooms.store().graph;
@@ -249,7 +254,7 @@ impl Reader<'_> {
             }
         };
         for user in gone {
-            if !self.knows(&user, position).await? {
+            if !self.knows(&user, after).await? {
                 draft.devices_changed.remove(&user);
                 draft.devices_left.insert(user);
             }
