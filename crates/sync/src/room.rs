@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
 };
 
@@ -41,8 +41,8 @@ pub(crate) struct Round<'a> {
     pub(crate) account_data: Vec<AccountData>,
     /// Rooms in which the user's own receipts moved.
     pub(crate) read: HashSet<ruma::OwnedRoomId>,
-    /// Set when the answer shows the device an event that it has sent itself.
-    pub(crate) echo: AtomicBool,
+    /// When the newest event was made that the answer shows to the device that has sent it; 0 when there is none.
+    pub(crate) echo_ms: AtomicI64,
     /// Rooms with sticky events, once somebody has asked.
     pub(crate) sticky: OnceCell<HashSet<ruma::OwnedRoomId>>,
 }
@@ -358,7 +358,7 @@ impl Sync {
         }
         let transaction_id = round.reader.transaction_id(event);
         if transaction_id.is_some() {
-            round.echo.store(true, Ordering::Relaxed);
+            round.echo_ms.fetch_max(event.pdu.origin_server_ts_ms(), Ordering::Relaxed);
         }
         let json =
             view::render(self.store(), event, round.reader.now_ms, membership, transaction_id, relations).await?;

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -31,9 +31,11 @@ use crate::{
 const TO_DEVICE_MAX: i64 = 100;
 /// Newcomers of whom it is told, too, that nothing is known of their presence.
 const NEWCOMERS_MAX: usize = 100;
-/// A device hears of its own event by sync so much later than others: clients are confused (matrix-js-sdk in threads) when
-/// the answer to their sending comes after it.
-const ECHO_PAUSE: Duration = Duration::from_millis(25);
+/// A device hears of its own event by a sync that has waited for it not before it is so old: clients are confused
+/// (matrix-js-sdk in threads) when the answer to their sending comes after it.
+const ECHO_PAUSE_MS: i64 = 25;
+/// As [`ECHO_PAUSE_MS`], by a sync that has not waited: as a rule it was asked for after the answer had come.
+const ECHO_PAUSE_AT_ONCE_MS: i64 = 3;
 /// Longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
@@ -73,8 +75,8 @@ pub struct SyncRequest {
 struct Answer {
     body: String,
     is_empty: bool,
-    /// Whether it shows the device an event that it has sent itself.
-    has_echo: bool,
+    /// When the newest event was made that it shows to the device that has sent it; 0 when there is none.
+    echo_ms: i64,
 }
 
 /// Says that a user is there for as long as it lives.
@@ -106,13 +108,18 @@ impl Sync {
         let mut heard = listener.listen();
         let wait = tokio::time::sleep(request.timeout.min(WAIT_MAX));
         tokio::pin!(wait);
+        let mut has_waited = false;
         loop {
             heard.mark_unchanged();
             let answer = Box::pin(self.answer(request, &listener)).await?;
             if !answer.is_empty || request.since.is_none() || request.full_state || request.timeout.is_zero() {
                 drop(online);
-                if answer.has_echo && request.since.is_some() {
-                    tokio::time::sleep(ECHO_PAUSE).await;
+                if answer.echo_ms > 0 && request.since.is_some() {
+                    let pause_ms = if has_waited { ECHO_PAUSE_MS } else { ECHO_PAUSE_AT_ONCE_MS };
+                    let now_ms = i64::try_from(self.engines.clock.now_ms()).unwrap_or(i64::MAX);
+                    // Application services may have their events look older than they are: they know what they do.
+                    let left_ms = (answer.echo_ms.saturating_add(pause_ms) - now_ms).clamp(0, pause_ms);
+                    tokio::time::sleep(Duration::from_millis(left_ms.unsigned_abs())).await;
                 }
                 return Ok(answer.body);
             }
@@ -121,6 +128,7 @@ impl Sync {
                 () = &mut wait => return Ok(answer.body),
                 () = self.engines.tasks.stopping() => return Ok(answer.body),
             }
+            has_waited = true;
             if listener.ended_since(began, request.device_id.as_ref()) {
                 return Err(SyncError::Ended);
             }
@@ -165,7 +173,7 @@ impl Sync {
                 _ => Vec::new(),
             },
             read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
-            echo: AtomicBool::new(false),
+            echo_ms: AtomicI64::new(0),
             sticky: OnceCell::new(),
         };
         let (rooms, company) = self.rooms(&round, &memberships).await?;
@@ -205,7 +213,7 @@ impl Sync {
         }
         object.text("next_batch", &next.to_string());
         object.end();
-        Ok(Answer { body, is_empty, has_echo: round.echo.load(Ordering::Relaxed) })
+        Ok(Answer { body, is_empty, echo_ms: round.echo_ms.load(Ordering::Relaxed) })
     }
 
     /// The `rooms` object, empty when there is nothing to tell; and who came and went.
