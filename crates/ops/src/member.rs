@@ -84,7 +84,8 @@ impl Homeserver {
         for room_id in allowed_rooms(join_rules) {
             let Ok(room_id) = RoomId::parse(room_id) else { continue };
             // What we knew of a room when we left it says nothing of who is there now.
-            if self.rooms.store().graph.is_joined(user, &room_id).await? && self.resident_room(&room_id).await?.is_some()
+            if self.rooms.store().graph.is_joined(user, &room_id).await?
+                && self.resident_room(&room_id).await?.is_some()
             {
                 return Ok(true);
             }
