@@ -1,6 +1,10 @@
 //! The nodes, the rooms, and the passing of time.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId,
@@ -8,6 +12,7 @@ use ruma::{
 };
 use samtal_account::{Client, NewUser};
 use samtal_db::Db;
+use samtal_event::Pdu;
 use samtal_kit::{Clock, Random};
 use samtal_ops::{CreateRoom, Homeserver, Settings};
 
@@ -21,6 +26,12 @@ const GENESIS_MS: u64 = 1_767_225_600_000;
 /// How long a world is given to agree once its network is whole again.
 const HEALING: Duration = Duration::from_secs(3 * 3_600);
 
+/// Bytes that a node may keep at hand: rooms this small need no more, whatever happens in them.
+const MEMORY_MAX: usize = 8 << 20;
+/// How long a person waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Missing events that are named in a history.
+const SHOWN_MAX: usize = 20;
 /// Pages of history that are fetched at a time.
 const SCROLLS_MAX: usize = 20;
 
@@ -111,13 +122,17 @@ impl World {
             let node = self.pick(self.nodes.len());
             let room = self.rooms[self.pick(self.rooms.len())].clone();
             let everybody: Vec<OwnedUserId> = self.nodes.iter().map(|node| node.user.clone()).collect();
-            if self.options.wild && self.random.below(6) == 0 {
-                let via: Vec<OwnedServerName> = self.nodes.iter().map(|node| node.name.clone()).collect();
-                self.person(node).join(&room, &via).await;
-            }
-            if let Some(deed) = self.person(node).act(&room, &everybody, self.options.wild).await {
-                self.deeds.push(deed);
-            }
+            let via: Vec<OwnedServerName> = self.nodes.iter().map(|node| node.name.clone()).collect();
+            let person = self.person(node);
+            let does = async {
+                if self.options.wild && self.random.below(6) == 0 && !person.join(&room, &via).await {
+                    person.knock(&room, &via).await;
+                }
+                person.act(&room, &everybody, &self.deeds, &self.rooms, self.options.wild).await
+            };
+            // Some things wait for servers that cannot be reached. People do not.
+            let deed = tokio::time::timeout(PATIENCE, does).await.ok().flatten();
+            self.deeds.extend(deed);
             self.pass(Duration::from_millis(self.random.below(400))).await;
         }
     }
@@ -168,9 +183,10 @@ impl World {
             for room in self.rooms.clone() {
                 for node in 0..self.nodes.len() {
                     let word = serde_json::json!({ "msgtype": "m.text", "body": format!("round {round}") });
-                    if let Some(deed) = self.person(node).send(&room, "m.room.message", None, word).await {
-                        self.deeds.push(deed);
-                    }
+                    let person = self.person(node);
+                    let says = person.send(&room, "m.room.message", None, word);
+                    let deed = tokio::time::timeout(PATIENCE, says).await.ok().flatten();
+                    self.deeds.extend(deed);
                     self.pass(Duration::from_secs(2)).await;
                 }
             }
@@ -200,16 +216,21 @@ impl World {
         }
     }
 
-    /// Whether all who see each other in a room have the same state of it, and nothing that was acknowledged is gone.
+    /// Whether all who see each other in a room, and all who stand at the same events, have the same state of it, whether
+    /// nothing that was acknowledged is gone, and whether memory stays within its bound.
     pub async fn agreement(&self) -> Result<(), String> {
         for room in &self.rooms {
             for (one, here) in self.nodes.iter().enumerate() {
                 for (other, there) in self.nodes.iter().enumerate().skip(one + 1) {
-                    // Who was put out by a branch that never reached them does not hear the others any more: only those
-                    // who see each other in the room must agree.
-                    if !(here.sees(here, room).await && here.sees(there, room).await)
-                        || !(there.sees(here, room).await && there.sees(there, room).await)
-                    {
+                    // Whom state resolution put out, for a branch that they could not know when they came back through
+                    // somebody who did not know it either, may never hear of it.
+                    let see_each_other = here.sees(here, room).await
+                        && here.sees(there, room).await
+                        && there.sees(here, room).await
+                        && there.sees(there, room).await;
+                    let end = extremities(&here.hs, room).await;
+                    let at_one_place = end.is_some() && end == extremities(&there.hs, room).await;
+                    if !see_each_other && !at_one_place {
                         continue;
                     }
                     let (ours, theirs) = (state_of(&here.hs, room).await?, state_of(&there.hs, room).await?);
@@ -220,6 +241,7 @@ impl World {
                 }
             }
         }
+        self.memory()?;
         for deed in &self.deeds {
             for (number, node) in self.nodes.iter().enumerate() {
                 let must_have = number == deed.node || self.options.complete;
@@ -230,6 +252,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What stays at hand of the databases is bounded.
+    fn memory(&self) -> Result<(), String> {
+        match self.nodes.iter().map(|node| node.db.memory().used()).max() {
+            Some(used) if used > MEMORY_MAX => Err(format!("a node keeps {used} bytes at hand")),
+            _ => Ok(()),
+        }
     }
 
     /// What each node has of an event and of those that build on it.
@@ -251,6 +281,40 @@ impl World {
         known
     }
 
+    /// All events of all rooms, oldest first, and what each node made of them: for who looks for the cause of a failure.
+    pub async fn history(&self) -> String {
+        let mut told = String::new();
+        for room_id in &self.rooms {
+            let mut events: BTreeMap<(i64, OwnedEventId), (Pdu, Vec<String>)> = BTreeMap::new();
+            for (number, node) in self.nodes.iter().enumerate() {
+                let Ok(room) = node.hs.rooms.room(room_id).await else { continue };
+                let graph = &node.hs.rooms.store().graph;
+                let Ok(all) = graph.all_of_room(&room).await else { continue };
+                for event in all {
+                    let key = (event.pdu.depth(), event.pdu.event_id().to_owned());
+                    let (_, seen) = events.entry(key).or_insert_with(|| (event.pdu.clone(), Vec::new()));
+                    let position = event.position.map_or("-".to_owned(), |position| position.0.to_string());
+                    let state = if event.before.is_some() { "" } else { " stateless" };
+                    seen.push(format!("n{number}:{position}/{}{state}", event.flags.0));
+                }
+                let mut sees = String::new();
+                for other in &self.nodes {
+                    sees += if node.sees(other, room_id).await { "j" } else { "-" };
+                }
+                let ends = extremities(&node.hs, room_id).await.unwrap_or_default();
+                let behind = node.hs.rooms.backward_extremities(&room, SHOWN_MAX).await.unwrap_or_default();
+                told += &format!("{room_id} n{number} sees {sees}, ends {}, lacks {}\n", short(&ends), short(&behind));
+            }
+            for ((depth, id), (pdu, seen)) in events {
+                let key = pdu.state_key().unwrap_or("-");
+                let what = format!("{} {key} {}", pdu.type_str(), pdu.sender().server_name());
+                let (id, prev) = (short([&id]), short(pdu.prev_events()));
+                told += &format!("{depth:4} {id} <- {prev} {what} [{}]\n", seen.join(" "));
+            }
+        }
+        told
+    }
+
     /// How many things have been acknowledged.
     pub fn deeds(&self) -> usize {
         self.deeds.len()
@@ -267,6 +331,18 @@ impl World {
             node.hs.tasks.shut_down(Duration::ZERO).await;
         }
     }
+}
+
+/// Event ids as far as one needs to tell them apart.
+fn short<'a>(ids: impl IntoIterator<Item = &'a OwnedEventId>) -> String {
+    let ids: Vec<&str> = ids.into_iter().map(|id| id.as_str().get(..6).unwrap_or_default()).collect();
+    ids.join(",")
+}
+
+/// The events that nothing refers to yet, as one node sees it.
+async fn extremities(hs: &Homeserver, room_id: &OwnedRoomId) -> Option<BTreeSet<OwnedEventId>> {
+    let room = hs.rooms.room(room_id).await.ok()?;
+    Some(hs.rooms.head(&room).await.ok()?.extremities.into_iter().collect())
 }
 
 async fn state_of(hs: &Homeserver, room_id: &OwnedRoomId) -> Result<BTreeSet<OwnedEventId>, String> {

@@ -1,7 +1,14 @@
 //! Whatever happens on the way, in the end all nodes agree, and nothing that was acknowledged is gone.
 //!
-//! A failure prints its seed; `SAMTAL_SIM_SEEDS=from..to` runs others, and `SAMTAL_SIM_LOG=debug` shows what the nodes say.
+//! A failure prints its seed; `SAMTAL_SIM_SEEDS=from..to` runs others, `SAMTAL_SIM_LOG=debug` shows what the nodes say, and
+//! `SAMTAL_SIM_HISTORY=1` what each of them made of each event.
 
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
 use ruma::RoomVersionId;
 use samtal_sim::{Options, Weather, World};
 
@@ -26,7 +33,15 @@ fn log() {
     });
 }
 
-fn run(options: Options, weather: Weather, count: usize) -> (Vec<String>, usize) {
+/// What came of a world: every request that went over the network, every event with what each node made of it.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    trace: Vec<String>,
+    history: String,
+    deeds: usize,
+}
+
+fn run(options: Options, weather: Weather, count: usize) -> Outcome {
     log();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
@@ -34,12 +49,38 @@ fn run(options: Options, weather: Weather, count: usize) -> (Vec<String>, usize)
         let mut world = World::new(options).await;
         world.live(count, weather).await;
         if let Err(what) = world.heal().await {
+            if std::env::var_os("SAMTAL_SIM_HISTORY").is_some() {
+                println!("{}", world.history().await);
+            }
             panic!("{what}");
         }
-        let outcome = (world.trace(), world.deeds());
+        let outcome = Outcome { trace: world.trace(), history: world.history().await, deeds: world.deeds() };
         world.end().await;
         outcome
     })
+}
+
+/// Runs each seed's world, as many at once as there are processors, and says which of them failed.
+fn each(seeds: std::ops::Range<u64>, test: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(seeds.start);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    if catch_unwind(AssertUnwindSafe(|| test(seed))).is_err() {
+                        failed.lock().push(seed);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    assert!(failed.is_empty(), "these seeds failed: {failed:?}");
 }
 
 fn options(seed: u64) -> Options {
@@ -51,34 +92,43 @@ fn options(seed: u64) -> Options {
         rooms: 1 + usize::try_from(seed % 2).unwrap(),
         version,
         wild: false,
-        complete: false,
+        complete: true,
     }
+}
+
+fn wild(seed: u64) -> Options {
+    // Who is out of a room need not know what is said there.
+    Options { wild: true, complete: false, ..options(seed) }
 }
 
 #[test]
 fn nodes_agree_after_a_quiet_day() {
-    for seed in seeds(0..20) {
-        let (_, deeds) = run(Options { complete: true, ..options(seed) }, Weather::FAIR, 30);
+    each(seeds(0..20), |seed| {
+        let deeds = run(options(seed), Weather::FAIR, 30).deeds;
         assert!(deeds > 10, "seed {seed}: only {deeds} deeds");
-    }
+    });
 }
 
 #[test]
-fn nodes_agree_after_a_bad_day() {
-    for seed in seeds(100..200) {
+fn nodes_agree_and_have_everything_after_a_bad_day() {
+    each(seeds(100..250), |seed| {
         run(options(seed), Weather::FOUL, 60);
-    }
+    });
 }
 
 #[test]
 fn nodes_agree_when_people_come_and_go() {
-    for seed in seeds(200..300) {
-        run(Options { wild: true, ..options(seed) }, Weather::FOUL, 60);
-    }
+    each(seeds(200..350), |seed| {
+        run(wild(seed), Weather::FOUL, 60);
+    });
 }
 
 #[test]
 fn one_seed_is_one_history() {
-    let once = || run(Options { nodes: 3, ..options(7) }, Weather::FOUL, 40).0;
-    assert_eq!(once(), once());
+    each(seeds(1..7), |seed| {
+        let once = || run(options(seed), Weather::FOUL, 40);
+        assert!(once() == once(), "seed {seed} came out differently");
+        let once = || run(wild(seed), Weather::FOUL, 40);
+        assert!(once() == once(), "wild seed {seed} came out differently");
+    });
 }
