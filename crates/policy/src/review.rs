@@ -208,7 +208,9 @@ impl fmt::Display for Rule {
             Self::NotEncrypted => f.write_str("the room is not encrypted"),
             Self::RoomType(kind) => write!(f, "rooms of type {kind:?} are not shared"),
             Self::NotWanted => f.write_str("who is invited does not want invitations of this sender"),
-            Self::UnknownInvite => f.write_str("no rule names the server, and invitations of such wait for an operator to allow it"),
+            Self::UnknownInvite => {
+                f.write_str("no rule names the server, and invitations of such wait for an operator to allow it")
+            }
         }
     }
 }
