@@ -334,7 +334,9 @@ fn add_mentions_in_words(user: &UserId, rules: &mut Value) {
         "pattern": user.localpart(), "actions": loud("default"),
     });
     let insert = |rules: &mut Value, kind: &str, after: &str, rule: Value| {
-        let Some(rules) = rules.get_mut(kind).and_then(Value::as_array_mut) else { return };
+        // A kind without rules is left out.
+        let rules = rules.as_object_mut().map(|rules| rules.entry(kind).or_insert_with(|| json!([])));
+        let Some(rules) = rules.and_then(Value::as_array_mut) else { return };
         let at = rules.iter().position(|rule| has_id(rule, after)).map_or(rules.len(), |at| at + 1);
         rules.insert(at, rule);
     };
