@@ -210,7 +210,10 @@ impl E2ee {
 
     /// Stores keys in the current version, which must be `version`. A stored key stays unless the new one is better.
     pub async fn backup_put(&self, user: &UserId, version: i64, keys: &Sessions) -> Result<Stored, E2eeError> {
-        for session in keys.values().flat_map(BTreeMap::values) {
+        for (session_id, session) in keys.values().flatten() {
+            if session_id.contains('\0') {
+                return Err(E2eeError::Invalid("a session's id holds a NUL character".to_owned()));
+            }
             if session.session_data.get().len() > SESSION_BYTES_MAX {
                 return Err(E2eeError::TooLarge(format!("a room key may have {SESSION_BYTES_MAX} bytes")));
             }

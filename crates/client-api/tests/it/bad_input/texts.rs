@@ -57,6 +57,8 @@ async fn a_nul_is_kept_or_refused_and_is_never_the_servers_fault() {
     each_engine(async |node| {
         let world = World::of(&node).await;
         let nul = json!("a\u{0}b");
+        let backup = json!({ "algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {} });
+        node.post_as(&world.alice, "/v3/room_keys/version", backup).await.ok();
         let bodies: Vec<(Method, &str, Value)> = vec![
             (Method::PUT, "/v3/profile/{me}/displayname", json!({ "displayname": nul })),
             (Method::PUT, "/v3/profile/{me}/avatar_url", json!({ "avatar_url": nul })),
