@@ -213,10 +213,10 @@ fn branches(world: &World) -> Vec<State> {
     states
 }
 
-/// Few rooms in a usual run; `PROPTEST_CASES` asks for more.
+/// Several hundred rooms in a usual run; `PROPTEST_CASES` asks for more.
 fn cases() -> ProptestConfig {
     let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 60 };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 300 };
     ProptestConfig { cases, ..default }
 }
 
