@@ -2,7 +2,13 @@
 //!
 //! A letter waits until what it tells of has had time to be read elsewhere. Who does not read gets the next one later and later.
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use ruma::{EventId, RoomId, UserId};
 use samtal_db::{Batch, params};
@@ -207,9 +213,9 @@ impl Letters<'_> {
                 }
             } else {
                 let Some(position) = event.position else { continue };
-                if !read.contains_key(&room.nid) {
+                if let Entry::Vacant(unread) = read.entry(room.nid) {
                     let receipts = self.engines.push.edus.receipts.of_user_in_room(user, &room.room_id).await?;
-                    read.insert(room.nid, Read::of(&receipts));
+                    unread.insert(Read::of(&receipts));
                 }
                 let thread = thread_of(store, &event).await?;
                 if read.get(&room.nid).is_some_and(|read| read.has_read(position.0, thread.as_deref()))
