@@ -317,7 +317,7 @@ section! {
         /// How much all smaller pictures may be together; beyond it the longest unused go.
         thumbnail_bytes_max: u64 = 5_000_000_000 => PLAIN.unit("bytes"),
         /// The socket of a ClamAV daemon that looks at each file before it is kept. What is encrypted end to end it cannot see.
-        scanner_socket: Option<std::path::PathBuf> = None => PLAIN.example("\"/run/clamav/clamd.ctl\""),
+        scanner_socket: Option<PathBuf> = None => PLAIN.example("\"/run/clamav/clamd.ctl\""),
         /// The address of such a daemon, if it has no socket here.
         scanner_address: Option<std::net::SocketAddr> = None => PLAIN.example("\"127.0.0.1:3310\""),
         /// How long it may take over one file.

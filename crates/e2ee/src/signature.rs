@@ -179,12 +179,15 @@ impl E2ee {
     }
 }
 
-/// Signatures by owner and key: signer, signer's key, signature.
+/// A signer, the signer's key, the signature.
+type Signed = (String, String, String);
+
+/// Signatures by owner and key.
 #[derive(Debug, Default)]
-pub(crate) struct Signatures(BTreeMap<(OwnedUserId, String), Vec<(String, String, String)>>);
+pub(crate) struct Signatures(BTreeMap<(OwnedUserId, String), Vec<Signed>>);
 
 impl Signatures {
-    pub(crate) fn of(&self, owner: &UserId, key_id: &str) -> &[(String, String, String)] {
+    pub(crate) fn of(&self, owner: &UserId, key_id: &str) -> &[Signed] {
         self.0.get(&(owner.to_owned(), key_id.to_owned())).map_or(&[], Vec::as_slice)
     }
 }

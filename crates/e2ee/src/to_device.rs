@@ -65,6 +65,9 @@ const RECEIVED_INSERT: Sql =
 const SENT_SWEEP: Sql = sql!("DELETE FROM to_device_sent WHERE sent_ms < $1");
 const RECEIVED_SWEEP: Sql = sql!("DELETE FROM to_device_received WHERE received_ms < $1");
 
+/// A message on its way, by its place among those that were asked for.
+type Pending<'m> = (usize, &'m ToDevice);
+
 /// A message for one device of ours.
 #[derive(Clone, Debug)]
 pub struct ToDevice {
@@ -181,7 +184,7 @@ impl E2ee {
         sender: &UserId,
         event_type: &str,
         messages: &'m [ToDevice],
-    ) -> Result<(Batch, Vec<(usize, &'m ToDevice)>), E2eeError> {
+    ) -> Result<(Batch, Vec<Pending<'m>>), E2eeError> {
         let mut batch = Batch::new();
         let mut inboxes = Vec::with_capacity(messages.len());
         let head = format!(

@@ -33,11 +33,14 @@ const KNOWN: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// For how long.
 const KNOWN_MS: u64 = 3_600_000;
 
+/// A preview, and when it was made.
+type Known = (u64, Arc<Map<String, Value>>);
+
 /// Fetches pages.
 pub(crate) struct Previews {
     client: Client,
     turns: Semaphore,
-    known: Mutex<lru::LruCache<String, (u64, Arc<Map<String, Value>>)>>,
+    known: Mutex<lru::LruCache<String, Known>>,
 }
 
 impl std::fmt::Debug for Previews {

@@ -187,7 +187,7 @@ async fn a_room_of_an_old_server_is_shared_without_loss() {
     for version in [RoomVersionId::V6, RoomVersionId::V9, RoomVersionId::V10] {
         let world = World::new();
         let (a, old) = (world.node("a.example").await, Old::new(&world, version.clone()));
-        a.hs.join(&a.user(), &old.room, &[old.peer.name.clone()], Content::new()).await.unwrap();
+        a.hs.join(&a.user(), &old.room, std::slice::from_ref(&old.peer.name), Content::new()).await.unwrap();
         assert_eq!(old.peer.asked("/_matrix/federation/v1/send_join/"), 1, "{version}");
 
         // Both ways, and what it sends without saying to whom.

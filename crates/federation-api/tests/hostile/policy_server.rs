@@ -96,7 +96,7 @@ async fn what_we_send_bears_the_policy_servers_signature_or_is_not_sent() {
     assert!(a.has(&said).await);
 
     let head = async || a.hs.rooms.head(&a.hs.rooms.room(&room).await.unwrap()).await.unwrap().extremities;
-    assert_eq!(head().await, [said.clone()]);
+    assert_eq!(head().await, std::slice::from_ref(&said));
     match try_to_say(&a, &room, "buy spam").await {
         Err(RoomError::NotRecommended(refusal)) => {
             assert_eq!((refusal.errcode.as_str(), refusal.message.as_str()), ("M_FORBIDDEN", "no spam here"));

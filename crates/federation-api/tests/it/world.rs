@@ -81,16 +81,9 @@ impl World {
         };
         let random = Random::seeded(name.as_bytes().iter().map(|byte| u64::from(*byte)).sum());
         let network: Arc<dyn Network> = Arc::clone(&self.network) as _;
-        let hs = Homeserver::open_with(
-            name.clone(),
-            &samtal_db::Options::Memory,
-            settings,
-            self.clock.clone(),
-            random,
-            network,
-        )
-        .await
-        .unwrap();
+        let storage = samtal_db::Options::Memory;
+        let opening = Homeserver::open_with(name.clone(), &storage, settings, self.clock.clone(), random, network);
+        let hs = Box::pin(opening).await.unwrap();
         let is_up = Arc::new(AtomicBool::new(true));
         let router = samtal_federation_api::router().layer(axum::Extension(Arc::clone(&hs)));
         let up = Arc::clone(&is_up);
@@ -155,7 +148,7 @@ impl Node {
     }
 
     pub async fn join(&self, room: &OwnedRoomId, via: &Node) {
-        self.hs.join(&self.user(), room, &[via.hs.name.clone()], Content::new()).await.unwrap();
+        self.hs.join(&self.user(), room, std::slice::from_ref(&via.hs.name), Content::new()).await.unwrap();
     }
 
     pub async fn say(&self, room: &OwnedRoomId, text: &str) -> OwnedEventId {
