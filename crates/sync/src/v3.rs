@@ -31,11 +31,10 @@ use crate::{
 const TO_DEVICE_MAX: i64 = 100;
 /// Newcomers of whom it is told, too, that nothing is known of their presence.
 const NEWCOMERS_MAX: usize = 100;
-/// A device hears of its own event by a sync that has waited for it not before it is so old: clients are confused
-/// (matrix-js-sdk in threads) when the answer to their sending comes after it.
+/// A device hears of its own event by sync not before it is so old: clients are confused (matrix-js-sdk in threads,
+/// matrix-sdk when users verify each other) when the answer to their sending comes after it. That holds for a sync that did
+/// not wait, too: it may have been asked for while the event was on its way.
 const ECHO_PAUSE_MS: i64 = 25;
-/// As [`ECHO_PAUSE_MS`], by a sync that has not waited: as a rule it was asked for after the answer had come.
-const ECHO_PAUSE_AT_ONCE_MS: i64 = 3;
 /// Longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
@@ -108,17 +107,15 @@ impl Sync {
         let mut heard = listener.listen();
         let wait = tokio::time::sleep(request.timeout.min(WAIT_MAX));
         tokio::pin!(wait);
-        let mut has_waited = false;
         loop {
             heard.mark_unchanged();
             let answer = Box::pin(self.answer(request, &listener)).await?;
             if !answer.is_empty || request.since.is_none() || request.full_state || request.timeout.is_zero() {
                 drop(online);
                 if answer.echo_ms > 0 && request.since.is_some() {
-                    let pause_ms = if has_waited { ECHO_PAUSE_MS } else { ECHO_PAUSE_AT_ONCE_MS };
                     let now_ms = i64::try_from(self.engines.clock.now_ms()).unwrap_or(i64::MAX);
                     // Application services may have their events look older than they are: they know what they do.
-                    let left_ms = (answer.echo_ms.saturating_add(pause_ms) - now_ms).clamp(0, pause_ms);
+                    let left_ms = (answer.echo_ms.saturating_add(ECHO_PAUSE_MS) - now_ms).clamp(0, ECHO_PAUSE_MS);
                     tokio::time::sleep(Duration::from_millis(left_ms.unsigned_abs())).await;
                 }
                 return Ok(answer.body);
@@ -128,7 +125,6 @@ impl Sync {
                 () = &mut wait => return Ok(answer.body),
                 () = self.engines.tasks.stopping() => return Ok(answer.body),
             }
-            has_waited = true;
             if listener.ended_since(began, request.device_id.as_ref()) {
                 return Err(SyncError::Ended);
             }
