@@ -150,7 +150,8 @@ impl Homeserver {
         network: Arc<dyn Network>,
     ) -> Result<Arc<Self>, OpenError> {
         let db = Db::open_within(database, SCHEMAS, &settings.memory).await?;
-        Self::over(name, db, settings, clock, random, network).await
+        // Boxed: it holds all engines on its way, and many futures hold it.
+        Box::pin(Self::over(name, db, settings, clock, random, network)).await
     }
 
     /// Opens a tenant's database and brings its tables up to date.

@@ -127,8 +127,11 @@ mod tests {
         }
     }
 
+    /// Priority, weight, port and host.
+    type Srv = (u16, u16, u16, &'static str);
+
     /// Each target as `host:port for name`.
-    async fn resolve(services: &[(&'static str, Vec<(u16, u16, u16, &'static str)>)], server: &str) -> Vec<String> {
+    async fn resolve(services: &[(&'static str, Vec<Srv>)], server: &str) -> Vec<String> {
         let zone = Zone(services.iter().cloned().collect());
         let resolver = Resolver { dns: Arc::new(zone), random: Random::seeded(1), kind: Kind::Federation };
         let uri = format!("https://{server}/").parse().unwrap();

@@ -22,7 +22,8 @@ async fn each_engine_with_letters(test: impl AsyncFn(Node, &mut Receiver<(String
     settings.public_base_url = Some("https://samtal.test".into());
     settings.mail = Some(mail);
     let mails = tokio::sync::Mutex::new(mails);
-    each_engine_with(settings, async |node| test(node, &mut *mails.lock().await).await).await;
+    let run = each_engine_with(settings, async |node| Box::pin(test(node, &mut *mails.lock().await)).await);
+    Box::pin(run).await;
 }
 
 /// Somebody with a mail address who wants letters.

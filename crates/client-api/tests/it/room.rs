@@ -175,7 +175,7 @@ async fn version_12_has_creators_above_all_levels() {
         let wish = json!({ "power_level_content_override": named });
         node.post_as(&alice, "/v3/createRoom", wish).await.refused(400, "M_INVALID_PARAM");
         let second = json!({ "room_version": "12" });
-        set(&node, &alice, &room, "m.room.create", second.clone()).await.refused(403, "M_FORBIDDEN");
+        set(&node, &alice, &room, "m.room.create", second.clone()).await.refused(400, "M_UNKNOWN");
         let path = format!("/v3/rooms/{room}/send/m.room.create/t");
         node.put_as(&alice, &path, second).await.refused(403, "M_FORBIDDEN");
     })

@@ -100,7 +100,7 @@ async fn errors_say_what_happened() {
         assert!(matches!(send().await, RemoteError::Timeout(_)));
         script.answers.lock().push_back(Err(NetworkError::DeniedNetwork("them.example".into())));
         assert!(send().await.is_unreachable());
-        policy.replace(samtal_policy::Settings { allow: Some(vec![]), ..Default::default() });
+        policy.replace(samtal_policy::Settings { default: samtal_policy::Unnamed::Closed, ..Default::default() });
         assert!(matches!(send().await, RemoteError::Refused(_)));
     })
     .await;

@@ -162,7 +162,7 @@ async fn a_backup_is_taken_while_the_server_runs_and_when_it_does_not() {
     for name in ["first", "second"] {
         let directory = server.dir.path().join(name);
         let lines = control::run(&source, Command::Backup { directory: directory.clone() }).await.unwrap().unwrap();
-        assert_eq!(lines.len(), 1);
+        assert!(lines.iter().any(|line| line.contains("a.example")), "{lines:?}");
         assert!(std::fs::metadata(directory.join("a.example/samtal.db")).unwrap().len() > 0);
     }
     let dir = server.dir;
