@@ -31,9 +31,9 @@ use crate::{
 const TO_DEVICE_MAX: i64 = 100;
 /// Newcomers of whom it is told, too, that nothing is known of their presence.
 const NEWCOMERS_MAX: usize = 100;
-/// A device hears of its own event by sync not before it is so old: clients are confused (matrix-js-sdk in threads,
-/// matrix-sdk when users verify each other) when the answer to their sending comes after it. That holds for a sync that did
-/// not wait, too: it may have been asked for while the event was on its way.
+/// A device hears of its own event by sync not before it is so old: clients are confused (matrix-js-sdk in threads) when the
+/// answer to their sending comes after it. That holds for a sync that did not wait, too: it may have been asked for while the
+/// event was on its way.
 const ECHO_PAUSE_MS: i64 = 25;
 /// Longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(120);
