@@ -67,9 +67,7 @@ impl Homeserver {
             match round {
                 Ok(true) => return,
                 Ok(false) => tracing::info!(room = %partial.room_id, "no server tells the room's state; later again"),
-                Err(error) => {
-                    eprintln!("DBG2 {error:?}");
-                }
+                Err(error) => tracing::error!(room = %partial.room_id, %error, "the room's state waits"),
             }
             tokio::select! {
                 () = self.tasks.stopping() => return,
