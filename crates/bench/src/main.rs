@@ -7,6 +7,7 @@ mod client;
 mod federation;
 mod measure;
 mod scenario;
+mod sliding;
 mod start;
 
 use clap::{Parser, ValueEnum};
@@ -25,7 +26,8 @@ struct Arguments {
     /// The directory whose size is reported per event.
     #[arg(long)]
     data_dir: Option<std::path::PathBuf>,
-    /// What starts the server, for the scenario `start`: a command that does not fork. No server may run then.
+    /// What starts the server, for the scenarios `start` and `sliding-cold`: a command that does not fork. No server may
+    /// run then.
     #[arg(long)]
     command: Option<String>,
     /// Where a second server answers clients that federates with the first, for the scenarios of federation.
@@ -59,6 +61,10 @@ enum Scenario {
     FanOut,
     /// Initial and incremental sync of accounts with 100 and 1,000 rooms.
     Sync,
+    /// Sliding sync of accounts with 100, 1,000 and 5,000 rooms.
+    Sliding,
+    /// As `Sliding`, of a server that has just been started.
+    SlidingCold,
     /// A new topic in rooms of 10 and 100 members.
     StateChange,
     /// Registering and logging in.
@@ -90,11 +96,12 @@ fn pair(arguments: &Arguments) -> Result<Pair, client::Failure> {
 }
 
 /// What [`Scenario::All`] stands for.
-const ALL: [Scenario; 8] = [
+const ALL: [Scenario; 9] = [
     Scenario::OneRoom,
     Scenario::ManyRooms,
     Scenario::FanOut,
     Scenario::Sync,
+    Scenario::Sliding,
     Scenario::StateChange,
     Scenario::Accounts,
     Scenario::ToDevice,
@@ -117,6 +124,15 @@ async fn main() -> Result<(), client::Failure> {
             Scenario::Sync => {
                 scenario::sync(&server, &process, scale(100.0)).await?;
                 scenario::sync(&server, &process, scale(1_000.0)).await?;
+            }
+            Scenario::Sliding => {
+                for rooms in [100.0, 1_000.0, 5_000.0] {
+                    sliding::sliding(&server, &process, scale(rooms)).await?;
+                }
+            }
+            Scenario::SlidingCold => {
+                let command = arguments.command.as_deref().ok_or("say --command")?;
+                sliding::cold(&server, command, scale(5_000.0)).await?;
             }
             Scenario::StateChange => {
                 scenario::state_change(&server, &process, 10).await?;

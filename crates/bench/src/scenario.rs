@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What each message says: with its envelope about 350 bytes, as chat is.
-const TEXT: &str = "The minutes of the meeting are in the shared folder; please read them before Thursday.";
+pub(crate) const TEXT: &str = "The minutes of the meeting are in the shared folder; please read them before Thursday.";
 
 /// `senders` users send `count` messages in all, spread over `rooms`.
 pub(crate) async fn messages(
@@ -119,7 +119,7 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// Waits until the server has done what it does later (its index of texts, say), so that it does not count as something else's.
-async fn settled(process: &Process) {
+pub(crate) async fn settled(process: &Process) {
     let mut before = process.cpu();
     loop {
         tokio::time::sleep(Duration::from_millis(600)).await;
