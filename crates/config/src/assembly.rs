@@ -4,56 +4,28 @@ use std::path::{Path, PathBuf};
 
 use ruma::OwnedServerName;
 
-use crate::process::File;
-use crate::tenant::{Tenant, TenantEntry};
+use crate::process::Server;
+use crate::tenant::{Tenant, TenantEntry, TenantOptions};
 
 /// The tenant of `server.name`.
-pub(crate) fn main_tenant(file: &File, name: OwnedServerName) -> Tenant {
+pub(crate) fn main_tenant(server: &Server, name: OwnedServerName, options: TenantOptions) -> Tenant {
     Tenant {
-        data_dir: tenant_dir(&file.server.data_dir, &name),
-        public_base_url: base_url(file.server.public_base_url.as_deref(), &name),
-        federation_address: file.server.federation_address.clone(),
-        registration: file.registration.clone(),
-        login: file.login.clone(),
-        rooms: file.rooms.clone(),
-        federation: file.federation.clone(),
-        url_previews: file.url_previews.clone(),
-        limits: file.limits.clone(),
-        media: file.media.clone(),
-        presence: file.presence.clone(),
-        search: file.search.clone(),
-        application_services: file.application_services.clone(),
-        mail: file.mail.clone(),
-        turn: file.turn.clone(),
-        calls: file.calls.clone(),
-        notices: file.notices.clone(),
-        contact: file.contact.clone(),
+        data_dir: tenant_dir(&server.data_dir, &name),
+        public_base_url: base_url(server.public_base_url.as_deref(), &name),
+        federation_address: server.federation_address.clone(),
+        options,
         name,
     }
 }
 
 /// The tenant of one `[[tenants]]`, if it has a name.
-pub(crate) fn tenant(entry: TenantEntry, data_dir: &Path) -> Option<Tenant> {
+pub(crate) fn tenant(entry: TenantEntry, data_dir: &Path, options: TenantOptions) -> Option<Tenant> {
     let name = entry.name?;
     Some(Tenant {
         data_dir: tenant_dir(data_dir, &name),
         public_base_url: base_url(entry.public_base_url.as_deref(), &name),
         federation_address: entry.federation_address,
-        registration: entry.registration,
-        login: entry.login,
-        rooms: entry.rooms,
-        federation: entry.federation,
-        url_previews: entry.url_previews,
-        limits: entry.limits,
-        media: entry.media,
-        presence: entry.presence,
-        search: entry.search,
-        application_services: entry.application_services,
-        mail: entry.mail,
-        turn: entry.turn,
-        calls: entry.calls,
-        notices: entry.notices,
-        contact: entry.contact,
+        options,
         name,
     })
 }

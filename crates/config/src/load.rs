@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ruma::OwnedServerName;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use crate::assembly::{added_tenants_dir, main_tenant, tenant};
-use crate::option::Section;
+use crate::option::{Section, defaults_of};
 use crate::problem::{ConfigError, Problem, nearest};
-use crate::process::File;
-use crate::tenant::{Tenant, TenantEntry};
+use crate::process::Process;
+use crate::tenant::{Tenant, TenantEntry, TenantOptions, Tenants};
 use crate::{Opt, Shape};
 
 /// Where a configuration comes from.
@@ -29,8 +29,8 @@ pub struct Source {
 /// A configuration that was found right.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The process's options, and those that hold for every tenant that does not say otherwise.
-    pub file: File,
+    /// What holds for the whole process.
+    pub process: Process,
     /// The tenants, that of `server.name` first.
     pub tenants: Vec<Tenant>,
     /// Options that were given and have no effect yet, because what they ask for is not built.
@@ -85,25 +85,6 @@ struct Reading {
     unbuilt: Vec<String>,
 }
 
-/// Tables that a tenant's own are laid over.
-const SHARED: &[&str] = &[
-    "registration",
-    "login",
-    "rooms",
-    "federation",
-    "url_previews",
-    "limits",
-    "media",
-    "presence",
-    "search",
-    "application_services",
-    "mail",
-    "turn",
-    "calls",
-    "notices",
-    "contact",
-];
-
 impl Reading {
     fn document(&mut self, place: &str, text: &str) -> Result<Table, ConfigError> {
         self.document_at(place, text, "")
@@ -153,10 +134,10 @@ impl Reading {
             let Some(rest) = name.strip_prefix("SAMTAL_") else { continue };
             let path = rest.to_ascii_lowercase().replace("__", ".");
             // A single word may be anything (SAMTAL_CONFIG); only lists of tables are options.
-            let known = File::options().iter().any(|o| o.name == path && matches!(o.shape, Shape::Tables { .. }));
+            let known = all_options().iter().any(|o| o.name == path && matches!(o.shape, Shape::Tables { .. }));
             if path.contains('.') || known {
                 self.set(user, &format!("variable {name}"), &path, value);
-            } else if let Some(meant) = with_single_underscores(&File::options(), &path) {
+            } else if let Some(meant) = with_single_underscores(&all_options(), &path) {
                 let variable = format!("SAMTAL_{}", meant.to_ascii_uppercase().replace('.', "__"));
                 let at = format!("variable {name}");
                 self.places.insert(at.clone(), (at.clone(), None));
@@ -219,32 +200,34 @@ impl Reading {
             }
             None => Vec::new(),
         };
-        let whole = self.lay_over(&File::options(), crate::option::defaults_of::<File>(), user, "");
-        self.added_tenants(&whole, &mut tenants)?;
-        let mut shared = crate::option::defaults_of::<TenantEntry>();
-        for name in SHARED {
-            match whole.get(*name) {
-                Some(table) => shared.insert((*name).to_owned(), table.clone()),
-                None => shared.remove(*name),
-            };
-        }
+        let options = [Process::options(), TenantOptions::options()].concat();
+        let defaults = defaults_of::<Process>().into_iter().chain(defaults_of::<TenantOptions>()).collect();
+        let mut process = self.lay_over(&options, defaults, user, "");
+        let shared = tenant_options(&mut process);
+        self.added_tenants(&process, &mut tenants)?;
+        let options = [TenantEntry::options(), TenantOptions::options()].concat();
+        let defaults: Table = defaults_of::<TenantEntry>().into_iter().chain(shared.clone()).collect();
         let mut entries = Vec::new();
         for (i, entry) in tenants.into_iter().enumerate() {
             let path = format!("tenants[{}]", i + 1);
             match entry {
                 Value::Table(entry) => {
-                    let table = self.lay_over(&TenantEntry::options(), shared.clone(), entry, &path);
+                    let table = self.lay_over(&options, defaults.clone(), entry, &path);
                     entries.push((path, table));
                 }
                 _ => self.problem(&path, "expected a table".to_owned()),
             }
         }
-        if self.problems.is_empty() { self.build(whole, entries) } else { Err(ConfigError::Wrong(self.problems)) }
+        if self.problems.is_empty() {
+            self.build(process, shared, entries)
+        } else {
+            Err(ConfigError::Wrong(self.problems))
+        }
     }
 
     /// Takes in the tenants that `samtal tenant add` wrote: each file is the inside of one `[[tenants]]`.
-    fn added_tenants(&mut self, whole: &Table, tenants: &mut Vec<Value>) -> Result<(), ConfigError> {
-        let data_dir = whole.get("server").and_then(|server| server.get("data_dir")).and_then(Value::as_str);
+    fn added_tenants(&mut self, process: &Table, tenants: &mut Vec<Value>) -> Result<(), ConfigError> {
+        let data_dir = process.get("server").and_then(|server| server.get("data_dir")).and_then(Value::as_str);
         let Some(directory) = data_dir.map(|dir| added_tenants_dir(Path::new(dir))) else { return Ok(()) };
         let Ok(files) = std::fs::read_dir(&directory) else { return Ok(()) };
         let mut files: Vec<PathBuf> = files.filter_map(Result::ok).map(|file| file.path()).collect();
@@ -261,22 +244,18 @@ impl Reading {
         Ok(())
     }
 
-    fn build(mut self, whole: Table, entries: Vec<(String, Table)>) -> Result<Config, ConfigError> {
-        let file = match File::deserialize(whole) {
-            Ok(file) => file,
-            Err(e) => {
-                self.problem("", e.message().trim().to_owned());
-                return Err(ConfigError::Wrong(self.problems));
-            }
-        };
+    fn build(mut self, process: Table, shared: Table, entries: Vec<(String, Table)>) -> Result<Config, ConfigError> {
+        let process: Option<Process> = self.read("", process);
+        let shared: Option<TenantOptions> = self.read("", shared);
+        let (Some(process), Some(shared)) = (process, shared) else { return Err(ConfigError::Wrong(self.problems)) };
         let mut tenants = Vec::new();
-        if let Some(name) = file.server.name.clone() {
-            tenants.push(main_tenant(&file, name));
+        if let Some(name) = process.server.name.clone() {
+            tenants.push(main_tenant(&process.server, name, shared));
         }
-        for (path, table) in entries {
-            match TenantEntry::deserialize(table) {
-                Ok(entry) => tenants.extend(tenant(entry, &file.server.data_dir)),
-                Err(e) => self.problem(&path, e.message().trim().to_owned()),
+        for (path, mut table) in entries {
+            let options = tenant_options(&mut table);
+            if let (Some(entry), Some(options)) = (self.read(&path, table), self.read(&path, options)) {
+                tenants.extend(tenant(entry, &process.server.data_dir, options));
             }
         }
         let mut names: Vec<&OwnedServerName> = tenants.iter().map(|t| &t.name).collect();
@@ -290,17 +269,22 @@ impl Reading {
         for name in twice {
             self.problem("tenants", format!("{name} is there twice"));
         }
-        if let Some(url) = &file.database.url
+        if let Some(url) = &process.database.url
             && !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme))
         {
             // The address itself is not told: there may be a password in it.
             self.problem("database.url", "expected an address that begins with postgres://".to_owned());
         }
         if self.problems.is_empty() {
-            Ok(Config { file, tenants, unbuilt: self.unbuilt })
+            Ok(Config { process, tenants, unbuilt: self.unbuilt })
         } else {
             Err(ConfigError::Wrong(self.problems))
         }
+    }
+
+    /// A table that was found right, as what it is.
+    fn read<T: DeserializeOwned>(&mut self, path: &str, table: Table) -> Option<T> {
+        T::deserialize(table).map_err(|e| self.problem(path, e.message().trim().to_owned())).ok()
     }
 
     /// Lays what the user says over the defaults, and checks it on the way.
@@ -407,9 +391,19 @@ impl Reading {
     }
 }
 
+/// All that may stand in the file, in the order of the reference.
+pub(crate) fn all_options() -> Vec<Opt> {
+    [Process::options(), TenantOptions::options(), Tenants::options()].concat()
+}
+
+/// Takes out the tables that both the whole file and one tenant may have.
+fn tenant_options(table: &mut Table) -> Table {
+    TenantOptions::options().iter().filter_map(|option| table.remove_entry(option.name)).collect()
+}
+
 /// The shape of an option named with dots, outside of lists.
 fn find(path: &str) -> Option<Shape> {
-    let mut options = File::options();
+    let mut options = all_options();
     let mut keys = path.split('.').peekable();
     while let Some(key) = keys.next() {
         let option = options.into_iter().find(|o| o.name == key)?;

@@ -5,15 +5,11 @@ use std::path::PathBuf;
 
 use ruma::OwnedServerName;
 
-use crate::tenant::{
-    ApplicationServices, Calls, Contact, Federation, Limits, Login, Mail, Media, Notices, Presence, Registration,
-    Rooms, Search, TenantEntry, Turn, UrlPreviews,
-};
 use crate::{Network, Secret};
 
 section! {
-    /// All that may stand in the file.
-    pub struct File {
+    /// What holds for the whole process, whichever tenants it runs.
+    pub struct Process {
         /// Who this server is, and where its data lies.
         server: Server = Server::default() => PLAIN,
         /// Where rooms, accounts and keys are kept.
@@ -26,39 +22,6 @@ section! {
         outgoing: Outgoing = Outgoing::default() => PLAIN,
         /// What is written to the standard error output.
         log: Log = Log::default() => PLAIN,
-        /// Who may make an account.
-        registration: Registration = Registration::default() => PLAIN,
-        /// How people log in.
-        login: Login = Login::default() => PLAIN,
-        /// What new rooms are like, and who sees the room directory.
-        rooms: Rooms = Rooms::default() => PLAIN,
-        /// With which other servers this one talks.
-        federation: Federation = Federation::default() => PLAIN,
-        /// Previews of web pages that are linked to in messages.
-        url_previews: UrlPreviews = UrlPreviews::default() => PLAIN,
-        /// How much one user, address or server may do.
-        limits: Limits = Limits::default() => PLAIN,
-        /// Uploaded files.
-        media: Media = Media::default() => PLAIN,
-        /// Whether people see who is online.
-        presence: Presence = Presence::default() => PLAIN,
-        /// Finding messages and people.
-        search: Search = Search::default() => PLAIN,
-        /// Bridges and bots with their own registration file.
-        application_services: ApplicationServices = ApplicationServices::default() => PLAIN.live(),
-        /// The mail server for verification mails. Without this table no mail is sent.
-        mail: Option<Mail> = None => PLAIN,
-        /// A TURN server for calls. Without this table clients get none.
-        turn: Option<Turn> = None => PLAIN,
-        /// Where group calls meet.
-        calls: Calls = Calls::default() => PLAIN,
-        /// How users are told something by those who run the server.
-        notices: Notices = Notices::default() => PLAIN,
-        /// Whom to turn to, published at `/.well-known/matrix/support`.
-        contact: Contact = Contact::default() => PLAIN,
-        /// A further server name in this process, with a database, keys and media of its own. The tables `registration` to
-        /// `contact` may be repeated in it (`[tenants.registration]`); what is not said there is as outside.
-        tenants: Vec<TenantEntry> = Vec::new() => PLAIN,
     }
 }
 

@@ -2,8 +2,7 @@
 
 use toml::Value;
 
-use crate::option::Section;
-use crate::process::File;
+use crate::load::all_options;
 use crate::{Opt, Reload, Shape};
 
 /// The reference of all options, in Markdown (docs/config.md).
@@ -18,7 +17,7 @@ pub fn reference() -> String {
          On SIGHUP the file is read again, and options marked *live* take effect; others wait for a restart.\n\n\
          This page is generated (`samtal config reference`).\n",
     );
-    for section in File::options() {
+    for section in all_options() {
         table(&mut page, section.name, &section);
     }
     page
@@ -32,13 +31,11 @@ fn table(page: &mut String, path: &str, section: &Opt) {
     };
     let planned = if section.meta.planned { " *Not built yet: may be given, and has no effect.*" } else { "" };
     page.push_str(&format!("\n## `{heading}`\n\n{}{planned}\n\n", prose(section.docs)));
-    let repeated = path == "tenants";
     let mut inner = Vec::new();
     page.push_str("| option | takes | default | |\n| --- | --- | --- | --- |\n");
     for option in &options {
         match &option.shape {
             Shape::Value { words, .. } => page.push_str(&row(option, words)),
-            _ if repeated => {}
             _ => inner.push(option),
         }
     }
@@ -85,7 +82,7 @@ pub fn example() -> String {
         "# Samtal's configuration. All that is commented out is the default, or an example where there is none.\n\
          # `samtal config check` says what is wrong with a file; docs/config.md describes every option.\n",
     );
-    for section in File::options() {
+    for section in all_options() {
         example_table(&mut text, section.name, &section, true);
     }
     text
@@ -104,15 +101,12 @@ fn example_table(text: &mut String, path: &str, section: &Opt, top: bool) {
     // Tables that mean something by being there stay commented out.
     let plain = top && matches!(section.shape, Shape::Table { .. }) && section.default.is_some();
     text.push_str(&if plain { format!("{heading}\n") } else { format!("# {heading}\n") });
-    let repeated = path == "tenants";
     for option in &options {
-        match &option.shape {
-            Shape::Value { .. } => example_value(text, option, section),
-            _ if repeated => {}
-            _ => {}
+        if let Shape::Value { .. } = &option.shape {
+            example_value(text, option, section);
         }
     }
-    for option in options.iter().filter(|o| !repeated && !matches!(o.shape, Shape::Value { .. })) {
+    for option in options.iter().filter(|o| !matches!(o.shape, Shape::Value { .. })) {
         example_table(text, &format!("{path}.{}", option.name), option, false);
     }
 }

@@ -18,36 +18,17 @@ pub struct Tenant {
     pub public_base_url: String,
     /// Where other servers reach it, if that is to be published.
     pub federation_address: Option<OwnedServerName>,
-    /// `[registration]`
-    pub registration: Registration,
-    /// `[login]`
-    pub login: Login,
-    /// `[rooms]`
-    pub rooms: Rooms,
-    /// `[federation]`
-    pub federation: Federation,
-    /// `[url_previews]`
-    pub url_previews: UrlPreviews,
-    /// `[limits]`
-    pub limits: Limits,
-    /// `[media]`
-    pub media: Media,
-    /// `[presence]`
-    pub presence: Presence,
-    /// `[search]`
-    pub search: Search,
-    /// `[application_services]`
-    pub application_services: ApplicationServices,
-    /// `[mail]`
-    pub mail: Option<Mail>,
-    /// `[turn]`
-    pub turn: Option<Turn>,
-    /// `[calls]`
-    pub calls: Calls,
-    /// `[notices]`
-    pub notices: Notices,
-    /// `[contact]`
-    pub contact: Contact,
+    /// What it does and allows.
+    pub options: TenantOptions,
+}
+
+section! {
+    /// The further server names. That of `server.name` needs none of these.
+    pub struct Tenants {
+        /// A further server name in this process, with a database, keys and media of its own. The tables `registration` to
+        /// `contact` may be repeated in it (`[tenants.registration]`); what is not said there is as outside.
+        tenants: Vec<TenantEntry> = Vec::new() => PLAIN,
+    }
 }
 
 section! {
@@ -59,35 +40,41 @@ section! {
         public_base_url: Option<String> = None => PLAIN.example("\"https://matrix.example.com\""),
         /// As `server.federation_address`.
         federation_address: Option<OwnedServerName> = None => PLAIN.live().example("\"matrix.example.com:443\""),
-        /// As `[registration]`.
+    }
+}
+
+section! {
+    /// The tables that may stand outside, for every tenant, and again in `[[tenants]]`, for that one.
+    pub struct TenantOptions {
+        /// Who may make an account.
         registration: Registration = Registration::default() => PLAIN,
-        /// As `[login]`.
+        /// How people log in.
         login: Login = Login::default() => PLAIN,
-        /// As `[rooms]`.
+        /// What new rooms are like, and who sees the room directory.
         rooms: Rooms = Rooms::default() => PLAIN,
-        /// As `[federation]`.
+        /// With which other servers this one talks.
         federation: Federation = Federation::default() => PLAIN,
-        /// As `[url_previews]`.
+        /// Previews of web pages that are linked to in messages.
         url_previews: UrlPreviews = UrlPreviews::default() => PLAIN,
-        /// As `[limits]`.
+        /// How much one user, address or server may do.
         limits: Limits = Limits::default() => PLAIN,
-        /// As `[media]`.
+        /// Uploaded files.
         media: Media = Media::default() => PLAIN,
-        /// As `[presence]`.
+        /// Whether people see who is online.
         presence: Presence = Presence::default() => PLAIN,
-        /// As `[search]`.
+        /// Finding messages and people.
         search: Search = Search::default() => PLAIN,
-        /// As `[application_services]`.
+        /// Bridges and bots with their own registration file.
         application_services: ApplicationServices = ApplicationServices::default() => PLAIN.live(),
-        /// As `[mail]`.
+        /// The mail server for verification mails. Without this table no mail is sent.
         mail: Option<Mail> = None => PLAIN,
-        /// As `[turn]`.
+        /// A TURN server for calls. Without this table clients get none.
         turn: Option<Turn> = None => PLAIN,
-        /// As `[calls]`.
+        /// Where group calls meet.
         calls: Calls = Calls::default() => PLAIN,
-        /// As `[notices]`.
+        /// How users are told something by those who run the server.
         notices: Notices = Notices::default() => PLAIN,
-        /// As `[contact]`.
+        /// Whom to turn to, published at `/.well-known/matrix/support`.
         contact: Contact = Contact::default() => PLAIN,
     }
 }

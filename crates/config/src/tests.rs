@@ -16,8 +16,8 @@ fn a_name_is_all_that_is_needed() {
     assert_eq!(config.tenants.len(), 1);
     assert_eq!(config.tenants[0].name, "example.org");
     assert_eq!(config.tenants[0].public_base_url, "https://example.org");
-    assert!(!config.tenants[0].registration.open);
-    assert_eq!(config.file.listeners.len(), 1);
+    assert!(!config.tenants[0].options.registration.open);
+    assert_eq!(config.process.listeners.len(), 1);
 }
 
 #[test]
@@ -88,9 +88,9 @@ fn a_table_with_a_required_option_needs_it() {
 
 #[test]
 fn a_rate_half_given_keeps_its_own_default_for_the_rest() {
-    let config = Config::from_text("[limits.login]\nburst = 77").unwrap();
-    assert_eq!(config.file.limits.login.burst, 77);
-    assert_eq!(config.file.limits.login.per_second, 0.2);
+    let config = Config::from_text("[server]\nname = 'a.example'\n[limits.login]\nburst = 77").unwrap();
+    assert_eq!(config.tenants[0].options.limits.login.burst, 77);
+    assert_eq!(config.tenants[0].options.limits.login.per_second, 0.2);
 }
 
 #[test]
@@ -119,9 +119,9 @@ fn variables_win_over_the_file() {
     let config = source.load().unwrap();
     std::fs::remove_file(dir).unwrap();
     assert_eq!(config.tenants[0].name, "b.example");
-    assert_eq!(config.tenants[0].federation.denied_networks.len(), 2);
-    assert!(config.tenants[0].registration.open);
-    assert_eq!(config.file.listeners[0].serve, [process::Serve::Metrics]);
+    assert_eq!(config.tenants[0].options.federation.denied_networks.len(), 2);
+    assert!(config.tenants[0].options.registration.open);
+    assert_eq!(config.process.listeners[0].serve, [process::Serve::Metrics]);
 }
 
 #[test]
@@ -158,8 +158,8 @@ fn a_tenant_takes_over_what_it_does_not_say() {
     )
     .unwrap();
     let [a, b] = &config.tenants[..] else { panic!("two tenants") };
-    assert!(!a.registration.open && a.registration.guests && a.mail.is_some());
-    assert!(b.registration.open);
+    assert!(!a.options.registration.open && a.options.registration.guests && a.options.mail.is_some());
+    assert!(b.options.registration.open);
     assert_ne!(a.data_dir, b.data_dir);
 }
 
@@ -176,7 +176,7 @@ fn an_added_tenant_is_as_one_in_the_file() {
     let wrong = problems(&text);
     std::fs::remove_dir_all(&dir).unwrap();
     assert_eq!(config.tenants[1].name, "b.example");
-    assert_eq!(config.tenants[1].rooms.default_version.as_str(), "11");
+    assert_eq!(config.tenants[1].options.rooms.default_version.as_str(), "11");
     assert_eq!(wrong.len(), 1);
     assert!(wrong[0].ends_with("c.toml:2:1: tenants[2].room: there is no such option; is `rooms` meant?"), "{wrong:?}");
 }
@@ -197,10 +197,12 @@ fn what_is_not_built_yet_is_told() {
 
 #[test]
 fn secrets_do_not_print() {
-    let config =
-        Config::from_text("[registration]\nshared_secret = 'hush'\n[database]\nurl = 'postgres://x:hush@y/z'").unwrap();
+    let config = Config::from_text(
+        "[server]\nname = 'a.example'\n[registration]\nshared_secret = 'hush'\n[database]\nurl = 'postgres://x:hush@y/z'",
+    )
+    .unwrap();
     assert!(!format!("{config:?}").contains("hush"));
-    assert_eq!(config.file.registration.shared_secret.unwrap().expose(), "hush");
+    assert_eq!(config.tenants[0].options.registration.shared_secret.as_ref().unwrap().expose(), "hush");
 }
 
 #[test]
@@ -303,8 +305,8 @@ server_url = "x"
 "#,
     )
     .unwrap();
-    assert_eq!(config.tenants[0].rooms.default_version.as_str(), "10");
-    assert!(config.file.federation.denied_networks.is_empty());
+    assert_eq!(config.tenants[0].options.rooms.default_version.as_str(), "10");
+    assert!(config.tenants[0].options.federation.denied_networks.is_empty());
 }
 
 #[test]

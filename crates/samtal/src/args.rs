@@ -369,6 +369,6 @@ mod tests {
             Args::try_parse_from(["samtal", "serve", "--server-name", "a.example", "--set", "registration.open=true"]);
         let config = args.unwrap().source().load().unwrap();
         assert_eq!(config.tenants[0].name, "a.example");
-        assert!(config.tenants[0].registration.open);
+        assert!(config.tenants[0].options.registration.open);
     }
 }

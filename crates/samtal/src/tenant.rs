@@ -73,7 +73,7 @@ fn remove(config: &Config, name: &str) -> Outcome {
 
 fn file_of(config: &Config, name: &ServerName) -> PathBuf {
     let file = format!("{}.toml", name.as_str().replace([':', '[', ']'], "_"));
-    added_tenants_dir(&config.file.server.data_dir).join(file)
+    added_tenants_dir(&config.process.server.data_dir).join(file)
 }
 
 /// A TOML basic string.

@@ -68,7 +68,7 @@ pub type Answer = Result<Vec<String>, String>;
 /// The configuration is wrong, or the databases cannot be opened.
 pub async fn run(source: &samtal_config::Source, command: Command) -> Result<Answer, ServerError> {
     let config = source.load()?;
-    if let Some(answer) = ask_running(&config.file.server.data_dir, &command).await {
+    if let Some(answer) = ask_running(&config.process.server.data_dir, &command).await {
         return Ok(answer);
     }
     let installation = Installation::take(source.clone(), samtal_kit::Clock::system(), samtal_kit::Random::system())?;
@@ -88,8 +88,8 @@ pub async fn run(source: &samtal_config::Source, command: Command) -> Result<Ans
 /// The configuration is wrong, a server runs, or a tenant cannot be opened afterwards.
 pub async fn restore(source: &samtal_config::Source, directory: &Path) -> Result<Answer, ServerError> {
     let installation = Installation::take(source.clone(), samtal_kit::Clock::system(), samtal_kit::Random::system())?;
-    let file = &installation.config.file;
-    if file.database.url.is_some() {
+    let process = &installation.config.process;
+    if process.database.url.is_some() {
         return Ok(Err(
             "the database is PostgreSQL's to put back (pg_restore); files can be copied to their place".to_owned()
         ));
@@ -102,8 +102,8 @@ pub async fn restore(source: &samtal_config::Source, directory: &Path) -> Result
         }
         crate::lock::private_dir(&tenant.data_dir)
             .map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
-        let samtal_db::Options::Sqlite { path } = crate::settings::database(file, tenant) else { continue };
-        let media = match crate::settings::tenant(file, tenant).media.location {
+        let samtal_db::Options::Sqlite { path } = crate::settings::database(process, tenant) else { continue };
+        let media = match crate::settings::tenant(process, tenant).media.location {
             samtal_media::Location::Directory(directory) => Some(directory),
             _ => None,
         };

@@ -40,13 +40,13 @@ impl Installation {
             return Err(ServerError::NoTenant);
         }
         plausible_clock(&clock)?;
-        let data_dir = &config.file.server.data_dir;
+        let data_dir = &config.process.server.data_dir;
         not_of_others(&config)?;
         let lock = Lock::take(data_dir)?;
-        if lock.is_none() && config.file.database.url.is_none() {
+        if lock.is_none() && config.process.database.url.is_none() {
             return Err(ServerError::InUse(data_dir.clone()));
         }
-        let memory = Memory::new(usize::try_from(config.file.server.cache_bytes_max).unwrap_or(usize::MAX));
+        let memory = Memory::new(usize::try_from(config.process.server.cache_bytes_max).unwrap_or(usize::MAX));
         Ok(Installation { source, config, clock, random, networks: Networks::default(), memory, _lock: lock })
     }
 
@@ -57,16 +57,16 @@ impl Installation {
     pub fn examine(config: &Config) -> Result<(), Vec<ServerError>> {
         let mut wrong: Vec<ServerError> = Vec::new();
         for (listener, tls) in
-            config.file.listeners.iter().filter_map(|listener| Some((listener, listener.tls.as_ref()?)))
+            config.process.listeners.iter().filter_map(|listener| Some((listener, listener.tls.as_ref()?)))
         {
             let files = crate::running::certificates_of(listener, tls);
             wrong.extend(samtal_http::Certificates::load(&files).err().map(ServerError::from));
         }
-        wrong.extend(trusted(&config.file.outgoing.trusted_certificates).err());
+        wrong.extend(trusted(&config.process.outgoing.trusted_certificates).err());
         for tenant in &config.tenants {
-            wrong.extend(trusted(&tenant.federation.trusted_certificates).err());
+            wrong.extend(trusted(&tenant.options.federation.trusted_certificates).err());
             wrong.extend(settings::proxy(tenant).err());
-            wrong.extend(settings::appservices(&config.file, tenant).err().map(ServerError::from));
+            wrong.extend(settings::appservices(&config.process, tenant).err().map(ServerError::from));
         }
         wrong.extend(not_of_others(config).err());
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -91,21 +91,21 @@ impl Installation {
     pub async fn open_tenant(&self, config: &Config, tenant: &Tenant) -> Result<Arc<Homeserver>, ServerError> {
         private_dir(&tenant.data_dir).map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
         note_clock_behind(&self.clock, &tenant.data_dir.join("samtal.db"));
-        let database = settings::database(&config.file, tenant);
-        let mut settings = settings::tenant(&config.file, tenant);
-        settings.media.previews = settings::previews(&config.file, tenant);
-        settings.web = settings::web(&config.file);
+        let database = settings::database(&config.process, tenant);
+        let mut settings = settings::tenant(&config.process, tenant);
+        settings.media.previews = settings::previews(&config.process, tenant);
+        settings.web = settings::web(&config.process);
         settings.memory = self.memory.clone();
-        settings.appservices = settings::appservices(&config.file, tenant)?;
+        settings.appservices = settings::appservices(&config.process, tenant)?;
         settings.federation.client.proxy = settings::proxy(tenant)?;
         let failed = |source| ServerError::Tenant { name: tenant.name.clone(), source };
         let (clock, random) = (self.clock.clone(), self.random.clone());
-        let network = self.networks.get(&tenant.federation, &settings.federation.client, &clock, &random);
+        let network = self.networks.get(&tenant.options.federation, &settings.federation.client, &clock, &random);
         let network = network.map_err(|e| failed(e.into()))?;
         let homeserver = Homeserver::open_with(tenant.name.clone(), &database, settings, clock, random, network)
             .await
             .map_err(failed)?;
-        if tenant.federation.enabled {
+        if tenant.options.federation.enabled {
             self.networks.insert(&homeserver);
         }
         Ok(homeserver)
@@ -154,7 +154,7 @@ fn plausible_clock(clock: &Clock) -> Result<(), ServerError> {
 /// Refuses a data directory in which others than those that are wanted have data, and those have none: the name was
 /// mistyped, or the directory was.
 fn not_of_others(config: &Config) -> Result<(), ServerError> {
-    let data_dir = &config.file.server.data_dir;
+    let data_dir = &config.process.server.data_dir;
     if config.tenants.iter().any(|tenant| tenant.data_dir.exists()) {
         return Ok(());
     }

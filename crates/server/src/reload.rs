@@ -22,14 +22,14 @@ impl Running {
         if config.tenants.is_empty() {
             return Err(ServerError::NoTenant);
         }
-        let listeners = &config.file.listeners;
+        let listeners = &config.process.listeners;
         for (listener, certificates) in listeners.iter().zip(&self.certificates) {
             if let (Some(tls), Some(certificates)) = (&listener.tls, certificates) {
                 certificates.reload(&certificates_of(listener, tls))?;
             }
         }
         if let Some(log) = &self.log {
-            log.set_level(level(config.file.log.level));
+            log.set_level(level(config.process.log.level));
         }
         let mut open: HashMap<_, _> =
             self.tenants.homeservers().into_iter().map(|homeserver| (homeserver.name.clone(), homeserver)).collect();
@@ -39,7 +39,7 @@ impl Running {
                 Some(homeserver) => {
                     homeserver.accounts.set_options(settings::accounts(tenant));
                     homeserver.policy.replace(settings::federation(tenant).policy);
-                    let appservices = settings::appservices(&config.file, tenant)?;
+                    let appservices = settings::appservices(&config.process, tenant)?;
                     homeserver.appservices.configure(appservices.registrations).await?;
                     homeserver
                 }

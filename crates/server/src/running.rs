@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use samtal_config::process::{File, LogFormat, LogLevel};
+use samtal_config::process::{LogFormat, LogLevel, Process};
 use samtal_http::{Certificate, Certificates, Listener, Server, ServerOptions};
 use samtal_kit::{Memory, Tasks};
 use samtal_ops::Homeserver;
@@ -38,16 +38,16 @@ impl Running {
         metrics: Metrics,
         log: Option<LogControl>,
     ) -> Result<Running, ServerError> {
-        let file = &installation.config.file;
+        let process = &installation.config.process;
         let tenants = Tenants::default();
         let (mut listeners, mut certificates) = (Vec::new(), Vec::new());
-        for listener in &file.listeners {
+        for listener in &process.listeners {
             let tls = match &listener.tls {
                 Some(tls) => Some(Certificates::load(&certificates_of(listener, tls))?),
                 None => None,
             };
             certificates.push(tls.clone());
-            let body_bytes_max = usize::try_from(file.http.body_bytes_max).unwrap_or(usize::MAX);
+            let body_bytes_max = usize::try_from(process.http.body_bytes_max).unwrap_or(usize::MAX);
             listeners.push(Listener {
                 address: listener.address,
                 certificates: tls,
@@ -56,7 +56,7 @@ impl Running {
             });
         }
         // Addresses first: a second server by mistake should not come as far as the databases.
-        let server = Server::bind(listeners, &server_options(file), &metrics, installation.random())
+        let server = Server::bind(listeners, &server_options(process), &metrics, installation.random())
             .await
             .map_err(ServerError::Listen)?;
         let addresses = server.addresses();
@@ -66,7 +66,7 @@ impl Running {
         let tasks = Tasks::new();
         tasks.spawn("memory", sweep(installation.memory.clone(), tasks.clone()));
         server.serve(&tasks)?;
-        control::listen(&tasks, &file.server.data_dir, tenants.clone())?;
+        control::listen(&tasks, &process.server.data_dir, tenants.clone())?;
         Ok(Running { installation, tenants, certificates, log, addresses, listeners: tasks, metrics })
     }
 
@@ -94,7 +94,7 @@ impl Running {
 
     /// Ends it: no more connections; running requests and background work may finish within the configured times.
     pub async fn end(self) {
-        let server = &self.installation.config.file.server;
+        let server = &self.installation.config.process.server;
         let (soft, hard) =
             (Duration::from_millis(server.shutdown_soft_ms), Duration::from_millis(server.shutdown_hard_ms));
         let homeservers = self.tenants.homeservers();
@@ -139,12 +139,12 @@ pub(crate) fn certificate(tls: &samtal_config::process::Tls) -> Certificate {
     Certificate { certificate: tls.certificate.clone(), private_key: tls.private_key.clone() }
 }
 
-fn server_options(file: &File) -> ServerOptions {
+fn server_options(process: &Process) -> ServerOptions {
     ServerOptions {
-        connections_max: file.http.connections_max as usize,
-        requests_max: file.http.requests_max as usize,
-        header_read: Duration::from_millis(file.http.header_read_ms),
-        body_read: Duration::from_millis(file.http.body_read_ms),
+        connections_max: process.http.connections_max as usize,
+        requests_max: process.http.requests_max as usize,
+        header_read: Duration::from_millis(process.http.header_read_ms),
+        body_read: Duration::from_millis(process.http.body_read_ms),
     }
 }
 
@@ -198,7 +198,7 @@ pub(crate) fn level(level: LogLevel) -> Level {
 impl Installation {
     /// Starts logging as the configuration says.
     pub fn start_log(&self) -> LogControl {
-        let log = &self.config.file.log;
+        let log = &self.config.process.log;
         let format = match log.format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,

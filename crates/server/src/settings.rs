@@ -5,7 +5,7 @@ use std::time::Duration;
 use samtal_account::{Options as AccountOptions, Rates, Terms};
 use samtal_appservice::{Registration, RegistrationError};
 use samtal_config::Tenant;
-use samtal_config::process::File;
+use samtal_config::process::Process;
 use samtal_config::tenant::{EncryptedByDefault as WhichRooms, FederationPolicy, Rate as ConfigRate, Who};
 use samtal_http::{AddressPolicy, Certificate, ClientOptions, Network, Proxy};
 use samtal_kit::{Rate, Secret};
@@ -21,13 +21,13 @@ use samtal_policy::{ServerRule, Unnamed};
 use crate::ServerError;
 
 /// Where a tenant's database is.
-pub(crate) fn database(file: &File, tenant: &Tenant) -> samtal_db::Options {
-    match &file.database.url {
+pub(crate) fn database(process: &Process, tenant: &Tenant) -> samtal_db::Options {
+    match &process.database.url {
         None => samtal_db::Options::Sqlite { path: tenant.data_dir.join("samtal.db") },
         Some(url) => samtal_db::Options::Postgres {
             url: url.expose().to_owned(),
             schema: schema_name(tenant.name.as_str()),
-            connections_max: file.database.connections_max as usize,
+            connections_max: process.database.connections_max as usize,
         },
     }
 }
@@ -46,28 +46,28 @@ fn schema_name(name: &str) -> String {
 }
 
 /// What one tenant is opened with.
-pub(crate) fn tenant(file: &File, tenant: &Tenant) -> Settings {
+pub(crate) fn tenant(process: &Process, tenant: &Tenant) -> Settings {
     Settings {
         accounts: accounts(tenant),
         public_base_url: Some(tenant.public_base_url.clone()),
-        default_room_version: tenant.rooms.default_version.clone(),
-        encrypted_by_default: match tenant.rooms.encrypted_by_default {
+        default_room_version: tenant.options.rooms.default_version.clone(),
+        encrypted_by_default: match tenant.options.rooms.encrypted_by_default {
             WhichRooms::None => EncryptedByDefault::None,
             WhichRooms::Private => EncryptedByDefault::Private,
             WhichRooms::All => EncryptedByDefault::All,
         },
         directory: directory(tenant),
-        sync_wait_max: Duration::from_millis(tenant.limits.sync_wait_ms_max),
-        presence: tenant.presence.enabled,
+        sync_wait_max: Duration::from_millis(tenant.options.limits.sync_wait_ms_max),
+        presence: tenant.options.presence.enabled,
         search: search(tenant),
-        media: media(file, tenant),
+        media: media(process, tenant),
         federation: federation(tenant),
         turn: turn(tenant),
-        livekit_service_urls: tenant.calls.livekit_service_urls.clone(),
+        livekit_service_urls: tenant.options.calls.livekit_service_urls.clone(),
         notices: Notices {
-            sender: tenant.notices.sender.clone(),
-            display_name: tenant.notices.display_name.clone(),
-            room_name: tenant.notices.room_name.clone(),
+            sender: tenant.options.notices.sender.clone(),
+            display_name: tenant.options.notices.display_name.clone(),
+            room_name: tenant.options.notices.room_name.clone(),
         },
         mail: mail(tenant),
         ..Settings::default()
@@ -76,13 +76,13 @@ pub(crate) fn tenant(file: &File, tenant: &Tenant) -> Settings {
 
 fn directory(tenant: &Tenant) -> Directory {
     Directory {
-        publishers: match tenant.rooms.publish {
+        publishers: match tenant.options.rooms.publish {
             Who::Everyone => Publishers::Everyone,
             Who::Administrators => Publishers::Administrators,
             Who::Nobody => Publishers::Nobody,
         },
-        without_login: tenant.rooms.public_directory_without_login,
-        over_federation: tenant.rooms.public_directory_over_federation,
+        without_login: tenant.options.rooms.public_directory_without_login,
+        over_federation: tenant.options.rooms.public_directory_over_federation,
     }
 }
 
@@ -90,12 +90,12 @@ fn directory(tenant: &Tenant) -> Directory {
 ///
 /// # Errors
 /// A registration file cannot be used.
-pub(crate) fn appservices(file: &File, tenant: &Tenant) -> Result<samtal_appservice::Options, RegistrationError> {
+pub(crate) fn appservices(process: &Process, tenant: &Tenant) -> Result<samtal_appservice::Options, RegistrationError> {
     Ok(samtal_appservice::Options {
-        registrations: Registration::load(&tenant.application_services.registrations)?,
+        registrations: Registration::load(&tenant.options.application_services.registrations)?,
         // No denied networks: the operator chose the addresses, and most are on this machine.
         client: ClientOptions {
-            trusted_certificates: file.outgoing.trusted_certificates.clone(),
+            trusted_certificates: process.outgoing.trusted_certificates.clone(),
             ..ClientOptions::default()
         },
         ..samtal_appservice::Options::default()
@@ -103,13 +103,13 @@ pub(crate) fn appservices(file: &File, tenant: &Tenant) -> Result<samtal_appserv
 }
 
 /// How pages are fetched for previews, where the operator lets them be.
-pub(crate) fn previews(file: &File, tenant: &Tenant) -> Option<ClientOptions> {
-    tenant.url_previews.enabled.then(|| web(file))
+pub(crate) fn previews(process: &Process, tenant: &Tenant) -> Option<ClientOptions> {
+    tenant.options.url_previews.enabled.then(|| web(process))
 }
 
 /// How others than servers are spoken to.
-pub(crate) fn web(file: &File) -> ClientOptions {
-    let outgoing = &file.outgoing;
+pub(crate) fn web(process: &Process) -> ClientOptions {
+    let outgoing = &process.outgoing;
     let denied = outgoing
         .denied_networks
         .iter()
@@ -122,12 +122,12 @@ pub(crate) fn web(file: &File) -> ClientOptions {
 }
 
 /// Where a tenant's files are, how long they may be, and who looks at them.
-fn media(file: &File, tenant: &Tenant) -> samtal_media::Options {
-    let wish = &tenant.media;
+fn media(process: &Process, tenant: &Tenant) -> samtal_media::Options {
+    let wish = &tenant.options.media;
     samtal_media::Options {
-        location: media_location(file, tenant),
-        upload_bytes_max: tenant.limits.upload_bytes_max,
-        remote_bytes_max: tenant.limits.upload_bytes_max,
+        location: media_location(process, tenant),
+        upload_bytes_max: tenant.options.limits.upload_bytes_max,
+        remote_bytes_max: tenant.options.limits.upload_bytes_max,
         user_bytes_max: wish.user_bytes_max,
         total_bytes_max: wish.total_bytes_max,
         thumbnail_bytes_max: wish.thumbnail_bytes_max,
@@ -138,8 +138,8 @@ fn media(file: &File, tenant: &Tenant) -> samtal_media::Options {
     }
 }
 
-fn media_location(file: &File, tenant: &Tenant) -> Location {
-    let wish = &tenant.media;
+fn media_location(process: &Process, tenant: &Tenant) -> Location {
+    let wish = &tenant.options.media;
     match wish.store.as_deref() {
         None => Location::Directory(tenant.data_dir.join("media")),
         Some(url) if ["s3://", "az://", "gs://"].iter().any(|scheme| url.starts_with(scheme)) => {
@@ -153,7 +153,7 @@ fn media_location(file: &File, tenant: &Tenant) -> Location {
                 key: wish.store_key.as_ref().map(|key| Secret::new(key.expose().to_owned())),
                 // The operator names it: it may well lie in a network of our own.
                 http: ClientOptions {
-                    trusted_certificates: file.outgoing.trusted_certificates.clone(),
+                    trusted_certificates: process.outgoing.trusted_certificates.clone(),
                     ..ClientOptions::default()
                 },
                 copies,
@@ -164,7 +164,7 @@ fn media_location(file: &File, tenant: &Tenant) -> Location {
 }
 
 fn scanner(tenant: &Tenant) -> Option<Scanner> {
-    let wish = &tenant.media;
+    let wish = &tenant.options.media;
     let address = match (&wish.scanner_socket, wish.scanner_address) {
         (Some(socket), _) => Address::Unix(socket.clone()),
         (None, Some(address)) => Address::Tcp(address),
@@ -175,7 +175,7 @@ fn scanner(tenant: &Tenant) -> Option<Scanner> {
 }
 
 fn turn(tenant: &Tenant) -> Option<Turn> {
-    let turn = tenant.turn.as_ref()?;
+    let turn = tenant.options.turn.as_ref()?;
     let secret = turn.shared_secret.as_ref()?;
     Some(Turn {
         uris: turn.uris.clone(),
@@ -185,7 +185,7 @@ fn turn(tenant: &Tenant) -> Option<Turn> {
 }
 
 fn mail(tenant: &Tenant) -> Option<Mail> {
-    let mail = tenant.mail.as_ref()?;
+    let mail = tenant.options.mail.as_ref()?;
     let password = mail.password.as_ref().map(|password| password.expose().to_owned()).unwrap_or_default();
     Some(Mail {
         host: mail.smtp_host.clone(),
@@ -224,14 +224,14 @@ fn search(tenant: &Tenant) -> samtal_search::Options {
         Word::Swedish => Language::Swedish,
     };
     samtal_search::Options {
-        languages: tenant.search.languages.iter().map(language).collect(),
-        all_local_users: tenant.search.all_users,
+        languages: tenant.options.search.languages.iter().map(language).collect(),
+        all_local_users: tenant.options.search.all_users,
     }
 }
 
 /// With whom a tenant speaks, and how.
 pub(crate) fn federation(tenant: &Tenant) -> Federation {
-    let settings = &tenant.federation;
+    let settings = &tenant.options.federation;
     let rules = |servers: &[String]| servers.iter().map(|server| ServerRule::new(server, "")).collect();
     let default = match settings.policy {
         Some(FederationPolicy::Closed) => Unnamed::Closed,
@@ -256,7 +256,7 @@ pub(crate) fn federation(tenant: &Tenant) -> Federation {
             hold_unknown_invites: settings.hold_unknown_invites,
         },
         device_names: settings.device_names,
-        rate: Some(rate(&tenant.limits.federation)),
+        rate: Some(rate(&tenant.options.limits.federation)),
         key_servers: settings.key_servers.clone(),
         client: ClientOptions {
             trusted_certificates: settings.trusted_certificates.clone(),
@@ -275,13 +275,13 @@ pub(crate) fn federation(tenant: &Tenant) -> Federation {
 /// # Errors
 /// What is given is no proxy's address: to go round it would be worse than not to start.
 pub(crate) fn proxy(tenant: &Tenant) -> Result<Option<Proxy>, ServerError> {
-    let proxy = tenant.federation.proxy.as_ref().map(|proxy| proxy.expose().parse()).transpose();
+    let proxy = tenant.options.federation.proxy.as_ref().map(|proxy| proxy.expose().parse()).transpose();
     proxy.map_err(|source| ServerError::Proxy { name: tenant.name.clone(), source })
 }
 
 /// What accounts go by.
 pub(crate) fn accounts(tenant: &Tenant) -> AccountOptions {
-    let (registration, login, limits) = (&tenant.registration, &tenant.login, &tenant.limits);
+    let (registration, login, limits) = (&tenant.options.registration, &tenant.options.login, &tenant.options.limits);
     let secret = |secret: &samtal_config::Secret| Secret::new(secret.expose().to_owned());
     AccountOptions {
         registration_open: registration.open,

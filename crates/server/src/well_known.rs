@@ -24,6 +24,7 @@ pub(crate) fn for_servers() -> Router {
 async fn client(Extension(tenant): Extension<Arc<Tenant>>) -> Response {
     let mut document = json!({"m.homeserver": {"base_url": tenant.public_base_url}});
     let foci: Vec<Value> = tenant
+        .options
         .calls
         .livekit_service_urls
         .iter()
@@ -46,7 +47,7 @@ async fn server(Extension(tenant): Extension<Arc<Tenant>>) -> Response {
 
 /// `GET /.well-known/matrix/support`
 async fn support(Extension(tenant): Extension<Arc<Tenant>>) -> Response {
-    let contact = &tenant.contact;
+    let contact = &tenant.options.contact;
     let mut document = Map::new();
     let mut person = Map::new();
     if let Some(email) = &contact.email {
