@@ -44,6 +44,12 @@ impl Connection {
         Ok(Self { stream, read: BytesMut::with_capacity(8_192) })
     }
 
+    /// Whether the server has not closed it meanwhile: one that nobody asked over for a while, servers close.
+    fn is_open(&self) -> bool {
+        let mut byte = [0];
+        matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     async fn more(&mut self) -> Result<(), Failure> {
         self.read.reserve(4_096);
         match self.stream.read_buf(&mut self.read).await? {
@@ -143,20 +149,35 @@ impl Server {
         }
         request.push_str("\r\n");
         request.push_str(&body);
-        let idle = self.idle.lock().pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => Connection::open(&self.host).await?,
+        // The server may close a connection while the request is under way to it. What may be asked twice, is.
+        let again = method == Method::GET || method == Method::PUT;
+        let (status, bytes) = match self.take_idle() {
+            None => self.ask(Connection::open(&self.host).await?, &request).await?,
+            Some(idle) => match self.ask(idle, &request).await {
+                Err(_) if again => self.ask(Connection::open(&self.host).await?, &request).await?,
+                asked => asked?,
+            },
         };
-        let (status, bytes, stays) = connection.ask(request.as_bytes()).await?;
-        if stays {
-            self.idle.lock().push(connection);
-        }
         if (200..300).contains(&status) {
             Ok(bytes)
         } else {
             Err(format!("{}{path}: {status}: {}", self.base, String::from_utf8_lossy(&bytes)).into())
         }
+    }
+
+    /// A connection that is open and not in use.
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock();
+        std::iter::from_fn(|| idle.pop()).find(Connection::is_open)
+    }
+
+    /// Status and body; keeps the connection for the next request if the server does.
+    async fn ask(&self, mut connection: Connection, request: &str) -> Result<(u16, Bytes), Failure> {
+        let (status, bytes, stays) = connection.ask(request.as_bytes()).await?;
+        if stays {
+            self.idle.lock().push(connection);
+        }
+        Ok((status, bytes))
     }
 
     /// Registers a user with a name that starts with `prefix`, by open registration with the dummy stage.

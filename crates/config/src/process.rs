@@ -105,8 +105,11 @@ section! {
         connections_max: u32 = 16_384 => PLAIN.range(16, 1_000_000),
         /// Requests that are worked on at once; waiting `/sync` requests do not count long.
         requests_max: u32 = 8_192 => PLAIN.range(16, 1_000_000),
-        /// How long a client may take to send a request's headers; also how long an idle connection is kept.
+        /// How long a client may take for TLS, and then to send the headers of its first request.
         header_read_ms: u64 = 30_000 => PLAIN.unit("ms").range(100, 600_000),
+        /// How long a connection is kept from an answer until the headers of the next request have come. A reverse
+        /// proxy in front should give up its idle connections earlier than this.
+        idle_ms: u64 = 75_000 => PLAIN.unit("ms").range(1_000, 3_600_000),
         /// How long a client may take to send a request's body.
         body_read_ms: u64 = 120_000 => PLAIN.unit("ms").range(100, 3_600_000),
         /// Longest request body, but for uploads.

@@ -32,8 +32,11 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// Requests at most that are worked on at once; further ones are refused with 503.
     pub requests_max: usize,
-    /// How long a client may take for TLS, and for a request's headers.
+    /// How long a client may take for TLS, and then for its first request's headers.
     pub header_read: Duration,
+    /// How long a connection is kept from an answer until the next request's headers have come. Longer than the long polls and
+    /// pauses of clients: one who uses a connection at the moment it is closed sees a request fail.
+    pub idle: Duration,
     /// How long a client may take for a request's body.
     pub body_read: Duration,
 }
@@ -44,6 +47,7 @@ impl Default for ServerOptions {
             connections_max: 16_384,
             requests_max: 8_192,
             header_read: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
             body_read: Duration::from_secs(120),
         }
     }
@@ -62,13 +66,20 @@ pub struct Listener {
     pub router: Router,
 }
 
+/// How long a connection may be silent: see [`ServerOptions`].
+#[derive(Clone, Copy)]
+struct Patience {
+    header_read: Duration,
+    idle: Duration,
+}
+
 /// Listeners that take connections until they are told to stop.
 pub struct Server {
     bound: Vec<(TcpListener, Listener)>,
     shared: Arc<Shared>,
     connections: Arc<Semaphore>,
     open: Gauge,
-    header_read: Duration,
+    patience: Patience,
 }
 
 impl Server {
@@ -104,7 +115,7 @@ impl Server {
             shared: Arc::new(shared),
             connections: Arc::new(Semaphore::new(options.connections_max)),
             open: metrics.gauge("samtal_http_connections", "Open connections.", &[]),
-            header_read: options.header_read,
+            patience: Patience { header_read: options.header_read, idle: options.idle },
         })
     }
 
@@ -132,7 +143,7 @@ impl Server {
                 shared: self.shared.clone(),
                 connections: self.connections.clone(),
                 open: self.open.clone(),
-                header_read: self.header_read,
+                patience: self.patience,
                 stop: tasks.token(),
             };
             tasks.spawn("listener", accepting.run());
@@ -150,7 +161,7 @@ struct Accepting {
     shared: Arc<Shared>,
     connections: Arc<Semaphore>,
     open: Gauge,
-    header_read: Duration,
+    patience: Patience,
     stop: CancellationToken,
 }
 
@@ -192,7 +203,7 @@ impl Accepting {
 
     fn connection(&self, stream: TcpStream, address: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
         let (shared, router, tls) = (self.shared.clone(), self.router.clone(), self.tls.clone());
-        let (behind_proxy, header_read, stop) = (self.behind_proxy, self.header_read, self.stop.clone());
+        let (behind_proxy, patience, stop) = (self.behind_proxy, self.patience, self.stop.clone());
         async move {
             // Small answers should not wait for each other.
             let _ = stream.set_nodelay(true);
@@ -200,13 +211,13 @@ impl Accepting {
             match tls {
                 None => {
                     let connection = Connection { shared, router, peer, behind_proxy };
-                    speak(stream, connection, header_read, stop).await;
+                    speak(stream, connection, patience, stop).await;
                 }
-                Some(tls) => match tokio::time::timeout(header_read, tls.accept(stream)).await {
+                Some(tls) => match tokio::time::timeout(patience.header_read, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         peer.server_name = stream.get_ref().1.server_name().map(Into::into);
                         let connection = Connection { shared, router, peer, behind_proxy };
-                        speak(stream, connection, header_read, stop).await;
+                        speak(stream, connection, patience, stop).await;
                     }
                     Ok(Err(e)) => tracing::debug!(error = %e, ip = %address.ip(), "TLS failed"),
                     Err(_) => tracing::debug!(ip = %address.ip(), "TLS took too long"),
@@ -246,12 +257,12 @@ pub async fn tell_route(request: axum::extract::Request, next: axum::middleware:
     response
 }
 
-async fn speak<S>(stream: S, connection: Connection, header_read: Duration, stop: CancellationToken)
+async fn speak<S>(stream: S, connection: Connection, patience: Patience, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_read).max_buf_size(64 * 1024);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.idle).max_buf_size(64 * 1024);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -260,13 +271,22 @@ where
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
     let connection = Arc::new(connection);
+    let asked = CancellationToken::new();
+    let first = asked.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
+        first.cancel();
         let connection = connection.clone();
         async move { Ok::<_, Infallible>(connection.handle(request).await.unwrap_or_else(|never| match never {})) }
     });
+    let nobody_asks = async {
+        if tokio::time::timeout(patience.header_read, asked.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
+        () = nobody_asks => return tracing::debug!("no request on a new connection"),
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await

@@ -144,6 +144,7 @@ fn server_options(process: &Process) -> ServerOptions {
         connections_max: process.http.connections_max as usize,
         requests_max: process.http.requests_max as usize,
         header_read: Duration::from_millis(process.http.header_read_ms),
+        idle: Duration::from_millis(process.http.idle_ms),
         body_read: Duration::from_millis(process.http.body_read_ms),
     }
 }

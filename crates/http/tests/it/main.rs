@@ -426,6 +426,7 @@ async fn who_posts_slowly_or_without_end_is_cut_off_and_others_are_served() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let options = ServerOptions {
         header_read: Duration::from_millis(200),
+        idle: Duration::from_millis(200),
         body_read: Duration::from_millis(200),
         ..ServerOptions::default()
     };
@@ -457,6 +458,31 @@ async fn who_posts_slowly_or_without_end_is_cut_off_and_others_are_served() {
     let client = Client::new(&ClientOptions::default()).unwrap();
     let answer = client.fetch(request(Method::GET, server.address, "/ok", ""), LIMITS).await.unwrap();
     assert_eq!(text(answer.body()), "fine");
+}
+
+#[tokio::test]
+async fn a_connection_outlives_the_pauses_of_who_uses_it_and_is_closed_when_nobody_does() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let options = ServerOptions { header_read: Duration::from_millis(100), ..ServerOptions::default() };
+    let router = Router::new().route("/ok", get(|| async { "fine" }));
+    let patient = run(router.clone(), None, options.clone()).await;
+    let mut stream = tokio::net::TcpStream::connect(patient.address).await.unwrap();
+    let mut answer = [0; 1024];
+    for _ in 0..3 {
+        stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..read].ends_with(b"fine"));
+        // A pause that a new connection is not granted.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let mut silent = tokio::net::TcpStream::connect(patient.address).await.unwrap();
+    assert_eq!(silent.read(&mut answer).await.unwrap(), 0, "nothing was asked, and it is closed");
+    let brief = run(router, None, ServerOptions { idle: Duration::from_millis(100), ..options }).await;
+    let mut stream = tokio::net::TcpStream::connect(brief.address).await.unwrap();
+    stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    assert!(all.ends_with(b"fine"), "answered, and then closed without an error");
 }
 
 #[tokio::test]
