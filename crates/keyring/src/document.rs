@@ -1,5 +1,7 @@
 //! A server's published keys, as it signs them: [Publishing keys, Matrix 1.19](https://spec.matrix.org/v1.19/server-server-api/#publishing-keys).
 
+use std::collections::BTreeSet;
+
 use ruma::{OwnedServerName, ServerName};
 use samtal_event::json::{JsonError, Numbers, Object, Value, parse_object};
 
@@ -10,6 +12,8 @@ use crate::{
 
 /// Most keys of one server that are read, current and old together.
 pub const KEYS_PER_SERVER_MAX: usize = 100;
+/// Longest key id, in bytes: longer ones are passed over.
+const KEY_ID_BYTES_MAX: usize = 255;
 /// Longest document, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
 /// Longest time a document is trusted, whatever it says: seven days (room version 5, and the API's own rule).
@@ -65,18 +69,18 @@ impl KeyDocument {
         }
         let valid_until_ms = ms(&object, "valid_until_ts").ok_or(KeyDocumentError::Field("valid_until_ts"))?;
 
+        let mut current = Vec::new();
+        for (id, entry) in entries(&object, "verify_keys").take(KEYS_PER_SERVER_MAX) {
+            current.extend(public_key(entry).map(|public_key| (id.to_owned(), public_key)));
+        }
         let mut keys = KnownKeys::default();
-        for (id, entry) in entries(&object, "old_verify_keys") {
+        for (id, entry) in entries(&object, "old_verify_keys").take(KEYS_PER_SERVER_MAX - current.len()) {
             if let (Some(public_key), Some(expired_ms)) = (public_key(entry), ms(entry, "expired_ts")) {
                 keys.insert(id, KnownKey { public_key, valid_until_ms: 0, expired_ms: Some(expired_ms) });
             }
         }
-        let mut current = Vec::new();
-        for (id, entry) in entries(&object, "verify_keys") {
-            if let Some(public_key) = public_key(entry) {
-                current.push((id.to_owned(), public_key));
-                keys.insert(id, KnownKey { public_key, valid_until_ms, expired_ms: None });
-            }
+        for (id, public_key) in &current {
+            keys.insert(id, KnownKey { public_key: *public_key, valid_until_ms, expired_ms: None });
         }
         let signatures: Vec<(String, Vec<u8>)> = object
             .get("signatures")
@@ -117,9 +121,15 @@ fn entries<'o, 'a>(object: &'o Object<'a>, name: &str) -> impl Iterator<Item = (
         .and_then(Value::as_object)
         .into_iter()
         .flat_map(Object::iter)
-        .filter(|(id, _)| id.starts_with("ed25519:") && id.len() <= 255)
+        .filter(|(id, _)| id.starts_with("ed25519:") && id.len() <= KEY_ID_BYTES_MAX)
         .filter_map(|(id, entry)| Some((id, entry.as_object()?)))
-        .take(KEYS_PER_SERVER_MAX)
+}
+
+/// The ids of the keys that a document names, current and old; none of what is no document.
+pub(crate) fn key_ids(text: &str) -> BTreeSet<String> {
+    let Ok(object) = parse_object(text, Numbers::Lax) else { return BTreeSet::new() };
+    let named = entries(&object, "verify_keys").chain(entries(&object, "old_verify_keys"));
+    named.map(|(id, _)| id.to_owned()).collect()
 }
 
 fn public_key(entry: &Object<'_>) -> Option<[u8; 32]> {

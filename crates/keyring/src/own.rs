@@ -100,7 +100,7 @@ impl OwnKeys {
     }
 
     /// Signs any JSON object, next to the signatures it has.
-    pub fn sign_object(&self, server: &ServerName, text: &str) -> Result<String, JsonError> {
+    pub(crate) fn sign_object(&self, server: &ServerName, text: &str) -> Result<String, JsonError> {
         let mut object = parse_object(text, Numbers::Lax)?;
         self.add_signature(server, &mut object);
         Ok(object.to_canonical())

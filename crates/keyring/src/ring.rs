@@ -2,13 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroUsize,
     sync::Arc,
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
-use lru::LruCache;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use ruma::{
     OwnedServerName, ServerName,
     serde::Base64,
@@ -16,7 +14,7 @@ use ruma::{
 };
 use samtal_db::{Batch, Db, DbError, params};
 use samtal_event::json::JsonError;
-use samtal_kit::{Clock, Random};
+use samtal_kit::{Cache, Clock, Random};
 
 use crate::{
     document::{KeyDocument, KeyDocumentError},
@@ -34,8 +32,8 @@ const ASKED_MAX: usize = 5;
 const ASK_AGAIN_MS: u64 = 10_000;
 /// Servers asked at the same time for one caller.
 const ASKED_AT_ONCE: usize = 16;
-/// Servers whose keys are held in memory: about half a kilobyte each.
-const SERVERS_IN_MEMORY: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// What a [`Turn`] takes in memory, with the mutex around it.
+const TURN_BYTES: usize = 128;
 
 /// Asks other servers for their keys. Each call is bounded in time by the one who implements it.
 pub trait KeySource: Send + Sync {
@@ -139,8 +137,8 @@ struct Inner {
     server: OwnedServerName,
     notaries: Vec<OwnedServerName>,
     own: RwLock<Arc<OwnKeys>>,
-    known: Mutex<LruCache<OwnedServerName, Arc<KnownKeys>>>,
-    asked: Mutex<LruCache<OwnedServerName, Turn>>,
+    known: Cache<OwnedServerName, Arc<KnownKeys>>,
+    asked: Cache<OwnedServerName, Turn>,
 }
 
 impl std::fmt::Debug for Keyring {
@@ -171,6 +169,7 @@ impl Keyring {
                 Err(error) => return Err(error.into()),
             }
         };
+        let (known, asked) = (Cache::new(db.memory()), Cache::new(db.memory()));
         Ok(Self {
             inner: Arc::new(Inner {
                 db,
@@ -179,8 +178,8 @@ impl Keyring {
                 server,
                 notaries,
                 own: RwLock::new(Arc::new(own)),
-                known: Mutex::new(LruCache::new(SERVERS_IN_MEMORY)),
-                asked: Mutex::new(LruCache::new(SERVERS_IN_MEMORY)),
+                known,
+                asked,
             }),
         })
     }
@@ -293,21 +292,23 @@ impl Keyring {
         let now_ms = self.inner.clock.now_ms();
         let wanted_ms = valid_at_ms.unwrap_or(now_ms);
         let good = |stored: &store::StoredDocument| stored.valid_until_ms >= wanted_ms && stored.is_fresh(now_ms);
-        let mut stored = store::documents(&self.inner.db, server).await?;
-        let is_good = match key_ids {
+        let is_told = |stored: &[store::StoredDocument]| match key_ids {
             [] => stored.first().is_some_and(good),
-            ids => ids.iter().all(|id| stored.iter().any(|stored| stored.key_id == *id && good(stored))),
+            ids => ids.iter().all(|id| stored.iter().find(|stored| stored.key_ids.contains(id)).is_some_and(good)),
         };
-        if !is_good {
+        let mut stored = store::documents(&self.inner.db, server).await?;
+        if !is_told(&stored) {
             self.ask(server, source).await?;
             stored = store::documents(&self.inner.db, server).await?;
         }
-        if !key_ids.is_empty() {
-            stored.retain(|stored| key_ids.contains(&stored.key_id));
-        }
-        let mut texts: Vec<&str> = stored.iter().map(|stored| stored.text.as_str()).collect();
-        texts.dedup();
-        Ok(texts.into_iter().filter_map(|text| self.sign_object(text).ok()).collect())
+        // Of each key the newest that names it.
+        let mut wanted: BTreeSet<&String> = key_ids.iter().collect();
+        stored.retain(|stored| {
+            let before = wanted.len();
+            wanted.retain(|id| !stored.key_ids.contains(*id));
+            key_ids.is_empty() || wanted.len() < before
+        });
+        Ok(stored.iter().filter_map(|stored| self.sign_object(&stored.text).ok()).collect())
     }
 
     /// Takes a document a server gave of itself.
@@ -315,23 +316,26 @@ impl Keyring {
         let now_ms = self.inner.clock.now_ms();
         let mut keys = (*self.known(&document.server).await?).clone();
         let newer = document.keys_at(now_ms);
-        store::keep(&self.inner.db, document, &newer, now_ms).await?;
-        keys.absorb(newer);
-        let keys = Arc::new(keys);
-        self.inner.known.lock().put(document.server.clone(), keys.clone());
-        Ok(keys)
+        let gone = keys.absorb(newer.clone());
+        store::keep(&self.inner.db, document, &newer, &gone, now_ms).await?;
+        Ok(self.remember(&document.server, keys))
     }
 
     async fn known(&self, server: &ServerName) -> Result<Arc<KnownKeys>, KeyError> {
         if server == self.inner.server {
             return Ok(Arc::new(self.own_as_known()));
         }
-        if let Some(keys) = self.inner.known.lock().get(server) {
-            return Ok(keys.clone());
+        if let Some(keys) = self.inner.known.get(server) {
+            return Ok(keys);
         }
-        let keys = Arc::new(store::keys(&self.inner.db, server).await?);
-        self.inner.known.lock().put(server.to_owned(), keys.clone());
-        Ok(keys)
+        Ok(self.remember(server, store::keys(&self.inner.db, server).await?))
+    }
+
+    fn remember(&self, server: &ServerName, keys: KnownKeys) -> Arc<KnownKeys> {
+        let bytes = server.as_str().len() + keys.bytes();
+        let keys = Arc::new(keys);
+        self.inner.known.put(server.to_owned(), Arc::clone(&keys), bytes);
+        keys
     }
 
     fn own_as_known(&self) -> KnownKeys {
@@ -348,7 +352,8 @@ impl Keyring {
 
     /// Asks the server, then the notaries. One asks, the others wait for its answer.
     async fn ask(&self, server: &ServerName, source: &dyn KeySource) -> Result<Arc<KnownKeys>, KeyError> {
-        let turn = self.inner.asked.lock().get_or_insert(server.to_owned(), Arc::default).clone();
+        let bytes = server.as_str().len() + TURN_BYTES;
+        let turn = self.inner.asked.get_or_put(&server.to_owned(), || (Arc::default(), bytes));
         let mut lately = turn.lock().await;
         let now_ms = self.inner.clock.now_ms();
         lately.retain(|asked_ms| now_ms < asked_ms.saturating_add(ASK_AGAIN_MS));

@@ -43,6 +43,20 @@ const MIGRATIONS: &[Migration] = &[
         PRIMARY KEY (server, key_id)
      ) WITHOUT ROWID;",
     ),
+    Both(
+        // Once, however many keys are in it: a server may name a hundred. Bounded by DOCUMENTS_PER_SERVER_MAX.
+        "CREATE TABLE server_document (
+        server TEXT NOT NULL,
+        fetched_ms BIGINT NOT NULL,
+        valid_until_ms BIGINT NOT NULL,
+        document TEXT NOT NULL,
+        PRIMARY KEY (server, fetched_ms)
+     );
+     INSERT INTO server_document (server, fetched_ms, valid_until_ms, document)
+        SELECT server, fetched_ms, MAX(valid_until_ms), MAX(document) FROM server_key_document
+        GROUP BY server, fetched_ms;
+     DROP TABLE server_key_document;",
+    ),
 ];
 
 /// The tables of this crate.
@@ -62,11 +76,11 @@ pub(crate) const SERVER_KEY_SET: Sql = sql!(
      ON CONFLICT (server, key_id) DO UPDATE SET public_key = excluded.public_key,
         valid_until_ms = excluded.valid_until_ms, expired_ms = excluded.expired_ms"
 );
-pub(crate) const DOCUMENTS: Sql = sql!(
-    "SELECT key_id, document, fetched_ms, valid_until_ms FROM server_key_document WHERE server = $1 ORDER BY fetched_ms DESC"
-);
+pub(crate) const SERVER_KEY_DELETE: Sql = sql!("DELETE FROM server_key WHERE server = $1 AND key_id = $2");
+pub(crate) const DOCUMENTS: Sql =
+    sql!("SELECT document, fetched_ms, valid_until_ms FROM server_document WHERE server = $1 ORDER BY fetched_ms DESC");
 pub(crate) const DOCUMENT_SET: Sql = sql!(
-    "INSERT INTO server_key_document (server, key_id, document, fetched_ms, valid_until_ms) VALUES ($1, $2, $3, $4, $5)
-     ON CONFLICT (server, key_id) DO UPDATE SET document = excluded.document, fetched_ms = excluded.fetched_ms,
-        valid_until_ms = excluded.valid_until_ms"
+    "INSERT INTO server_document (server, fetched_ms, valid_until_ms, document) VALUES ($1, $2, $3, $4)
+     ON CONFLICT (server, fetched_ms) DO UPDATE SET document = excluded.document, valid_until_ms = excluded.valid_until_ms"
 );
+pub(crate) const DOCUMENT_DELETE: Sql = sql!("DELETE FROM server_document WHERE server = $1 AND fetched_ms = $2");

@@ -16,7 +16,7 @@ pub fn signed_bytes(text: &str) -> Result<String, JsonError> {
 }
 
 /// As [`signed_bytes`], of an object already read. Takes `signatures` and `unsigned` out of it.
-pub fn bytes_of(object: &mut Object<'_>) -> String {
+pub(crate) fn bytes_of(object: &mut Object<'_>) -> String {
     object.remove("signatures");
     object.remove("unsigned");
     object.to_canonical()
@@ -28,7 +28,7 @@ pub fn sign(text: &str, key: &Ed25519KeyPair) -> Result<String, JsonError> {
 }
 
 /// Whether `signature` by `public_key` (32 bytes) covers exactly these bytes.
-pub fn verifies(public_key: &[u8], signature: &[u8], bytes: &[u8]) -> bool {
+pub(crate) fn verifies(public_key: &[u8], signature: &[u8], bytes: &[u8]) -> bool {
     verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, public_key, signature, bytes).is_ok()
 }
 

@@ -2,6 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::document::KEYS_PER_SERVER_MAX;
+
+/// What a key takes in memory beside its id: itself, and its place in the map.
+const KEY_BYTES: usize = 96;
+
 /// One key of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownKey {
@@ -15,12 +20,12 @@ pub struct KnownKey {
 
 impl KnownKey {
     /// Whether it may have signed an event with this `origin_server_ts`. Before room version 5 (`enforce` false) any known key may.
-    pub fn signs_event_at(&self, ts_ms: u64, enforce: bool) -> bool {
+    pub(crate) fn signs_event_at(&self, ts_ms: u64, enforce: bool) -> bool {
         !enforce || self.expired_ms.map_or(ts_ms <= self.valid_until_ms, |expired_ms| ts_ms < expired_ms)
     }
 
     /// Whether it may sign a request that arrives now.
-    pub fn signs_request_at(&self, now_ms: u64) -> bool {
+    pub(crate) fn signs_request_at(&self, now_ms: u64) -> bool {
         self.expired_ms.is_none() && now_ms <= self.valid_until_ms
     }
 }
@@ -45,9 +50,26 @@ impl KnownKeys {
         self.0.insert(id.to_owned(), key);
     }
 
-    /// Takes over what `newer` says; keys it no longer names stay, for the events they signed.
-    pub fn absorb(&mut self, newer: Self) {
+    /// Takes over what `newer` says; keys it no longer names stay, for the events they signed, as far as [`KEYS_PER_SERVER_MAX`]
+    /// allows. The ids of those that had to go, longest out of use first.
+    pub(crate) fn absorb(&mut self, newer: Self) -> Vec<String> {
+        let too_many = self.0.keys().filter(|id| !newer.0.contains_key(*id)).count() + newer.0.len();
+        let mut old: Vec<(u64, String)> = self
+            .iter()
+            .filter(|(id, _)| !newer.0.contains_key(*id))
+            .map(|(id, key)| (key.expired_ms.unwrap_or(key.valid_until_ms), id.to_owned()))
+            .collect();
+        old.sort();
+        old.truncate(too_many.saturating_sub(KEYS_PER_SERVER_MAX));
+        let gone: Vec<String> = old.into_iter().map(|(_, id)| id).collect();
+        self.0.retain(|id, _| !gone.contains(id));
         self.0.extend(newer.0);
+        gone
+    }
+
+    /// About how many bytes this takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.keys().map(|id| id.len() + KEY_BYTES).sum()
     }
 
     pub(crate) fn cap_validity(&mut self, until_ms: u64) {

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use ruma::server_name;
-use samtal_db::testing::each_engine;
+use samtal_db::{sql, testing::each_engine};
 
 use super::*;
-use crate::SCHEMA;
+use crate::{OwnKey, OwnKeys, SCHEMA, document::KEYS_PER_SERVER_MAX};
 
 /// Servers and notaries that answer from a table, and how often they were asked.
 #[derive(Default)]
@@ -185,6 +186,53 @@ async fn a_notary_is_asked_last_and_must_sign() {
         source.notary.lock().insert(notary.to_owned(), their_keys(3).sign_object(notary, &document).unwrap());
         clock.set_ms(1_000 + ASK_AGAIN_MS);
         assert!(ring.keys_for(&wanted, &source).await.unwrap().get(them, "ed25519:k").is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_names_new_keys_each_time_fills_neither_memory_nor_disk() {
+    each_engine(&[SCHEMA], |db| async move {
+        let (clock, them) = (Clock::manual(1_000), server_name!("them.example"));
+        let ring = ring(&db, &clock, vec![]).await;
+        let mut learned = Arc::default();
+        for round in 0..12_u64 {
+            clock.set_ms(2_000 + round);
+            let key = |number: u64, expired_ms| {
+                let id = format!("ed25519:{round}_{number}");
+                OwnKey::from_seed(&id, [3; 32], number, expired_ms).unwrap()
+            };
+            let old = (1..30).map(|number| key(number, Some(1_000 + round)));
+            let text = OwnKeys::new(old.chain([key(0, None)]).collect()).unwrap().document(them, 50_000);
+            learned = ring.learn(&KeyDocument::parse(&text, Some(them)).unwrap()).await.unwrap();
+        }
+        assert_eq!(learned.iter().count(), KEYS_PER_SERVER_MAX);
+        assert!(learned.get("ed25519:11_0").is_some(), "what it says now is known");
+        assert!(learned.get("ed25519:10_1").is_some() && learned.get("ed25519:0_1").is_none(), "the oldest go first");
+        assert_eq!(
+            *store::keys(&db, them).await.unwrap().get("ed25519:10_1").unwrap(),
+            *learned.get("ed25519:10_1").unwrap()
+        );
+        let rows = async |sql| db.query_opt(&sql, params![]).await.unwrap().unwrap().int(0).unwrap();
+        assert_eq!(rows(sql!("SELECT COUNT(*) FROM server_key")).await, KEYS_PER_SERVER_MAX as i64);
+        let documents = rows(sql!("SELECT COUNT(*) FROM server_document")).await;
+        assert_eq!(documents, store::DOCUMENTS_PER_SERVER_MAX as i64);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_document_that_says_all_of_an_older_one_takes_its_place() {
+    each_engine(&[SCHEMA], |db| async move {
+        let (clock, them) = (Clock::manual(1_000), server_name!("them.example"));
+        let ring = ring(&db, &clock, vec![]).await;
+        for ms in 0..3 {
+            clock.set_ms(1_000 + ms);
+            let text = their_keys(9).document(them, 50_000 + ms);
+            ring.learn(&KeyDocument::parse(&text, Some(them)).unwrap()).await.unwrap();
+        }
+        let stored = store::documents(&db, them).await.unwrap();
+        assert_eq!(stored.iter().map(|stored| stored.valid_until_ms).collect::<Vec<_>>(), [50_002]);
     })
     .await;
 }
