@@ -6,6 +6,8 @@
 // The SDK's futures are deep.
 #![recursion_limit = "256"]
 
+pub mod verification;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -68,9 +70,14 @@ pub fn homeserver() -> String {
     std::env::var("SAMTAL_URL").expect("SAMTAL_URL is the base URL of a homeserver with open registration")
 }
 
-async fn anonymous() -> Result<Client> {
+/// The base URL of another homeserver, which federates with the first.
+pub fn other_homeserver() -> String {
+    std::env::var("SAMTAL_OTHER_URL").expect("SAMTAL_OTHER_URL is the base URL of another homeserver")
+}
+
+async fn anonymous(homeserver: &str) -> Result<Client> {
     Ok(Client::builder()
-        .homeserver_url(homeserver())
+        .homeserver_url(homeserver)
         .with_encryption_settings(EncryptionSettings {
             auto_enable_cross_signing: false,
             auto_enable_backups: false,
@@ -82,6 +89,10 @@ async fn anonymous() -> Result<Client> {
 
 /// Registers somebody with a name of their own.
 pub async fn register(name: &str) -> Result<OwnedUserId> {
+    register_at(&homeserver(), name).await
+}
+
+async fn register_at(homeserver: &str, name: &str) -> Result<OwnedUserId> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
     let localpart = format!("{name}-{nanos:x}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -91,12 +102,16 @@ pub async fn register(name: &str) -> Result<OwnedUserId> {
         auth: Some(AuthData::Dummy(Dummy::new())),
         inhibit_login: true,
     });
-    Ok(anonymous().await?.send(request).await?.user_id)
+    Ok(anonymous(homeserver).await?.send(request).await?.user_id)
 }
 
 /// Logs somebody in on a new device, which does not sync yet.
 pub async fn log_in(user_id: &UserId) -> Result<Client> {
-    let client = anonymous().await?;
+    log_in_at(&homeserver(), user_id).await
+}
+
+async fn log_in_at(homeserver: &str, user_id: &UserId) -> Result<Client> {
+    let client = anonymous(homeserver).await?;
     client.matrix_auth().login_username(user_id, PASSWORD).initial_device_display_name("test").send().await?;
     Ok(client)
 }
@@ -104,12 +119,22 @@ pub async fn log_in(user_id: &UserId) -> Result<Client> {
 impl Device {
     /// Somebody new, on a device that syncs.
     pub async fn of_new(name: &str) -> Result<Self> {
-        Self::of(&register(name).await?).await
+        Self::of_new_at(&homeserver(), name).await
+    }
+
+    /// Somebody new at a homeserver, on a device that syncs.
+    pub async fn of_new_at(homeserver: &str, name: &str) -> Result<Self> {
+        Self::of_at(homeserver, &register_at(homeserver, name).await?).await
     }
 
     /// Another device of somebody, which syncs.
     pub async fn of(user_id: &UserId) -> Result<Self> {
-        let mut device = Self::of_client(log_in(user_id).await?);
+        Self::of_at(&homeserver(), user_id).await
+    }
+
+    /// Another device of somebody at a homeserver, which syncs.
+    pub async fn of_at(homeserver: &str, user_id: &UserId) -> Result<Self> {
+        let mut device = Self::of_client(log_in_at(homeserver, user_id).await?);
         device.client.sync_once(SyncSettings::default()).await?;
         let client = device.client.clone();
         device.sync = Some(tokio::spawn(async move {

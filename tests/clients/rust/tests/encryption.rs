@@ -3,27 +3,10 @@
 #![recursion_limit = "256"]
 
 use anyhow::{Context, Result};
-use futures_util::StreamExt;
-use matrix_sdk::encryption::verification::{
-    SasState, SasVerification, Verification, VerificationRequest, VerificationRequestState,
-};
-use matrix_sdk::ruma::api::client::uiaa::{AuthData, MatrixUserIdentifier, Password, UserIdentifier};
+use matrix_sdk::Client;
 use matrix_sdk::ruma::events::key::verification::VerificationMethod;
-use matrix_sdk::ruma::events::key::verification::request::ToDeviceKeyVerificationRequestEvent;
-use matrix_sdk::ruma::events::room::message::{MessageType, OriginalSyncRoomMessageEvent};
-use matrix_sdk::{Client, Room};
-use samtal_clients::{Device, Encryption, PASSWORD, PATIENCE, room_of, until};
-use tokio::sync::mpsc;
-
-async fn bootstrap_cross_signing(client: &Client) -> Result<()> {
-    let Err(error) = client.encryption().bootstrap_cross_signing(None).await else { return Ok(()) };
-    let uiaa = error.as_uiaa_response().context("cross-signing was refused")?;
-    let user = client.user_id().context("logged in")?.to_string();
-    let mut password = Password::new(UserIdentifier::Matrix(MatrixUserIdentifier::new(user)), PASSWORD.to_owned());
-    password.session = uiaa.session.clone();
-    client.encryption().bootstrap_cross_signing(Some(AuthData::Password(password))).await?;
-    Ok(())
-}
+use samtal_clients::verification::{bootstrap_cross_signing, macs, room_requests, to_device_requests, verify};
+use samtal_clients::{Device, Encryption, PATIENCE, room_of, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_users_talk_and_the_server_holds_ciphertext() -> Result<()> {
@@ -112,12 +95,13 @@ async fn two_users_verify_each_other_by_emoji() -> Result<()> {
     alice.sees(&bob.say(&room_id, "yes").await?).await?;
 
     let mut requests = room_requests(&bob.client);
+    let macs = macs(&bob.client);
     let identity =
         alice.client.encryption().request_user_identity(bob.user_id()).await?.context("bob has an identity")?;
     let ours = identity.request_verification_with_methods(vec![VerificationMethod::SasV1]).await?;
     let theirs =
         tokio::time::timeout(PATIENCE, requests.recv()).await.context("no request came")?.context("a request comes")?;
-    verify(ours, theirs).await?;
+    verify(ours, theirs, macs).await?;
     for (me, other) in [(&alice, &bob), (&bob, &alice)] {
         until("the identity is verified", || async {
             let identity = me.client.encryption().get_user_identity(other.user_id()).await?;
@@ -133,6 +117,7 @@ async fn two_devices_of_a_user_verify_each_other_by_emoji() -> Result<()> {
     let alice = Device::of_new("alice").await?;
     bootstrap_cross_signing(&alice.client).await?;
     let mut requests = to_device_requests(&alice.client);
+    let macs = macs(&alice.client);
     let phone = Device::of(alice.user_id()).await?;
     let device_id = alice.client.device_id().context("logged in")?;
     phone.client.encryption().request_user_identity(alice.user_id()).await?;
@@ -145,82 +130,10 @@ async fn two_devices_of_a_user_verify_each_other_by_emoji() -> Result<()> {
     let ours = device.request_verification_with_methods(vec![VerificationMethod::SasV1]).await?;
     let theirs =
         tokio::time::timeout(PATIENCE, requests.recv()).await.context("no request came")?.context("a request comes")?;
-    verify(ours, theirs).await?;
+    verify(ours, theirs, macs).await?;
     until("the new device has the private cross-signing keys", || async {
         Ok(phone.client.encryption().cross_signing_status().await.filter(|s| s.is_complete()))
     })
     .await?;
-    Ok(())
-}
-
-/// Verification requests that come in rooms.
-fn room_requests(client: &Client) -> mpsc::Receiver<VerificationRequest> {
-    let (tell, requests) = mpsc::channel(4);
-    client.add_event_handler(move |event: OriginalSyncRoomMessageEvent, _: Room, client: Client| {
-        let tell = tell.clone();
-        async move {
-            if !matches!(event.content.msgtype, MessageType::VerificationRequest(_)) {
-                return;
-            }
-            if let Some(found) = client.encryption().get_verification_request(&event.sender, &event.event_id).await {
-                let _ = tell.send(found).await;
-            }
-        }
-    });
-    requests
-}
-
-/// Verification requests that come between a user's devices.
-fn to_device_requests(client: &Client) -> mpsc::Receiver<VerificationRequest> {
-    let (tell, requests) = mpsc::channel(4);
-    client.add_event_handler(move |event: ToDeviceKeyVerificationRequestEvent, client: Client| {
-        let tell = tell.clone();
-        async move {
-            let id = &event.content.transaction_id;
-            if let Some(found) = client.encryption().get_verification_request(&event.sender, id).await {
-                let _ = tell.send(found).await;
-            }
-        }
-    });
-    requests
-}
-
-/// Plays both sides of SAS to its end.
-async fn verify(ours: VerificationRequest, theirs: VerificationRequest) -> Result<()> {
-    theirs.accept_with_methods(vec![VerificationMethod::SasV1]).await?;
-    until("the request is accepted", || async { Ok(ours.is_ready().then_some(())) }).await?;
-    let ours = ours.start_sas().await?.context("SAS starts")?;
-    let theirs = tokio::time::timeout(PATIENCE, async {
-        let mut changes = Box::pin(theirs.changes());
-        loop {
-            let state = match theirs.state() {
-                state @ VerificationRequestState::Transitioned { .. } => state,
-                _ => changes.next().await.context("the request goes on")?,
-            };
-            if let VerificationRequestState::Transitioned { verification: Verification::SasV1(sas) } = state {
-                return anyhow::Ok(sas);
-            }
-        }
-    })
-    .await
-    .context("SAS did not start")??;
-    theirs.accept().await?;
-    let shown = |sas: SasVerification| async move {
-        until("the emoji are there", || async { Ok(sas.can_be_presented().then(|| sas.emoji()).flatten()) }).await
-    };
-    let (a, b) = tokio::try_join!(shown(ours.clone()), shown(theirs.clone()))?;
-    assert_eq!(a.map(|e| e.symbol), b.map(|e| e.symbol));
-    ours.confirm().await?;
-    theirs.confirm().await?;
-    for sas in [ours, theirs] {
-        until("the verification is done", || async {
-            match sas.state() {
-                SasState::Done { .. } => Ok(Some(())),
-                SasState::Cancelled(info) => anyhow::bail!("cancelled: {info:?}"),
-                _ => Ok(None),
-            }
-        })
-        .await?;
-    }
     Ok(())
 }
