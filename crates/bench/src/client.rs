@@ -152,9 +152,9 @@ impl Server {
         // The server may close a connection while the request is under way to it. What may be asked twice, is.
         let again = method == Method::GET || method == Method::PUT;
         let (status, bytes) = match self.take_idle() {
-            None => self.ask(Connection::open(&self.host).await?, &request).await?,
-            Some(idle) => match self.ask(idle, &request).await {
-                Err(_) if again => self.ask(Connection::open(&self.host).await?, &request).await?,
+            None => self.ask(Connection::open(&self.host).await?, request.as_bytes()).await?,
+            Some(idle) => match self.ask(idle, request.as_bytes()).await {
+                Err(_) if again => self.ask(Connection::open(&self.host).await?, request.as_bytes()).await?,
                 asked => asked?,
             },
         };
@@ -172,8 +172,8 @@ impl Server {
     }
 
     /// Status and body; keeps the connection for the next request if the server does.
-    async fn ask(&self, mut connection: Connection, request: &str) -> Result<(u16, Bytes), Failure> {
-        let (status, bytes, stays) = connection.ask(request.as_bytes()).await?;
+    async fn ask(&self, mut connection: Connection, request: &[u8]) -> Result<(u16, Bytes), Failure> {
+        let (status, bytes, stays) = connection.ask(request).await?;
         if stays {
             self.idle.lock().push(connection);
         }
@@ -211,6 +211,23 @@ impl User {
         let body = json!({ "preset": "public_chat", "name": "Bench" });
         let answer = self.call(Method::POST, "/_matrix/client/v3/createRoom", Some(body)).await?;
         Ok(answer.get("room_id").and_then(Value::as_str).ok_or("no room id")?.to_owned())
+    }
+
+    /// Uploads a file; gives its `mxc` address.
+    pub(crate) async fn upload(&self, content_type: &str, file: &[u8]) -> Result<String, Failure> {
+        let head = format!(
+            "POST /_matrix/media/v3/upload HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: \
+             {content_type}\r\ncontent-length: {}\r\n\r\n",
+            self.server.host,
+            self.token,
+            file.len()
+        );
+        let connection = Connection::open(&self.server.host).await?;
+        let (status, bytes) = self.server.ask(connection, &[head.as_bytes(), file].concat()).await?;
+        if status != 200 {
+            return Err(format!("upload: {status}: {}", String::from_utf8_lossy(&bytes)).into());
+        }
+        text_after(&bytes, b"\"content_uri\"").ok_or_else(|| "no content_uri".into())
     }
 
     pub(crate) async fn join(&self, room: &str) -> Result<(), Failure> {

@@ -4,7 +4,9 @@
 //! one machine: compare servers by running both in turn. docs/benchmarks.md says how.
 
 mod client;
+mod devices;
 mod federation;
+mod finding;
 mod measure;
 mod scenario;
 mod sliding;
@@ -36,7 +38,8 @@ struct Arguments {
     /// The second server's process.
     #[arg(long)]
     other_pid: Option<u32>,
-    /// The token of an application service of the first server, which makes the members of large rooms.
+    /// The token of an application service of the first server, which makes the members of large rooms and the people of
+    /// directories: users whose names begin with `bench_`.
     #[arg(long)]
     appservice_token: Option<String>,
     /// How many members those rooms have.
@@ -71,6 +74,14 @@ enum Scenario {
     Accounts,
     /// 100,000 messages to a device that never syncs, and then its first sync.
     ToDevice,
+    /// Searching 1,000,000 messages, which takes some minutes to send.
+    Search,
+    /// Searching 100,000 people, whom the application service makes.
+    People,
+    /// Uploading photographs; their thumbnails.
+    Thumbnails,
+    /// One message to 200 phones at one push gateway, on a port of its own of this machine.
+    Push,
     /// One message at a time to a waiting user of the other server.
     FederationLatency,
     /// Messages of 64 senders into a room that the other server is in.
@@ -96,7 +107,7 @@ fn pair(arguments: &Arguments) -> Result<Pair, client::Failure> {
 }
 
 /// What [`Scenario::All`] stands for.
-const ALL: [Scenario; 9] = [
+const ALL: [Scenario; 10] = [
     Scenario::OneRoom,
     Scenario::ManyRooms,
     Scenario::FanOut,
@@ -105,6 +116,7 @@ const ALL: [Scenario; 9] = [
     Scenario::StateChange,
     Scenario::Accounts,
     Scenario::ToDevice,
+    Scenario::Thumbnails,
     Scenario::Waiting,
 ];
 
@@ -138,6 +150,13 @@ async fn main() -> Result<(), client::Failure> {
                 scenario::state_change(&server, &process, 10).await?;
                 scenario::state_change(&server, &process, scale(100.0)).await?;
             }
+            Scenario::Search => finding::messages(&server, &process, scale(1_000_000.0)).await?,
+            Scenario::People => {
+                let token = arguments.appservice_token.as_deref().ok_or("say --appservice-token")?;
+                finding::people(&server, &process, token, scale(100_000.0)).await?;
+            }
+            Scenario::Thumbnails => devices::thumbnails(&server, &process, scale(10.0)).await?,
+            Scenario::Push => devices::push(&server, &process, 200, scale(50.0)).await?,
             Scenario::ToDevice => scenario::to_device(&server, &process, scale(100_000.0)).await?,
             Scenario::Endurance => scenario::endurance(&server, &process, scale(1_000_000.0)).await?,
             Scenario::Waiting => scenario::waiting(&server, &process, scale(1_000.0)).await?,

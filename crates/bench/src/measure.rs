@@ -48,7 +48,8 @@ impl Spread {
         Self(times)
     }
 
-    fn at(&self, part: f64) -> f64 {
+    /// Milliseconds within which this part of them was done.
+    pub(crate) fn at(&self, part: f64) -> f64 {
         let index = ((self.0.len() as f64 - 1.0).max(0.0) * part).round() as usize;
         self.0.get(index).map_or(0.0, Duration::as_secs_f64) * 1_000.0
     }
