@@ -4,10 +4,12 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::RwLock;
 use ruma::{OwnedServerName, OwnedUserId, UserId};
-use samtal_db::Db;
+use samtal_db::{Batch, Db};
 use samtal_kit::{Cache, Clock, Random};
 
-use crate::{Options, Services, TokenHash, UserRate, nonce::Nonces, password::Hashing, session::Remembered};
+use crate::{
+    AccountError, Options, Services, TokenHash, UserRate, nonce::Nonces, password::Hashing, session::Remembered,
+};
 
 /// All accounts of one tenant. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -57,6 +59,15 @@ impl Accounts {
     /// Whether the user id belongs to this server, whether or not it exists.
     pub fn is_local(&self, user: &UserId) -> bool {
         user.server_name() == self.name
+    }
+
+    /// Commits a batch that expects one row: where it is not there, `what` is not found.
+    pub(crate) async fn commit_on(&self, batch: Batch, what: &'static str) -> Result<(), AccountError> {
+        match self.db.commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_conflict() => Err(AccountError::NotFound(what)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(crate) fn now(&self) -> i64 {

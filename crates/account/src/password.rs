@@ -52,7 +52,7 @@ impl Accounts {
     }
 
     /// The password's hash, as it is stored.
-    pub async fn hash_password(&self, password: &str) -> Result<Secret<String>, AccountError> {
+    pub(crate) async fn hash_password(&self, password: &str) -> Result<Secret<String>, AccountError> {
         let cost = self.options().password_cost;
         let salt: [u8; 16] = self.random.bytes();
         let password = Secret::new(password.to_owned());
@@ -86,26 +86,13 @@ impl Accounts {
         .await
     }
 
-    /// Whether the user has a password.
-    pub async fn has_password(&self, user: &UserId) -> Result<bool, AccountError> {
-        let row = self.db.query_opt(&PASSWORD, params![user.as_str()]).await?;
-        Ok(match row {
-            Some(row) => row.opt_text(0)?.is_some(),
-            None => false,
-        })
-    }
-
     /// Sets the user's password; sessions go on.
     pub async fn set_password(&self, user: &UserId, password: &str) -> Result<(), AccountError> {
         self.check_password_strength(password)?;
         let hash = self.hash_password(password).await?;
         let mut batch = Batch::new();
         batch.expect(&PASSWORD_SET, params![hash.expose(), user.as_str()], 1);
-        match self.db.commit(batch).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_conflict() => Err(AccountError::NotFound("user")),
-            Err(error) => Err(error.into()),
-        }
+        self.commit_on(batch, "user").await
     }
 
     async fn hashing<T: Send + 'static>(

@@ -19,7 +19,6 @@ pub const FIELD_NAME_BYTES_MAX: usize = 255;
 pub const SHORT_FIELD_BYTES_MAX: usize = 1000;
 
 const PROFILE: Sql = sql!("SELECT field, value FROM account_profile WHERE user_id = $1");
-const FIELD: Sql = sql!("SELECT value FROM account_profile WHERE user_id = $1 AND field = $2");
 const FIELD_SET: Sql = sql!(
     "INSERT INTO account_profile (user_id, field, value, position) VALUES ($1, $2, $3, $4)
      ON CONFLICT (user_id, field) DO UPDATE SET value = excluded.value, position = excluded.position"
@@ -35,12 +34,6 @@ impl Accounts {
             .iter()
             .map(|row| Ok((row.get(0)?, value(row.text(1)?)?)))
             .collect()
-    }
-
-    /// One field of the profile of a user of ours.
-    pub async fn profile_field(&self, user: &UserId, field: &str) -> Result<Option<Value>, AccountError> {
-        let row = self.db.query_opt(&FIELD, params![user.as_str(), field]).await?;
-        row.map(|row| value(row.text(0)?)).transpose()
     }
 
     /// Sets a field, or removes it when there is no value. Whether something changed. Rooms learn of it by

@@ -23,11 +23,16 @@ const REGISTRATION_INSERT: Sql = sql!(
     "INSERT INTO account_registration_token (token, uses_allowed, pending, completed, expires_ms)
      VALUES ($1, $2, 0, 0, $3)"
 );
+const REGISTRATION_UPDATE: Sql =
+    sql!("UPDATE account_registration_token SET uses_allowed = $1, expires_ms = $2 WHERE token = $3");
 const REGISTRATION_DELETE: Sql = sql!("DELETE FROM account_registration_token WHERE token = $1");
 const REGISTRATION_USED: Sql = sql!(
     "UPDATE account_registration_token SET completed = completed + 1
      WHERE token = $1 AND (uses_allowed IS NULL OR completed < uses_allowed)"
 );
+
+/// Longest registration token (specification, "Registration with a token").
+const TOKEN_CHARACTERS_MAX: usize = 64;
 
 /// A token that lets its holder make an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +142,7 @@ impl Accounts {
     ) -> Result<RegistrationToken, AccountError> {
         let token = token.unwrap_or_else(|| self.random.alphanumeric(16));
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
-        if token.is_empty() || token.len() > 64 || !token.bytes().all(allowed) {
+        if token.is_empty() || token.len() > TOKEN_CHARACTERS_MAX || !token.bytes().all(allowed) {
             return Err(AccountError::Invalid("A token has 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -".to_owned()));
         }
         let mut batch = Batch::new();
@@ -147,6 +152,18 @@ impl Accounts {
             Err(error) if error.is_conflict() => Err(AccountError::Invalid("There is such a token already".to_owned())),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Changes how often and until when a registration token may be used.
+    pub async fn update_registration_token(
+        &self,
+        token: &str,
+        uses_allowed: Option<u64>,
+        expires_ms: Option<u64>,
+    ) -> Result<(), AccountError> {
+        let mut batch = Batch::new();
+        batch.expect(&REGISTRATION_UPDATE, params![uses_allowed, expires_ms, token], 1);
+        self.commit_on(batch, "registration token").await
     }
 
     /// Removes a registration token.

@@ -96,7 +96,7 @@ const LOGIN_TOKEN_CLEAR: Sql = sql!("DELETE FROM account_login_token WHERE user_
 const OPENID_CLEAR: Sql = sql!("DELETE FROM account_openid WHERE user_id = $1");
 
 impl User {
-    fn from_row(row: &Row) -> Result<Self, AccountError> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, AccountError> {
         Ok(Self {
             user_id: user_id(row.text(0)?)?,
             kind: Kind::from_code(row.int(1)?),
@@ -147,11 +147,7 @@ impl Accounts {
         let mut batch = Batch::new();
         let position = batch.log(Change::new(ChangeKind::Account).user(user));
         batch.expect(sql, params![on, position, user.as_str()], 1);
-        match self.db.commit(batch).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_conflict() => Err(AccountError::NotFound("user")),
-            Err(error) => Err(error.into()),
-        }
+        self.commit_on(batch, "user").await
     }
 
     /// The write by which a user goes for good: sessions, password, profile, private data. Their rooms and keys are other

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use http::Method;
-use samtal_account::{Kind, ListedUser};
+use samtal_account::{Kind, ListedUser, User};
 use samtal_client_api::{Answer, ApiError, Json, RawArgs};
 use samtal_media::UserFiles;
 use serde::Deserialize;
@@ -96,8 +96,8 @@ async fn media_by_user(args: RawArgs) -> Answer<Json<Value>> {
     let (from, until) = (span.from_ts.unwrap_or(0), span.until_ts.unwrap_or(i64::MAX));
     let totals = args.hs.media.totals_by_user(from, until).await.map_err(ApiError::internal)?;
     let mut names: HashMap<String, Option<String>> = HashMap::new();
-    for user in args.hs.accounts.user_list().await? {
-        names.insert(user.user_id.to_string(), user.display_name);
+    for listed in args.hs.accounts.user_list().await? {
+        names.insert(listed.user.user_id.to_string(), listed.display_name);
     }
     let mut users: Vec<(UserFiles, Option<String>)> = totals
         .into_iter()
@@ -146,8 +146,8 @@ async fn numbers(args: RawArgs) -> Answer<Json<Value>> {
     let hs = &args.hs;
     let users = hs.accounts.user_list().await?;
     let active_since = hs.clock.now_ms().saturating_sub(30 * 24 * 3_600_000);
-    let living = |user: &&ListedUser| !user.deactivated;
-    let count = |test: fn(&ListedUser) -> bool| users.iter().filter(living).filter(|user| test(user)).count();
+    let living = |listed: &&ListedUser| !listed.user.deactivated;
+    let count = |test: fn(&User) -> bool| users.iter().filter(living).filter(|listed| test(&listed.user)).count();
     let rooms = hs.rooms.room_list().await?;
     let (files, bytes) = hs.media.total().await.map_err(ApiError::internal)?;
     let cases = hs.rooms.cases(i64::MAX, CASES_MAX).await?;
@@ -159,11 +159,11 @@ async fn numbers(args: RawArgs) -> Answer<Json<Value>> {
             "of_application_services": count(|user| user.kind == Kind::Service),
             "locked": count(|user| user.locked),
             "suspended": count(|user| user.suspended),
-            "deactivated": users.iter().filter(|user| user.deactivated).count(),
+            "deactivated": users.iter().filter(|listed| listed.user.deactivated).count(),
             "active_30_days": users
                 .iter()
                 .filter(living)
-                .filter(|user| user.seen_ms.is_some_and(|seen_ms| seen_ms >= active_since))
+                .filter(|listed| listed.seen_ms.is_some_and(|seen_ms| seen_ms >= active_since))
                 .count(),
         },
         "rooms": {

@@ -42,9 +42,10 @@ struct Filter {
 }
 
 impl Filter {
-    fn passes(&self, user: &ListedUser) -> bool {
+    fn passes(&self, listed: &ListedUser) -> bool {
+        let user = &listed.user;
         let holds = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
-        let shown = user.display_name.as_deref().unwrap_or_default();
+        let shown = listed.display_name.as_deref().unwrap_or_default();
         self.user_id.as_deref().is_none_or(|part| holds(user.user_id.as_str(), part))
             && self.name.as_deref().is_none_or(|part| holds(user.user_id.localpart(), part) || holds(shown, part))
             && (self.guests != Some(false) || user.kind != Kind::Guest)
@@ -56,16 +57,16 @@ impl Filter {
 
 /// `GET /_synapse/admin/v2/users`
 async fn list(args: RawArgs) -> Answer<Json<Value>> {
-    let (filter, page): (Filter, Page) = (args.query()?, args.query()?);
+    let (mut filter, page): (Filter, Page) = (args.query()?, args.query()?);
     let mut users = args.hs.accounts.user_list().await?;
     // The third version says which it wants of the deactivated; without a word it gives all.
     let is_v3 = args.parts.uri.path().starts_with("/_synapse/admin/v3");
-    users.retain(|user| match (is_v3, filter.deactivated) {
-        (true, Some(deactivated)) => {
-            user.deactivated == deactivated && Filter { deactivated: Some(true), ..copy(&filter) }.passes(user)
-        }
-        (true, None) => Filter { deactivated: Some(true), ..copy(&filter) }.passes(user),
-        (false, _) => filter.passes(user),
+    let wanted = if is_v3 { filter.deactivated } else { None };
+    if is_v3 {
+        filter.deactivated = Some(true);
+    }
+    users.retain(|listed| {
+        filter.passes(listed) && wanted.is_none_or(|deactivated| listed.user.deactivated == deactivated)
     });
     sort(&mut users, &page)?;
     let total = users.len();
@@ -76,21 +77,17 @@ async fn list(args: RawArgs) -> Answer<Json<Value>> {
     Ok(Json(answer))
 }
 
-fn copy(filter: &Filter) -> Filter {
-    Filter { user_id: filter.user_id.clone(), name: filter.name.clone(), ..*filter }
-}
-
 fn sort(users: &mut [ListedUser], page: &Page) -> Result<(), ApiError> {
     let by: fn(&ListedUser, &ListedUser) -> Ordering = match page.order_by.as_deref() {
-        None | Some("name") => |one, other| one.user_id.cmp(&other.user_id),
-        Some("is_guest") => |one, other| (one.kind == Kind::Guest).cmp(&(other.kind == Kind::Guest)),
-        Some("admin") => |one, other| one.admin.cmp(&other.admin),
-        Some("deactivated") => |one, other| one.deactivated.cmp(&other.deactivated),
+        None | Some("name") => |one, other| one.user.user_id.cmp(&other.user.user_id),
+        Some("is_guest") => |one, other| is_guest(&one.user).cmp(&is_guest(&other.user)),
+        Some("admin") => |one, other| one.user.admin.cmp(&other.user.admin),
+        Some("deactivated") => |one, other| one.user.deactivated.cmp(&other.user.deactivated),
         Some("displayname") => |one, other| one.display_name.cmp(&other.display_name),
         Some("avatar_url") => |one, other| one.avatar_url.cmp(&other.avatar_url),
-        Some("creation_ts") => |one, other| one.created_ms.cmp(&other.created_ms),
+        Some("creation_ts") => |one, other| one.user.created_ms.cmp(&other.user.created_ms),
         Some("last_seen_ts") => |one, other| one.seen_ms.cmp(&other.seen_ms),
-        Some("locked") => |one, other| one.locked.cmp(&other.locked),
+        Some("locked") => |one, other| one.user.locked.cmp(&other.user.locked),
         Some("user_type" | "shadow_banned" | "approved") => |_, _| Ordering::Equal,
         Some(_) => return Err(ApiError::invalid_param("order_by names no field of the list")),
     };
@@ -101,21 +98,26 @@ fn sort(users: &mut [ListedUser], page: &Page) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn listed(user: &ListedUser) -> Value {
+fn is_guest(user: &User) -> bool {
+    user.kind == Kind::Guest
+}
+
+fn listed(listed: &ListedUser) -> Value {
+    let user = &listed.user;
     json!({
         "name": user.user_id,
         "user_type": null,
-        "is_guest": user.kind == Kind::Guest,
+        "is_guest": is_guest(user),
         "admin": user.admin,
         "deactivated": user.deactivated,
         "erased": user.erased,
         "locked": user.locked,
         "suspended": user.suspended,
         "shadow_banned": false,
-        "displayname": user.display_name,
-        "avatar_url": user.avatar_url,
+        "displayname": listed.display_name,
+        "avatar_url": listed.avatar_url,
         "creation_ts": user.created_ms,
-        "last_seen_ts": user.seen_ms,
+        "last_seen_ts": listed.seen_ms,
         "approved": true,
     })
 }
@@ -147,7 +149,7 @@ async fn detailed(hs: &Homeserver, user: &User) -> Result<Value, ApiError> {
         "avatar_url": profile.get("avatar_url"),
         "threepids": threepids,
         "external_ids": [],
-        "is_guest": user.kind == Kind::Guest,
+        "is_guest": is_guest(user),
         "admin": user.admin,
         "deactivated": user.deactivated,
         "erased": user.erased,

@@ -204,7 +204,7 @@ impl Service {
     }
 
     /// Whether the user is one of this server's that it is interested in: namespaces of users are for local ones only.
-    pub fn has_user(&self, user: &UserId) -> bool {
+    pub(crate) fn has_user(&self, user: &UserId) -> bool {
         user.server_name() == self.server.as_str() && self.account.owns_user(user)
     }
 

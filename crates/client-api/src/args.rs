@@ -97,7 +97,7 @@ impl<A: Scheme> RawArgs<A> {
     }
 
     /// The body as a stream; an empty one when it has been taken.
-    pub fn take_body(&self) -> Body {
+    pub(crate) fn take_body(&self) -> Body {
         std::mem::take(&mut self.body.lock())
     }
 
@@ -113,7 +113,7 @@ impl<A: Scheme> RawArgs<A> {
     }
 
     /// The JSON body as it came, known to be an object; a missing one counts as `{}`.
-    pub async fn json_bytes(&self) -> Result<Bytes, ApiError> {
+    pub(crate) async fn json_bytes(&self) -> Result<Bytes, ApiError> {
         json_object(self.bytes(BODY_BYTES_MAX).await?)
     }
 }

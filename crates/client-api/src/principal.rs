@@ -51,7 +51,7 @@ impl UserPrincipal {
     }
 
     /// Refuses what only `user` may do themselves.
-    pub fn require_self(&self, user: &UserId) -> Result<(), ApiError> {
+    pub(crate) fn require_self(&self, user: &UserId) -> Result<(), ApiError> {
         if self.user_id == user { Ok(()) } else { Err(ApiError::forbidden("You may not do this for somebody else")) }
     }
 }

@@ -43,7 +43,7 @@ impl Routes {
 
     /// As [`Routes::route`], on these paths only.
     #[must_use]
-    pub fn route_at<T, F, Fut, R>(mut self, paths: &[&'static str], handler: F) -> Self
+    pub(crate) fn route_at<T, F, Fut, R>(mut self, paths: &[&'static str], handler: F) -> Self
     where
         T: IncomingRequest + Send + 'static,
         T::Authentication: Scheme,

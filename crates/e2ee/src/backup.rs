@@ -314,7 +314,7 @@ impl E2ee {
     }
 
     /// Adds to the batch the deletion of all backups of a user.
-    pub fn backups_delete(&self, batch: &mut Batch, user: &UserId) {
+    pub(crate) fn backups_delete(&self, batch: &mut Batch, user: &UserId) {
         batch.exec(&ALL_DELETE, params![user.as_str()]);
         batch.exec(&VERSIONS_ALL_DELETE, params![user.as_str()]);
     }

@@ -191,7 +191,7 @@ impl E2ee {
     }
 
     /// Adds to the batch the deletion of all cross-signing keys of a user.
-    pub fn cross_signing_delete(&self, batch: &mut Batch, user: &UserId) {
+    pub(crate) fn cross_signing_delete(&self, batch: &mut Batch, user: &UserId) {
         for usage in Usage::ALL {
             batch.exec(&KEY_DELETE, params![user.as_str(), usage.as_str()]);
         }

@@ -108,7 +108,7 @@ impl Typing {
     }
 
     /// Ends what has timed out and forgets rooms that have long been quiet.
-    pub fn expire(&self) {
+    pub(crate) fn expire(&self) {
         let now_ms = self.clock.now_ms();
         let mut rooms = self.rooms.lock();
         let Rooms { serial, rooms } = &mut *rooms;

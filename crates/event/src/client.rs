@@ -136,9 +136,11 @@ pub fn client_form(pdu: &Pdu, room_id: Option<&RoomId>, unsigned: &Unsigned<'_>)
     RawValue::from_string(out).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// Append the event as stripped state: content, sender, state key and type only. Of the create event also when it was sent
+/// The event as stripped state: content, sender, state key and type only. Of the create event also when it was sent
 /// (MSC4311): a room's age helps to judge an invite.
-pub fn write_stripped(pdu: &Pdu, out: &mut String) {
+#[must_use]
+pub fn stripped_form(pdu: &Pdu) -> Box<RawValue> {
+    let mut out = String::new();
     out.push_str("{\"content\":");
     out.push_str(pdu.content_str());
     if pdu.is_state_of("m.room.create", "") {
@@ -146,18 +148,11 @@ pub fn write_stripped(pdu: &Pdu, out: &mut String) {
         out.push_str(&pdu.origin_server_ts_ms().to_string());
     }
     out.push_str(",\"sender\":");
-    write_string(pdu.sender().as_str(), out);
+    write_string(pdu.sender().as_str(), &mut out);
     out.push_str(",\"state_key\":");
-    write_string(pdu.state_key().unwrap_or_default(), out);
+    write_string(pdu.state_key().unwrap_or_default(), &mut out);
     out.push_str(",\"type\":");
-    write_string(pdu.type_str(), out);
+    write_string(pdu.type_str(), &mut out);
     out.push('}');
-}
-
-/// The event as stripped state.
-#[must_use]
-pub fn stripped_form(pdu: &Pdu) -> Box<RawValue> {
-    let mut out = String::new();
-    write_stripped(pdu, &mut out);
     RawValue::from_string(out).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

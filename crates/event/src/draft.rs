@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    CanonicalJsonObject, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
+    EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
     signatures::{Ed25519KeyPair, KeyPair},
@@ -88,17 +88,6 @@ impl Draft {
     /// When the content does not become a canonical JSON object.
     pub fn message_of(event_type: impl Into<TimelineEventType>, content: &impl Serialize) -> Result<Self, DraftError> {
         Self::from_text(event_type.into(), None, &serde_json::to_string(content)?)
-    }
-
-    /// An event with canonical content.
-    #[must_use]
-    pub fn from_canonical(
-        event_type: TimelineEventType,
-        state_key: Option<String>,
-        content: &CanonicalJsonObject,
-    ) -> Self {
-        let content = serde_json::to_string(content).unwrap_or_else(|_| "{}".to_owned());
-        Self { event_type, state_key, redacts: None, content, extra: BTreeMap::new() }
     }
 
     /// An event with content as JSON text.

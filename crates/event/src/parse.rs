@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, UserId, room_version_rules::RoomVersionRules};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId, room_version_rules::RoomVersionRules};
 use serde::Deserialize;
 
 use crate::{
@@ -147,14 +147,6 @@ impl ParsedPdu {
     #[must_use]
     pub fn must_be_rejected(&self) -> bool {
         self.over_long
-    }
-
-    /// The servers named in `signatures`.
-    #[must_use]
-    pub fn signing_servers(&self) -> Vec<OwnedServerName> {
-        let Ok(event) = json::parse_object(self.pdu.json(), Numbers::Lax) else { return Vec::new() };
-        let servers = event.get("signatures").and_then(Value::as_object);
-        servers.into_iter().flat_map(Object::iter).filter_map(|(server, _)| server.try_into().ok()).collect()
     }
 }
 

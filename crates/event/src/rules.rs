@@ -25,14 +25,6 @@ pub fn rules_of(version: &RoomVersionId) -> Option<&'static RoomVersionRules> {
     })
 }
 
-/// Whether two rooms' events are written alike (IDs and references), so that one parse serves both.
-#[must_use]
-pub fn same_format(one: &RoomVersionRules, other: &RoomVersionRules) -> bool {
-    one.event_id_format == other.event_id_format
-        && one.events_reference_format == other.events_reference_format
-        && one.event_format.require_room_create_room_id == other.event_format.require_room_create_room_id
-}
-
 /// Room versions 1 and 2: the event ID is a field of the event.
 pub(crate) fn id_in_event(rules: &RoomVersionRules) -> bool {
     rules.event_id_format == EventIdFormatVersion::V1

@@ -27,7 +27,7 @@ samtal_edge::api_error! {
 
 impl ApiError {
     /// 400 `M_INCOMPATIBLE_ROOM_VERSION`.
-    pub fn incompatible_room_version(version: &str) -> Self {
+    pub(crate) fn incompatible_room_version(version: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION", "The room has a version that was not offered")
             .with("room_version", version)
     }

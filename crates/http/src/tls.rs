@@ -141,7 +141,7 @@ impl Certificates {
     ///
     /// # Errors
     /// rustls does not take them (never seen).
-    pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
+    pub(crate) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Setup)?
@@ -177,7 +177,7 @@ impl ResolvesServerCert for Certificates {
 ///
 /// # Errors
 /// A file cannot be read, or holds none.
-pub fn client_config(trusted: &[PathBuf], own: Option<&Certificate>) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn client_config(trusted: &[PathBuf], own: Option<&Certificate>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     let mut listed = Vec::new();
     for path in trusted {

@@ -56,11 +56,6 @@ impl Limiter {
 
     /// Takes one from the bucket of `who` for `what`. When it is empty: how many milliseconds until there is one again.
     pub fn take(&self, what: &'static str, who: &str, rate: Rate) -> Result<(), u64> {
-        self.take_many(what, who, rate, 1.0)
-    }
-
-    /// Takes `count` at once; see [`Limiter::take`].
-    pub fn take_many(&self, what: &'static str, who: &str, rate: Rate, count: f64) -> Result<(), u64> {
         let now_ms = self.clock.now_ms();
         let mut buckets = self.buckets.lock();
         if buckets.len() >= BUCKETS_MAX {
@@ -75,11 +70,11 @@ impl Limiter {
         let bucket = buckets.entry((what, who.into())).or_insert(Bucket { left: rate.burst, at_ms: now_ms, rate });
         bucket.rate = rate;
         bucket.refill(now_ms);
-        if bucket.left >= count {
-            bucket.left -= count;
+        if bucket.left >= 1.0 {
+            bucket.left -= 1.0;
             return Ok(());
         }
-        let wait_ms = (count - bucket.left) / rate.per_second.max(0.000_1) * 1000.0;
+        let wait_ms = (1.0 - bucket.left) / rate.per_second.max(0.000_1) * 1000.0;
         Err((wait_ms.ceil() as u64).max(1))
     }
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod animation;
+mod cleaning;
 mod cloud;
 mod copies;
 pub mod disposition;
@@ -20,7 +21,6 @@ pub mod scan;
 mod schema;
 mod store;
 
-pub mod cleaning;
 pub mod entry;
 pub mod listing;
 pub mod preview;

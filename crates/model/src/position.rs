@@ -7,11 +7,6 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct StreamPosition(pub i64);
 
-impl StreamPosition {
-    /// Before everything that a sync could show.
-    pub const START: Self = Self(0);
-}
-
 impl std::fmt::Display for StreamPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)

@@ -45,17 +45,14 @@ impl Homeserver {
     ) -> Result<(), OpError> {
         let entering = self.inbound.entering(room_id);
         let _entering = entering.lock().await;
-        let mut refusal = None;
+        let mut refusals = Refusals::default();
         for server in via.iter().take(SERVERS_MAX) {
             match Box::pin(self.join_through(user, room_id, server, &content)).await {
                 Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::info!(room = %room_id, %server, %error, "no join through this server");
-                    refusal = Some(worse(refusal, error));
-                }
+                Err(error) => refusals.note(room_id, server, error),
             }
         }
-        Err(refusal.unwrap_or_else(|| OpError::NotFound("no server is known that is in the room".into())))
+        Err(refusals.worst())
     }
 
     async fn join_through(
@@ -227,17 +224,14 @@ impl Homeserver {
         via: &[OwnedServerName],
         content: Content,
     ) -> Result<(), OpError> {
-        let mut refusal = None;
+        let mut refusals = Refusals::default();
         for server in via.iter().take(SERVERS_MAX) {
             match self.knock_through(user, room_id, server, &content).await {
                 Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::info!(room = %room_id, %server, %error, "no knock through this server");
-                    refusal = Some(worse(refusal, error));
-                }
+                Err(error) => refusals.note(room_id, server, error),
             }
         }
-        Err(refusal.unwrap_or_else(|| OpError::NotFound("no server is known that is in the room".into())))
+        Err(refusals.worst())
     }
 
     async fn knock_through(
@@ -375,20 +369,31 @@ fn is_old(error: &RemoteError) -> bool {
     is_unknown && error.status().is_some_and(|status| matches!(status.as_u16(), 400 | 404 | 405))
 }
 
-/// Of two refusals the one that says more: that of a server that answered.
-fn worse(before: Option<OpError>, now: OpError) -> OpError {
-    let weight = |error: &OpError| match error {
-        OpError::Remote(error) => match error.status() {
+/// What the servers said that were asked to let somebody in.
+#[derive(Default)]
+struct Refusals(Option<OpError>);
+
+impl Refusals {
+    /// Keeps the one that says more: that of a server that answered.
+    fn note(&mut self, room_id: &RoomId, server: &ServerName, error: OpError) {
+        tracing::info!(room = %room_id, %server, %error, "no way in through this server");
+        if self.0.as_ref().is_none_or(|before| Self::weight(before) < Self::weight(&error)) {
+            self.0 = Some(error);
+        }
+    }
+
+    fn weight(error: &OpError) -> u8 {
+        let OpError::Remote(error) = error else { return 0 };
+        match error.status() {
             Some(http::StatusCode::FORBIDDEN) => 3,
             Some(status) if status.is_client_error() && status != http::StatusCode::NOT_FOUND => 2,
             Some(_) => 1,
             None => 0,
-        },
-        _ => 0,
-    };
-    match before {
-        Some(before) if weight(&before) >= weight(&now) => before,
-        _ => now,
+        }
+    }
+
+    fn worst(self) -> OpError {
+        self.0.unwrap_or_else(|| OpError::NotFound("no server is known that is in the room".into()))
     }
 }
 

@@ -37,7 +37,7 @@ impl Homeserver {
     }
 
     /// Refuses an invite that its target has said they do not want (CS API, "Invite permission").
-    pub async fn check_invite(&self, sender: &UserId, target: &UserId) -> Result<(), OpError> {
+    pub(crate) async fn check_invite(&self, sender: &UserId, target: &UserId) -> Result<(), OpError> {
         if !self.is_local(target) {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use crate::{
 
 impl Homeserver {
     /// Whether events of this room can be made here: we know its state, and it is not one that others go on with alone.
-    pub async fn is_resident(&self, room: &Room) -> Result<bool, OpError> {
+    pub(crate) async fn is_resident(&self, room: &Room) -> Result<bool, OpError> {
         let store = self.rooms.store();
         if store.head(room).await?.is_none() {
             return Ok(false);

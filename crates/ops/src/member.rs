@@ -21,7 +21,7 @@ impl Homeserver {
     }
 
     /// The content of a member event. Joins, knocks and invites of users of ours say what the user's profile says.
-    pub async fn member_content(&self, user: &UserId, membership: &MembershipState) -> Result<Content, OpError> {
+    pub(crate) async fn member_content(&self, user: &UserId, membership: &MembershipState) -> Result<Content, OpError> {
         let mut content = Content::new();
         content.insert("membership".into(), membership.as_str().into());
         self.complete_member(user, &mut content).await?;
@@ -68,7 +68,7 @@ impl Homeserver {
 
     /// Who of us may let the user into a restricted room: a joined user of ours who may invite. Nobody, if the user meets
     /// none of the room's conditions ([`OpError::Forbidden`]) or none of us may invite (`None`).
-    pub async fn restricted_authorizer(&self, room: &Room, user: &UserId) -> Result<Option<OwnedUserId>, OpError> {
+    pub(crate) async fn restricted_authorizer(&self, room: &Room, user: &UserId) -> Result<Option<OwnedUserId>, OpError> {
         let rules = self.state_content(&room.room_id, "m.room.join_rules").await?.unwrap_or_default();
         if !self.meets_condition(&rules, user).await? {
             return Err(OpError::Forbidden("you are in none of the rooms that let you join this one".into()));
@@ -80,7 +80,7 @@ impl Homeserver {
     }
 
     /// Whether the user is in a room that the join rules name.
-    pub async fn meets_condition(&self, join_rules: &Content, user: &UserId) -> Result<bool, OpError> {
+    pub(crate) async fn meets_condition(&self, join_rules: &Content, user: &UserId) -> Result<bool, OpError> {
         for room_id in allowed_rooms(join_rules) {
             let Ok(room_id) = RoomId::parse(room_id) else { continue };
             // What we knew of a room when we left it says nothing of who is there now.
@@ -140,7 +140,7 @@ impl Homeserver {
 }
 
 /// The rooms whose members may join, in the content of join rules.
-pub fn allowed_rooms(join_rules: &Content) -> impl Iterator<Item = &str> {
+pub(crate) fn allowed_rooms(join_rules: &Content) -> impl Iterator<Item = &str> {
     let rules = join_rules.get("allow").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     rules
         .iter()

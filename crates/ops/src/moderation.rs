@@ -92,7 +92,7 @@ impl Invites {
 
 impl Homeserver {
     /// Redacts what a user wrote. Doing it again goes on where it stopped.
-    pub async fn redact_user(&self, wish: &Redaction) -> Result<Redacted, OpError> {
+    pub(crate) async fn redact_user(&self, wish: &Redaction) -> Result<Redacted, OpError> {
         let mut rooms = wish.rooms.clone();
         if rooms.is_empty() {
             let known = self.rooms.store().graph.memberships(&wish.user).await?;

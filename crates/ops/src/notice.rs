@@ -83,7 +83,7 @@ impl Homeserver {
     }
 
     /// Whether the room is one in which the server tells its users something.
-    pub async fn is_notice_room(&self, room_id: &RoomId) -> Result<bool, OpError> {
+    pub(crate) async fn is_notice_room(&self, room_id: &RoomId) -> Result<bool, OpError> {
         let sender = self.notice_sender()?;
         let create = self.rooms.current_state(room_id, "m.room.create", "").await?;
         Ok(create.is_some_and(|create| create.pdu.sender() == sender))

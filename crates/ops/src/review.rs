@@ -46,7 +46,7 @@ impl Situation {
 
 impl Homeserver {
     /// What policy wants to know of a room, from its current state; nothing of one that is not here.
-    pub async fn situation(&self, room_id: &RoomId) -> Result<Situation, OpError> {
+    pub(crate) async fn situation(&self, room_id: &RoomId) -> Result<Situation, OpError> {
         let Some(create) = self.state_content_here(room_id, "m.room.create").await? else {
             return Ok(Situation::default());
         };

@@ -12,7 +12,7 @@ use crate::{Homeserver, OpError, Publishers, member::Content};
 
 impl Homeserver {
     /// Refuses an alias that another application service has for itself.
-    pub fn check_alias_name(&self, alias: &RoomAliasId, service: Option<&str>) -> Result<(), OpError> {
+    pub(crate) fn check_alias_name(&self, alias: &RoomAliasId, service: Option<&str>) -> Result<(), OpError> {
         match self.accounts.services.exclusive_alias(alias.as_str()) {
             Some(owner) if Some(owner.id.as_str()) != service => Err(OpError::Exclusive),
             _ => Ok(()),
@@ -34,7 +34,7 @@ impl Homeserver {
     }
 
     /// The servers of a room, ours first.
-    pub async fn servers_of(&self, room_id: &RoomId) -> Result<Vec<OwnedServerName>, OpError> {
+    pub(crate) async fn servers_of(&self, room_id: &RoomId) -> Result<Vec<OwnedServerName>, OpError> {
         let mut servers = match self.rooms.store().graph.room(room_id).await? {
             Some(room) => self.rooms.store().graph.servers(room.nid).await?,
             None => Vec::new(),

@@ -283,7 +283,7 @@ impl Homeserver {
     }
 
     /// Sends a state event for a user of ours, as the authorization rules let them.
-    pub async fn send_state(
+    pub(crate) async fn send_state(
         &self,
         sender: &UserId,
         room_id: &RoomId,

@@ -90,7 +90,7 @@ impl Homeserver {
 
     /// Whether a user of ours may see a room's summary: members, the invited, those who may join or knock, and anybody
     /// where the history is world readable.
-    pub async fn may_preview(&self, user: Option<&UserId>, summary: &RoomSummary) -> Result<bool, OpError> {
+    pub(crate) async fn may_preview(&self, user: Option<&UserId>, summary: &RoomSummary) -> Result<bool, OpError> {
         if is_open(summary) {
             return Ok(true);
         }

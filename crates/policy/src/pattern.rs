@@ -27,7 +27,7 @@ impl Pattern {
     }
 
     /// Whether the text matches as it is.
-    pub fn matches_text(&self, text: &str) -> bool {
+    pub(crate) fn matches_text(&self, text: &str) -> bool {
         glob(self.0.as_bytes(), text.to_lowercase().as_bytes())
     }
 

@@ -25,7 +25,7 @@ impl Unnamed {
     }
 
     /// From its word.
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         [Self::Open, Self::Closed].into_iter().find(|value| value.as_str() == word)
     }
 }

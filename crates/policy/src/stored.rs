@@ -24,7 +24,7 @@ impl Effect {
     }
 
     /// From its word.
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         [Self::Allow, Self::Deny].into_iter().find(|effect| effect.as_str() == word)
     }
 }
@@ -108,7 +108,7 @@ impl Stored {
     }
 
     /// The stored default of a direction.
-    pub fn default_of(&self, direction: Direction) -> Option<Unnamed> {
+    pub(crate) fn default_of(&self, direction: Direction) -> Option<Unnamed> {
         match direction {
             Direction::Inbound => self.default_inbound,
             Direction::Outbound => self.default_outbound,

@@ -149,7 +149,7 @@ async fn stripped(store: &Store, user_id: &UserId, room_id: &RoomId) -> Result<V
 
 impl Push {
     /// In how many rooms the user has unread notifications, invites among them.
-    pub async fn badge(&self, user_id: &UserId) -> Result<u64, PushError> {
+    pub(crate) async fn badge(&self, user_id: &UserId) -> Result<u64, PushError> {
         let graph = &self.rooms.store().graph;
         let until = StreamPosition(graph.db().position());
         let mut unread = 0;

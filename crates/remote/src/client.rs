@@ -92,11 +92,6 @@ impl RemoteError {
             _ => None,
         }
     }
-
-    /// Whether the server was not reached, as opposed to having said no.
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::BackingOff { .. } | Self::Unreachable { .. } | Self::Timeout(_))
-    }
 }
 
 /// Who waits for the answer.

@@ -77,7 +77,7 @@ impl Destinations {
     }
 
     /// As [`Self::wait_until`], for what a person waits for: short waits do not count.
-    pub fn wait_until_for_a_person(&self, server: &ServerName) -> Option<u64> {
+    pub(crate) fn wait_until_for_a_person(&self, server: &ServerName) -> Option<u64> {
         let long = self.failing(server).is_some_and(|failing| failing.interval_ms >= PATIENT_MS);
         self.wait_until(server).filter(|_| long)
     }

@@ -54,7 +54,7 @@ impl Internet {
     }
 
     /// With other name servers.
-    pub fn with_dns(
+    pub(crate) fn with_dns(
         options: &ClientOptions,
         clock: Clock,
         random: Random,

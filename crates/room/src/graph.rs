@@ -191,7 +191,7 @@ impl Graph {
     }
 
     /// Forgets what is cached about a room that has been deleted.
-    pub fn drop_room(&self, room: &Room) {
+    pub(crate) fn drop_room(&self, room: &Room) {
         self.rooms.remove(&*room.room_id);
         self.rooms_by_nid.remove(&room.nid);
     }

@@ -61,5 +61,5 @@ pub use snapshot::{Snapshots, StateDifference};
 pub use sticky::{STICKY_MS_MAX, StickyEvent, sticky_left_ms, sticky_ms};
 pub use store::Store;
 pub use turn::{Appended, LocalDraft};
-pub use visibility::{Viewer, visibility_of};
+pub use visibility::Viewer;
 pub use writer::Expected;

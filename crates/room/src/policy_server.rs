@@ -71,7 +71,7 @@ impl PolicyServer {
     }
 
     /// Whether it has signed the event.
-    pub fn has_signed(&self, pdu: &Pdu, room: &Room) -> bool {
+    pub(crate) fn has_signed(&self, pdu: &Pdu, room: &Room) -> bool {
         let keys = PublicKeySet::from([(POLICY_SERVER_KEY.to_owned(), self.key.clone())]);
         let keys = PublicKeyMap::from([(self.via.to_string(), keys)]);
         has_valid_signature(pdu, &self.via, &keys, room.rules)

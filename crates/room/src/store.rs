@@ -87,7 +87,7 @@ impl Store {
     }
 
     /// The id of the state event of this type and key in a snapshot.
-    pub async fn state_event_id(
+    pub(crate) async fn state_event_id(
         &self,
         snapshot: SnapshotId,
         event_type: &str,

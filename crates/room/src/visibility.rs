@@ -176,7 +176,7 @@ impl Viewer {
 }
 
 /// The visibility that an event sets; unknown words count as `shared`.
-pub fn visibility_of(pdu: &samtal_event::Pdu) -> HistoryVisibility {
+pub(crate) fn visibility_of(pdu: &samtal_event::Pdu) -> HistoryVisibility {
     let text: Option<String> = pdu.content_field("history_visibility");
     match text.map(|text| HistoryVisibility::from(text.as_str())) {
         Some(

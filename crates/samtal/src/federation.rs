@@ -1,6 +1,9 @@
 //! `samtal federation`.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{
+    Args, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use ruma::{OwnedRoomId, OwnedServerName};
 use samtal_config::Source;
 use samtal_policy::{Action, Direction, Effect, Pattern, ServerRule, Setting, Unnamed};
@@ -50,8 +53,8 @@ enum Verb {
         /// They are spoken with, or not, or as the file says
         default: Default,
         /// In this direction only
-        #[arg(long)]
-        direction: Option<Way>,
+        #[arg(long, value_parser = direction())]
+        direction: Option<Direction>,
     },
     /// Share encrypted rooms only
     EncryptedOnly {
@@ -96,37 +99,11 @@ struct Rule {
 #[derive(Debug, Args)]
 struct Traffic {
     /// In this direction only
-    #[arg(long)]
-    direction: Option<Way>,
+    #[arg(long, value_parser = direction())]
+    direction: Option<Direction>,
     /// This kind of traffic only
-    #[arg(long)]
-    kind: Option<Kind>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Way {
-    /// From other servers to this one
-    Inbound,
-    /// From this server to others
-    Outbound,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
-    /// Questions about users, devices, aliases, public rooms and spaces
-    Query,
-    /// Reading a room that both are in
-    Room,
-    /// Invitations
-    Invite,
-    /// Joins and knocks
-    Join,
-    /// Events of rooms
-    Event,
-    /// Typing, receipts, presence, device lists, messages to devices
-    Edu,
-    /// Files
-    Media,
+    #[arg(long, value_parser = kind())]
+    kind: Option<Action>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -143,27 +120,32 @@ enum Switch {
     File,
 }
 
-impl From<Way> for Direction {
-    fn from(way: Way) -> Self {
-        match way {
-            Way::Inbound => Self::Inbound,
-            Way::Outbound => Self::Outbound,
-        }
-    }
+/// Takes the words of the policy, and says what each means.
+fn word<T: Clone + Send + Sync + 'static>(
+    meanings: &[(&'static str, &'static str)],
+    from_word: fn(&str) -> Option<T>,
+) -> impl TypedValueParser<Value = T> {
+    let words = meanings.iter().map(|(word, meaning)| PossibleValue::new(*word).help(*meaning));
+    PossibleValuesParser::new(words).try_map(move |word| from_word(&word).ok_or("a word that the policy does not know"))
 }
 
-impl From<Kind> for Action {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Query => Self::Query,
-            Kind::Room => Self::Room,
-            Kind::Invite => Self::Invite,
-            Kind::Join => Self::Join,
-            Kind::Event => Self::Event,
-            Kind::Edu => Self::Edu,
-            Kind::Media => Self::Media,
-        }
-    }
+fn direction() -> impl TypedValueParser<Value = Direction> {
+    let meanings = [("inbound", "From other servers to this one"), ("outbound", "From this server to others")];
+    word(&meanings, Direction::from_word)
+}
+
+/// All but [`Action::Request`], which is asked of every request before it is known what it carries.
+fn kind() -> impl TypedValueParser<Value = Action> {
+    let meanings = [
+        ("query", "Questions about users, devices, aliases, public rooms and spaces"),
+        ("room", "Reading a room that both are in"),
+        ("invite", "Invitations"),
+        ("join", "Joins and knocks"),
+        ("event", "Events of rooms"),
+        ("edu", "Typing, receipts, presence, device lists, messages to devices"),
+        ("media", "Files"),
+    ];
+    word(&meanings, Action::from_word)
 }
 
 impl Switch {
@@ -180,8 +162,8 @@ impl Rule {
     fn put(self, effect: Effect) -> FederationVerb {
         let rule = ServerRule {
             server: Pattern::new(&self.server),
-            direction: self.traffic.direction.map(Into::into),
-            action: self.traffic.kind.map(Into::into),
+            direction: self.traffic.direction,
+            action: self.traffic.kind,
             reason: self.reason,
         };
         FederationVerb::Put { effect, rule }
@@ -193,18 +175,16 @@ pub(crate) async fn federation(source: &Source, args: FederationArgs) -> Outcome
         Verb::List => FederationVerb::List,
         Verb::Allow(rule) => rule.put(Effect::Allow),
         Verb::Deny(rule) => rule.put(Effect::Deny),
-        Verb::Remove { server, traffic } => FederationVerb::Remove {
-            server: Pattern::new(&server),
-            direction: traffic.direction.map(Into::into),
-            action: traffic.kind.map(Into::into),
-        },
+        Verb::Remove { server, traffic } => {
+            FederationVerb::Remove { server: Pattern::new(&server), direction: traffic.direction, action: traffic.kind }
+        }
         Verb::Default { default, direction } => FederationVerb::Default {
             unnamed: match default {
                 Default::Open => Some(Unnamed::Open),
                 Default::Closed => Some(Unnamed::Closed),
                 Default::File => None,
             },
-            direction: direction.map(Into::into),
+            direction,
         },
         Verb::EncryptedOnly { switch } => FederationVerb::Set(Setting::EncryptedOnly(switch.stored())),
         Verb::HoldUnknownInvites { switch } => FederationVerb::Set(Setting::HoldUnknownInvites(switch.stored())),

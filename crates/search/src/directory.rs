@@ -60,7 +60,7 @@ impl Search {
     }
 
     /// Whether a user of ours is kept out of everybody's results.
-    pub async fn is_hidden(&self, user: &UserId) -> Result<bool, SearchError> {
+    pub(crate) async fn is_hidden(&self, user: &UserId) -> Result<bool, SearchError> {
         Ok(self.engines.db.query_opt(&IS_HIDDEN, params![user.as_str()]).await?.is_some())
     }
 

@@ -88,7 +88,7 @@ impl Installation {
     ///
     /// # Errors
     /// Its directory or its database cannot be opened.
-    pub async fn open_tenant(&self, config: &Config, tenant: &Tenant) -> Result<Arc<Homeserver>, ServerError> {
+    pub(crate) async fn open_tenant(&self, config: &Config, tenant: &Tenant) -> Result<Arc<Homeserver>, ServerError> {
         private_dir(&tenant.data_dir).map_err(|source| ServerError::Files { path: tenant.data_dir.clone(), source })?;
         note_clock_behind(&self.clock, &tenant.data_dir.join("samtal.db"));
         let database = settings::database(&config.process, tenant);

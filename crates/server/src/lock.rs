@@ -33,7 +33,7 @@ impl Lock {
 }
 
 /// Where a running server listens for an operator's commands.
-pub fn socket_path(data_dir: &Path) -> PathBuf {
+pub(crate) fn socket_path(data_dir: &Path) -> PathBuf {
     data_dir.join("samtal.sock")
 }
 

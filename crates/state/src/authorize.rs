@@ -60,7 +60,7 @@ impl AuthorizedPdu {
 ///
 /// # Errors
 /// When the content is malformed in a way that the selection depends on.
-pub fn auth_keys(
+pub(crate) fn auth_keys(
     event_type: &TimelineEventType,
     sender: &UserId,
     state_key: Option<&str>,
@@ -166,18 +166,6 @@ impl AuthState {
     #[must_use]
     pub fn create(&self) -> &Pdu {
         &self.create
-    }
-
-    /// The power levels event.
-    #[must_use]
-    pub fn power_levels_event(&self) -> Option<&Pdu> {
-        self.power_levels.as_ref()
-    }
-
-    /// The join rules event.
-    #[must_use]
-    pub fn join_rules_event(&self) -> Option<&Pdu> {
-        self.join_rules.as_ref()
     }
 
     /// The power levels.

@@ -12,7 +12,7 @@ pub mod resolve;
 pub mod tree;
 
 pub use auth_chain::{AuthEdges, NotLoaded, Shared, auth_difference, conflicted_subgraph};
-pub use authorize::{AuthState, AuthorizedPdu, Refused, StateKey, auth_keys};
+pub use authorize::{AuthState, AuthorizedPdu, Refused, StateKey};
 pub use power::PowerLevels;
 pub use resolve::{Conflict, Lookup, ResolveError, Resolved, resolve};
 pub use tree::{Missing, Node, NodeId, NodeSource, Part, Snapshot, SnapshotId};

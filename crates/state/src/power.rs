@@ -138,12 +138,6 @@ impl PowerLevels {
         self.has(user, self.ban) && self.user_level(user) > self.user_level(target)
     }
 
-    /// Whether the user's level allows to lift the target's ban.
-    #[must_use]
-    pub fn can_unban(&self, user: &UserId, target: &UserId) -> bool {
-        self.can_ban(user, target) && self.has(user, self.kick)
-    }
-
     /// Whether a redaction by this user takes effect on an event of that sender: own events and
     /// those of the same server always (room version 3 and later), others with the redact level.
     #[must_use]

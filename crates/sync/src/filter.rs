@@ -118,7 +118,7 @@ impl EventFilter {
     }
 
     /// Whether nothing can pass.
-    pub fn passes_none(&self) -> bool {
+    pub(crate) fn passes_none(&self) -> bool {
         let none = |names: &Option<Names>| names.as_ref().is_some_and(Names::is_empty);
         none(&self.types) || none(&self.senders) || none(&self.rooms) || self.limit == Some(0)
     }
@@ -129,17 +129,17 @@ impl EventFilter {
     }
 
     /// Whether events of this type are wanted.
-    pub fn passes_type(&self, event_type: &str) -> bool {
+    pub(crate) fn passes_type(&self, event_type: &str) -> bool {
         self.types.as_ref().is_none_or(|types| types.has(event_type)) && !self.not_types.has(event_type)
     }
 
     /// Whether events of this sender are wanted.
-    pub fn passes_sender(&self, sender: &str) -> bool {
+    pub(crate) fn passes_sender(&self, sender: &str) -> bool {
         self.senders.as_ref().is_none_or(|senders| senders.has(sender)) && !self.not_senders.has(sender)
     }
 
     /// Whether an event with this content is wanted, as far as its `url` goes.
-    pub fn passes_content(&self, content: &str) -> bool {
+    pub(crate) fn passes_content(&self, content: &str) -> bool {
         #[derive(serde::Deserialize)]
         struct Url<'a> {
             #[serde(borrow)]
@@ -271,7 +271,7 @@ impl Filter {
     }
 
     /// Whether events can be shown as they are made for everyone: no other form, no chosen fields.
-    pub fn plain_events(&self) -> bool {
+    pub(crate) fn plain_events(&self) -> bool {
         !self.federation_format && self.event_fields.is_none()
     }
 }

@@ -99,7 +99,7 @@ async fn errors_say_what_happened() {
         assert!(matches!(send().await, RemoteError::Malformed { .. }));
         assert!(matches!(send().await, RemoteError::Timeout(_)));
         script.answers.lock().push_back(Err(NetworkError::DeniedNetwork("them.example".into())));
-        assert!(send().await.is_unreachable());
+        assert!(matches!(send().await, RemoteError::Unreachable { .. }));
         policy.replace(samtal_policy::Settings { default: samtal_policy::Unnamed::Closed, ..Default::default() });
         assert!(matches!(send().await, RemoteError::Refused(_)));
     })
