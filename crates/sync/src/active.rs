@@ -2,236 +2,29 @@
 //! alone. Losing any of it costs time only.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{HashMap, HashSet},
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use samtal_db::LoggedChange;
 use samtal_model::ChangeKind;
-use samtal_room::{RoomError, RoomMembership, Store};
 use tokio::sync::watch;
 
-/// Positions of a room's last changes that are remembered.
-const RECENT: usize = 8;
-/// Last changes of all rooms together that are remembered in their order.
-const RECENT_ROOMS: usize = 2_000;
-/// Rooms of which it is remembered when they changed. When there are more, all are forgotten.
-const MARKS_MAX: usize = 20_000;
+use crate::{
+    listener::Listener,
+    marks::{Changed, Marks},
+};
+
 /// Time without a sync after which a user is no longer listened for.
 const IDLE_MS: u64 = 10 * 60_000;
 
-/// A user who syncs.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    pub(crate) user_id: OwnedUserId,
-    tick: watch::Sender<u64>,
-    used_ms: AtomicU64,
-    state: Mutex<ListenerState>,
-}
-
-#[derive(Debug, Default)]
-struct ListenerState {
-    rooms: HashSet<OwnedRoomId>,
-    ready: bool,
-    memberships: Option<Arc<Memberships>>,
-    /// Counts the times that `memberships` was dropped.
-    generation: u64,
-    /// The last change of one-time keys.
-    keys: i64,
-    /// Changes up to here were there before we began to look.
-    born: i64,
-    /// The last change that names the user, but for events in rooms.
-    own: i64,
-    /// What was read for the user, with the position at which it held.
-    ignored: Option<(i64, Arc<HashSet<OwnedUserId>>)>,
-    /// For each device, as `ignored`.
-    key_counts: HashMap<OwnedDeviceId, (i64, KeyCounts)>,
-    /// For each device, up to where its messages have been acknowledged.
-    acknowledged: HashMap<OwnedDeviceId, i64>,
-    /// Devices whose token was revoked lately; all devices: `None`.
-    ended: Vec<(i64, Option<OwnedDeviceId>)>,
-}
-
-/// All memberships of a user.
-#[derive(Debug)]
-pub(crate) struct Memberships {
-    all: Vec<RoomMembership>,
-    by_room: HashMap<OwnedRoomId, usize>,
-    newest: i64,
-}
-
-impl Memberships {
-    fn new(all: Vec<RoomMembership>) -> Self {
-        let by_room = all.iter().enumerate().map(|(index, found)| (found.room_id.clone(), index)).collect();
-        let newest = all.iter().map(|found| found.position.0).max().unwrap_or(0);
-        Self { all, by_room, newest }
-    }
-
-    /// The position of the newest of them.
-    pub(crate) fn newest(&self) -> i64 {
-        self.newest
-    }
-
-    /// Those in `rooms`, and those that are newer than `since`, each once.
-    pub(crate) fn of<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomId>, since: i64) -> Vec<&RoomMembership> {
-        let mut chosen: Vec<usize> =
-            rooms.into_iter().filter_map(|room_id| self.by_room.get(room_id).copied()).collect();
-        if self.newest > since {
-            let newer = self.all.iter().enumerate().filter(|(_, found)| found.position.0 > since);
-            chosen.extend(newer.map(|(index, _)| index));
-        }
-        chosen.sort_unstable();
-        chosen.dedup();
-        chosen.into_iter().filter_map(|index| self.all.get(index)).collect()
-    }
-}
-
-impl std::ops::Deref for Memberships {
-    type Target = [RoomMembership];
-
-    fn deref(&self) -> &[RoomMembership] {
-        &self.all
-    }
-}
-
-/// What every answer says about the keys of a device.
-#[derive(Clone, Debug)]
-pub(crate) struct KeyCounts {
-    /// One-time keys that are left, by algorithm.
-    pub(crate) one_time: Arc<[(String, u64)]>,
-    /// Algorithms of which there is a fallback key that nobody was given yet.
-    pub(crate) unused_fallback: Arc<[String]>,
-}
-
-impl Listener {
-    fn new(user_id: OwnedUserId, born: i64) -> Self {
-        let state = Mutex::new(ListenerState { born, own: born, keys: born, ..ListenerState::default() });
-        Self { user_id, tick: watch::channel(0).0, used_ms: AtomicU64::new(0), state }
-    }
-
-    /// Whether nothing that names the user has changed after `position`, but for events in rooms: account data, receipts of
-    /// theirs, devices, keys and messages to them need not be asked for then.
-    pub(crate) fn is_quiet_since(&self, position: i64) -> bool {
-        let state = self.state.lock();
-        position >= state.born && state.own <= position
-    }
-
-    /// What was kept of the users that this one ignores, if it still holds.
-    pub(crate) fn ignored(&self) -> Option<Arc<HashSet<OwnedUserId>>> {
-        let state = self.state.lock();
-        state.ignored.as_ref().filter(|(at, _)| state.own <= *at).map(|(_, ignored)| Arc::clone(ignored))
-    }
-
-    /// Keeps whom the user ignores, read when the log stood at `at` or later.
-    pub(crate) fn keep_ignored(&self, at: i64, ignored: &Arc<HashSet<OwnedUserId>>) {
-        self.state.lock().ignored = Some((at, Arc::clone(ignored)));
-    }
-
-    /// What was kept of a device's keys, if it still holds.
-    pub(crate) fn key_counts(&self, device: &OwnedDeviceId) -> Option<KeyCounts> {
-        let state = self.state.lock();
-        state.key_counts.get(device).filter(|(at, _)| state.keys <= *at).map(|(_, counts)| counts.clone())
-    }
-
-    /// Keeps what is there of a device's keys, read when the log stood at `at` or later.
-    pub(crate) fn keep_key_counts(&self, device: &OwnedDeviceId, at: i64, counts: &KeyCounts) {
-        self.state.lock().key_counts.insert(device.clone(), (at, counts.clone()));
-    }
-
-    /// Whether a device may have messages up to `position` that are still to be deleted.
-    pub(crate) fn must_acknowledge(&self, device: &OwnedDeviceId, position: i64) -> bool {
-        let state = self.state.lock();
-        state.acknowledged.get(device).is_none_or(|upto| state.own > *upto && position > *upto)
-    }
-
-    /// Notes that the device's messages up to `position` have been deleted.
-    pub(crate) fn acknowledged(&self, device: &OwnedDeviceId, position: i64) {
-        self.state.lock().acknowledged.insert(device.clone(), position);
-    }
-
-    /// Hears of everything that may concern the user from now on.
-    pub(crate) fn listen(&self) -> watch::Receiver<u64> {
-        self.tick.subscribe()
-    }
-
-    /// Wakes those who wait.
-    pub(crate) fn wake(&self) {
-        self.tick.send_modify(|tick| *tick += 1);
-    }
-
-    /// All memberships of the user, from memory when they are there.
-    pub(crate) async fn memberships(&self, store: &Store) -> Result<Arc<Memberships>, RoomError> {
-        let generation = {
-            let state = self.state.lock();
-            if let Some(memberships) = &state.memberships {
-                return Ok(Arc::clone(memberships));
-            }
-            state.generation
-        };
-        let memberships = Arc::new(Memberships::new(store.graph.memberships(&self.user_id).await?));
-        let mut state = self.state.lock();
-        if state.generation == generation {
-            state.memberships = Some(Arc::clone(&memberships));
-        }
-        Ok(memberships)
-    }
-
-    /// Whether one-time keys of the user were added or claimed after `position`.
-    pub(crate) fn keys_changed(&self, position: i64) -> bool {
-        self.state.lock().keys > position
-    }
-
-    /// Whether the device's token was revoked, or the account touched, after `position`.
-    pub(crate) fn ended_since(&self, position: i64, device: Option<&OwnedDeviceId>) -> bool {
-        let state = self.state.lock();
-        state.ended.iter().any(|(at, ended)| *at > position && (ended.is_none() || ended.as_ref() == device))
-    }
-}
-
-/// What may have changed in a room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changed {
-    /// Timeline or state.
-    pub(crate) events: bool,
-    /// Receipts.
-    pub(crate) receipts: bool,
-}
-
-/// What happened last in a room.
-#[derive(Clone, Debug, Default)]
-struct Marks {
-    /// Positions of the last changes of timeline or state, ascending.
-    recent: Vec<i64>,
-    /// Whether `recent` has lost older ones.
-    overflown: bool,
-    receipt: i64,
-}
-
-impl Marks {
-    fn note(&mut self, position: i64) {
-        if self.recent.len() == RECENT {
-            self.recent.remove(0);
-            self.overflown = true;
-        }
-        self.recent.push(position);
-    }
-}
-
-#[derive(Debug, Default)]
 struct State {
     users: HashMap<OwnedUserId, Arc<Listener>>,
     rooms: HashMap<OwnedRoomId, HashMap<OwnedUserId, Arc<Listener>>>,
-    marks: HashMap<OwnedRoomId, Marks>,
-    /// Of what happened in rooms up to here nothing is known.
-    floor: i64,
-    /// Which rooms changed after `recent_floor`, in order.
-    recent: VecDeque<(i64, OwnedRoomId)>,
-    recent_floor: i64,
+    marks: Marks,
     /// Up to where changes have been taken in.
     applied: i64,
     /// The last change of anybody's devices or keys.
@@ -250,7 +43,13 @@ pub(crate) struct Active {
 impl Active {
     /// Knows nothing of what happened up to `floor`.
     pub(crate) fn new(floor: i64) -> Self {
-        let state = State { applied: floor, device_list: floor, floor, recent_floor: floor, ..State::default() };
+        let state = State {
+            users: HashMap::new(),
+            rooms: HashMap::new(),
+            marks: Marks::new(floor),
+            applied: floor,
+            device_list: floor,
+        };
         Self { state: Mutex::new(state), born: floor, done: watch::channel(floor).0 }
     }
 
@@ -277,9 +76,9 @@ impl Active {
                 listener
             }
         };
-        listener.used_ms.store(now_ms, Ordering::Relaxed);
-        let ready = listener.state.lock().ready;
-        (listener, !ready)
+        listener.used(now_ms);
+        let is_new = !listener.is_ready();
+        (listener, is_new)
     }
 
     /// The listener hears of these rooms.
@@ -288,25 +87,17 @@ impl Active {
         for room_id in rooms {
             join(&mut state, listener, room_id);
         }
-        listener.state.lock().ready = true;
+        listener.set_ready();
     }
 
     /// Forgets listeners who have not synced for long.
     pub(crate) fn forget_idle(&self, now_ms: u64) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let idle: Vec<_> = state
-            .users
-            .values()
-            .filter(|listener| {
-                listener.tick.receiver_count() == 0
-                    && now_ms.saturating_sub(listener.used_ms.load(Ordering::Relaxed)) > IDLE_MS
-            })
-            .cloned()
-            .collect();
+        let idle: Vec<_> = state.users.values().filter(|listener| listener.is_idle(now_ms, IDLE_MS)).cloned().collect();
         for listener in idle {
             state.users.remove(&listener.user_id);
-            for room_id in listener.state.lock().rooms.drain() {
+            for room_id in listener.leave_all() {
                 if let Some(room) = state.rooms.get_mut(&room_id) {
                     room.remove(&listener.user_id);
                     if room.is_empty() {
@@ -361,32 +152,17 @@ impl Active {
 
     /// For each of these rooms, what may have changed in it after `since`.
     pub(crate) fn changed<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomId>, since: i64) -> Vec<Changed> {
-        let state = self.state.lock();
-        if since < state.floor {
-            return rooms.into_iter().map(|_| Changed { events: true, receipts: true }).collect();
-        }
-        let changed = |room_id| {
-            state.marks.get(room_id).map_or(Changed::default(), |marks| Changed {
-                events: marks.recent.last().is_some_and(|last| *last > since),
-                receipts: marks.receipt > since,
-            })
-        };
-        rooms.into_iter().map(changed).collect()
+        self.state.lock().marks.changed(rooms, since)
     }
 
     /// The rooms in which anything may have changed after `since`; none when that is too long ago to say.
     pub(crate) fn changed_rooms(&self, since: i64) -> Option<HashSet<OwnedRoomId>> {
-        let state = self.state.lock();
-        if since < state.recent_floor {
-            return None;
-        }
-        let newest_first = state.recent.iter().rev().take_while(|(at, _)| *at > since);
-        Some(newest_first.map(|(_, room_id)| room_id.clone()).collect())
+        self.state.lock().marks.changed_rooms(since)
     }
 
     /// Of what happened in rooms up to here nothing is known. It may rise.
     pub(crate) fn floor(&self) -> i64 {
-        self.state.lock().floor
+        self.state.lock().marks.floor()
     }
 
     /// Whether nobody's devices and keys have changed after `since`.
@@ -404,30 +180,23 @@ impl Active {
 
     /// For each of these rooms, the position of its last change of timeline or state that was taken in, if there was one.
     pub(crate) fn last_changes<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomId>) -> Vec<Option<i64>> {
-        let state = self.state.lock();
-        rooms.into_iter().map(|room_id| state.marks.get(room_id)?.recent.last().copied()).collect()
+        self.state.lock().marks.last_changes(rooms)
     }
 
     /// A span with the same changes of the room as (`since`, `until`], the same for all who ask for these changes.
     pub(crate) fn same_span(&self, room_id: &RoomId, since: i64, until: i64) -> (i64, i64) {
-        let state = self.state.lock();
-        let Some(marks) = state.marks.get(room_id) else { return (since, until) };
-        let before = marks.recent.iter().rev().find(|at| **at <= since);
-        let known = since >= state.floor && !marks.overflown;
-        let from = before.copied().or(known.then_some(state.floor)).unwrap_or(since);
-        let to = marks.recent.iter().rev().find(|at| **at <= until && **at > since).copied().unwrap_or(until);
-        (from, to)
+        self.state.lock().marks.same_span(room_id, since, until)
     }
 }
 
 fn join(state: &mut State, listener: &Arc<Listener>, room_id: &RoomId) {
-    if listener.state.lock().rooms.insert(room_id.to_owned()) {
+    if listener.enter(room_id) {
         state.rooms.entry(room_id.to_owned()).or_default().insert(listener.user_id.clone(), Arc::clone(listener));
     }
 }
 
 fn leave(state: &mut State, listener: &Arc<Listener>, room_id: &RoomId) {
-    if listener.state.lock().rooms.remove(room_id)
+    if listener.leave(room_id)
         && let Some(room) = state.rooms.get_mut(room_id)
     {
         room.remove(&listener.user_id);
@@ -458,22 +227,22 @@ fn apply_one(
     if !matches!(kind, ChangeKind::Event | ChangeKind::Membership)
         && let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id))
     {
-        listener.state.lock().own = logged.position;
+        listener.note_own(logged.position);
     }
     match kind {
         ChangeKind::Event | ChangeKind::State | ChangeKind::Partial => {
             if let Some(room_id) = room_id {
-                mark(state, room_id, logged.position).note(logged.position);
+                state.marks.note_event(room_id, logged.position);
             }
             wake_room(state);
         }
         ChangeKind::Membership => {
             let Some(room_id) = room_id else { return };
-            mark(state, room_id, logged.position).note(logged.position);
+            state.marks.note_event(room_id, logged.position);
             wake_room(state);
             if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)).cloned() {
                 wake(&listener);
-                drop_memberships(&listener);
+                listener.drop_memberships();
                 if change.reference.as_deref() == Some("join") {
                     join(state, &listener, room_id);
                 } else {
@@ -483,7 +252,7 @@ fn apply_one(
         }
         ChangeKind::Receipt => {
             if let Some(room_id) = room_id {
-                mark(state, room_id, logged.position).receipt = logged.position;
+                state.marks.note_receipt(room_id, logged.position);
             }
             wake_room(state);
         }
@@ -500,24 +269,19 @@ fn apply_one(
             if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)) {
                 let device =
                     (kind == ChangeKind::Logout).then(|| change.reference.as_deref().map(Into::into)).flatten();
-                let mut own = listener.state.lock();
-                if own.ended.len() >= 64 {
-                    own.ended.remove(0);
-                }
-                own.ended.push((logged.position, device));
-                drop(own);
+                listener.note_end(logged.position, device);
                 wake(listener);
             }
         }
         ChangeKind::OneTimeKeys => {
             if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)) {
-                listener.state.lock().keys = logged.position;
+                listener.note_keys(logged.position);
                 wake(listener);
             }
         }
         ChangeKind::Forget => {
             if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)) {
-                drop_memberships(listener);
+                listener.drop_memberships();
                 wake(listener);
             }
         }
@@ -538,31 +302,9 @@ fn apply_one(
         | ChangeKind::OutgoingEdu
         | ChangeKind::Backfill
         | ChangeKind::Relay
+        | ChangeKind::Missed
         | ChangeKind::Purge => {}
     }
-}
-
-fn drop_memberships(listener: &Listener) {
-    let mut state = listener.state.lock();
-    state.memberships = None;
-    state.generation += 1;
-}
-
-fn mark<'a>(state: &'a mut State, room_id: &RoomId, position: i64) -> &'a mut Marks {
-    if state.recent.len() == RECENT_ROOMS
-        && let Some((oldest, _)) = state.recent.pop_front()
-    {
-        state.recent_floor = oldest;
-    }
-    state.recent.push_back((position, room_id.to_owned()));
-    if state.marks.len() == MARKS_MAX && !state.marks.contains_key(room_id) {
-        state.marks = HashMap::new();
-        state.floor = position - 1;
-    }
-    if !state.marks.contains_key(room_id) {
-        state.marks.insert(room_id.to_owned(), Marks::default());
-    }
-    state.marks.get_mut(room_id).expect("it has just been put there")
 }
 
 #[cfg(test)]
@@ -571,6 +313,7 @@ mod tests {
     use samtal_db::Change;
 
     use super::*;
+    use crate::marks::ROOMS_MAX;
 
     fn logged(position: i64, change: Change) -> LoggedChange {
         LoggedChange { position, change }
@@ -630,7 +373,7 @@ mod tests {
         active.apply(&[event(11), logged(12, Change::new(ChangeKind::Receipt).room("!b:a").user("@x:a"))]);
         let rooms = |since| active.changed_rooms(since).map(|rooms| rooms.len());
         assert_eq!((rooms(9), rooms(10), rooms(11), rooms(12)), (None, Some(2), Some(1), Some(0)));
-        for position in 0..i64::try_from(MARKS_MAX).unwrap() {
+        for position in 0..i64::try_from(ROOMS_MAX).unwrap() {
             active.apply(&[logged(20 + position, Change::new(ChangeKind::Event).room(format!("!r{position}:a")))]);
         }
         assert_eq!(rooms(12), None, "too long ago");

@@ -18,9 +18,10 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     SyncError,
-    active::{Active, Listener, Memberships},
+    active::Active,
     filter::{Filter, Filters},
     lazy::LazyMemory,
+    listener::{Listener, Memberships},
     sliding::{connection::Connections, list::FactsMemory},
     span::Spans,
 };

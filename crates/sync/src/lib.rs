@@ -9,6 +9,8 @@
 mod active;
 mod json;
 mod lazy;
+mod listener;
+mod marks;
 mod span;
 mod state;
 mod summary;

@@ -19,10 +19,11 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Sync, SyncError,
-    active::{Changed, KeyCounts, Listener, Memberships},
     core::Company,
     filter::{Filter, Members},
     json::{self, Object},
+    listener::{KeyCounts, Listener, Memberships},
+    marks::Changed,
     room::Round,
     view::Reader,
 };

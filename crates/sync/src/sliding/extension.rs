@@ -9,7 +9,7 @@ use samtal_room::StickyEvent;
 
 use crate::{
     Sync, SyncError,
-    active::Listener,
+    listener::Listener,
     core::Company,
     json::{self, Object},
     room::typing_event,
