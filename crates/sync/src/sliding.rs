@@ -26,7 +26,7 @@ use self::{
     connection::{Kind, Memory},
     list::{InView, Personal},
 };
-use crate::{Sync, SyncError, active::Listener, core::Company, json::Object, view::Reader};
+use crate::{Sync, SyncError, core::Company, json::Object, listener::Listener, view::Reader};
 
 /// Longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(120);
