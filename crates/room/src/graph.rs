@@ -18,6 +18,7 @@ use crate::{
     error::RoomError,
     ids::{EventNid, RoomNid},
     packed::{pack, unpack},
+    txn::Txn,
 };
 
 /// A room as such: what never changes about it.
@@ -80,7 +81,7 @@ pub struct StoredEvent {
     pub before: Option<SnapshotId>,
     /// The redaction that was applied to it.
     pub redacted_by: Option<OwnedEventId>,
-    /// Which transaction of which device made it: `device|transaction id`.
+    /// Which transaction of which device made it: its [`Txn::name`].
     pub txn: Option<Box<str>>,
     /// The event itself (redacted, if it has been).
     pub pdu: Pdu,
@@ -94,13 +95,7 @@ impl StoredEvent {
 
     /// The transaction id, if `device_id` of the sender made the event.
     pub fn transaction_id_for(&self, device_id: &str) -> Option<&str> {
-        let mut parts = self.txn.as_deref()?.splitn(5, '|');
-        let _user = parts.next()?;
-        let device = parts.next()?;
-        let _room = parts.next()?;
-        let _scope = parts.next()?;
-        // As `Txn::name` writes it.
-        (device == device_id.replace('|', "\u{1}")).then(|| parts.next()).flatten()
+        Txn::id_for(self.txn.as_deref()?, self.pdu.sender(), device_id)
     }
 }
 

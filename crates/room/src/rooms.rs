@@ -134,18 +134,3 @@ impl Rooms {
         }
     }
 }
-
-/// Names the transaction of a client's request, unique in a tenant: `user|device|room|what|transaction id`.
-///
-/// `what` tells requests apart that may use the same transaction id: the event type, or the redacted event.
-#[derive(Clone, Debug)]
-pub struct Txn;
-
-impl Txn {
-    /// The name.
-    pub fn name(user: &UserId, device_id: &str, room: &Room, what: &str, txn_id: &str) -> String {
-        let clean = |text: &str| text.replace('|', "\u{1}");
-        let (device, what) = (clean(device_id), clean(what));
-        format!("{}|{device}|{}|{what}|{txn_id}", user.localpart().replace('|', "\u{1}"), room.nid.0)
-    }
-}
