@@ -46,7 +46,7 @@ pub use homeserver::{Homeserver, OpenError};
 pub use identity::Proof;
 pub use invite_remote::IncomingInvite;
 pub use mail::{Mail, MailError, MailNotifications, MailTls};
-pub use member::{Content, allowed_rooms, join_rule};
+pub use member::{Content, join_rule};
 pub use notice::{Notice, Notices};
 pub use resident::{JoinAnswer, ResidentError, Template};
 pub use settings::{Directory, EncryptedByDefault, Federation, Publishers, Settings, Turn};

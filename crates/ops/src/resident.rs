@@ -14,7 +14,7 @@ use samtal_room::{Ingested, Room, RoomError, StoredEvent, membership_of};
 use samtal_state::Part;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{Content, Homeserver, OpError, allowed_rooms, join_rule, receive::unusable};
+use crate::{Content, Homeserver, OpError, join_rule, member::allowed_rooms, receive::unusable};
 
 /// Why a resident does not help.
 #[derive(Debug, thiserror::Error)]

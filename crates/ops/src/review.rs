@@ -9,7 +9,7 @@ use crate::{Homeserver, OpError};
 
 /// What is known of a room, as far as policy looks at it.
 #[derive(Clone, Debug, Default)]
-pub struct Situation {
+pub(crate) struct Situation {
     acl: Option<Acl>,
     room_type: Option<String>,
     encrypted: Option<bool>,
@@ -33,7 +33,7 @@ impl Situation {
     }
 
     /// In the form of a question.
-    pub fn facts<'a>(&'a self, room_id: &'a RoomId) -> RoomFacts<'a> {
+    pub(crate) fn facts<'a>(&'a self, room_id: &'a RoomId) -> RoomFacts<'a> {
         RoomFacts {
             id: Some(room_id),
             acl: self.acl.as_ref(),

@@ -25,7 +25,7 @@ pub use reports::{ReportCommand, ReportVerb};
 pub use rooms::{RoomCommand, RoomVerb};
 pub use users::UserCommand;
 
-use crate::{Installation, ServerError, Tenants, socket_path};
+use crate::{Installation, ServerError, Tenants, lock::socket_path};
 
 /// Longest command or answer.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;

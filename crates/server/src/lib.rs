@@ -20,6 +20,6 @@ mod well_known;
 
 pub use error::ServerError;
 pub use installation::Installation;
-pub use lock::{Lock, socket_path};
+pub use lock::Lock;
 pub use running::Running;
 pub use tenants::Tenants;
