@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use samtal_kit::{Cache, Memory};
 
 /// Members of one room that are remembered for a device.
@@ -52,7 +52,7 @@ impl LazyMemory {
         since: i64,
         room_id: &OwnedRoomId,
         member: &OwnedUserId,
-        event_id: &OwnedEventId,
+        event_id: &EventId,
     ) -> bool {
         let Some(device) = self.0.get(device) else { return false };
         let device = device.lock();

@@ -22,6 +22,8 @@ mod relations;
 mod core;
 mod error;
 mod room;
+mod room_json;
+mod room_state;
 mod sliding;
 mod threads;
 mod v3;

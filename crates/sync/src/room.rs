@@ -1,7 +1,7 @@
 //! One room as one user gets it in `GET /v3/sync`.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -12,7 +12,6 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId, events::room::member::MembershipS
 use samtal_account::AccountData;
 use samtal_event::stripped_form;
 use samtal_model::{StreamPosition, SyncToken};
-use samtal_push::Counts;
 use samtal_room::{Room, RoomMembership, StoredEvent, Viewer};
 use samtal_state::SnapshotId;
 use serde_json::value::RawValue;
@@ -20,8 +19,9 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Sync, SyncError,
-    filter::{Filter, Members, select},
+    filter::{Filter, select},
     json::{self, Object},
+    room_json::{write_counts, write_section, write_state, write_summary, write_timeline},
     span::{Keep, MemberChanges, Span, Timeline},
     state::Gap,
     summary::Summary,
@@ -48,7 +48,8 @@ pub(crate) struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn filter(&self) -> &Filter {
+    /// What the reader wants to see.
+    pub(crate) fn filter(&self) -> &Filter {
         &self.request.filter
     }
 
@@ -57,7 +58,8 @@ impl Round<'_> {
         self.since.map_or(0, |since| since.position.0)
     }
 
-    fn device(&self) -> Option<(OwnedUserId, OwnedDeviceId)> {
+    /// The device that reads, if there is one.
+    pub(crate) fn device(&self) -> Option<(OwnedUserId, OwnedDeviceId)> {
         Some((self.request.user_id.clone(), self.request.device_id.clone()?))
     }
 }
@@ -66,12 +68,12 @@ impl Round<'_> {
 const STICKY_MAX: usize = 1_000;
 
 /// A room under way to its reader.
-struct Draft {
-    timeline: Timeline,
+pub(crate) struct Draft {
+    pub(crate) timeline: Timeline,
     /// The timeline's events, written.
-    events: Vec<Arc<str>>,
-    gap: Gap,
-    members: MemberChanges,
+    pub(crate) events: Vec<Arc<str>>,
+    pub(crate) gap: Gap,
+    pub(crate) members: MemberChanges,
 }
 
 /// A joined room that is worth telling, and who came and went in it.
@@ -345,7 +347,8 @@ impl Sync {
         Ok(written)
     }
 
-    async fn write_event(
+    /// An event, written for this reader.
+    pub(crate) async fn write_event(
         &self,
         round: &Round<'_>,
         event: &StoredEvent,
@@ -363,126 +366,6 @@ impl Sync {
         let json =
             view::render(self.store(), event, round.reader.now_ms, membership, transaction_id, relations).await?;
         Ok(chosen_fields(filter, json))
-    }
-
-    /// The state events to tell, written.
-    async fn state_events(
-        &self,
-        round: &Round<'_>,
-        room: &Room,
-        draft: &Draft,
-        everything: bool,
-    ) -> Result<Vec<String>, SyncError> {
-        let filter = round.filter();
-        if filter.state.passes_none() || !filter.state.passes_room(room.room_id.as_str()) {
-            return Ok(Vec::new());
-        }
-        let store = self.store();
-        let lazy = filter.members != Members::All;
-        let mut events = draft.gap.events(store, &draft.timeline, !lazy).await?;
-        if lazy {
-            self.add_members(round, room, draft, everything, &mut events).await?;
-        }
-        let plain = filter.plain_events();
-        let wanted = events.iter().filter(|event| {
-            let pdu = &event.pdu;
-            filter.state.passes(pdu.type_str(), pdu.sender().as_str(), pdu.content_str())
-        });
-        let mut written = Vec::new();
-        for event in wanted {
-            written.push(match plain {
-                true if everything => view::render_state(event, round.reader.now_ms),
-                _ => self.write_event(round, event, None, None).await?,
-            });
-        }
-        Ok(written)
-    }
-
-    /// Members who are not in the part of the state that is here, as the auth events of what they sent show them.
-    async fn members_of_auth(
-        &self,
-        timeline: &Timeline,
-        needed: &BTreeSet<OwnedUserId>,
-        found: &[(OwnedUserId, Arc<StoredEvent>)],
-    ) -> Result<Vec<(OwnedUserId, Arc<StoredEvent>)>, SyncError> {
-        let mut told: HashMap<OwnedUserId, Arc<StoredEvent>> = HashMap::new();
-        for event in timeline.events.iter().filter(|event| needed.contains(event.pdu.sender())) {
-            let sender = event.pdu.sender();
-            if found.iter().any(|(user, _)| user == sender) || told.contains_key(sender) {
-                continue;
-            }
-            let auth = self.store().graph.events(event.pdu.auth_events()).await?;
-            let member = auth.into_iter().find(|auth| auth.pdu.is_state_of("m.room.member", sender.as_str()));
-            if let Some(member) = member.filter(|member| !member.pdu.is_rejected()) {
-                told.insert(sender.to_owned(), member);
-            }
-        }
-        Ok(told.into_iter().collect())
-    }
-
-    /// Adds the members that a lazy loading reader needs: those whose events are shown, the reader, the heroes.
-    async fn add_members(
-        &self,
-        round: &Round<'_>,
-        room: &Room,
-        draft: &Draft,
-        everything: bool,
-        events: &mut Vec<Arc<StoredEvent>>,
-    ) -> Result<(), SyncError> {
-        let user_id = &round.request.user_id;
-        let mut needed: BTreeSet<OwnedUserId> =
-            draft.timeline.events.iter().map(|event| event.pdu.sender().to_owned()).collect();
-        let to_the_end = round.request.state_after != StateAfter::No;
-        if to_the_end {
-            // The reader takes no state from the timeline: whose membership changes there is told as well.
-            let members = draft.timeline.events.iter().filter(|event| event.pdu.type_str() == "m.room.member");
-            needed.extend(members.filter_map(|event| UserId::parse(event.pdu.state_key()?).ok()));
-        }
-        if everything {
-            needed.insert(user_id.clone());
-        }
-        if everything || draft.members.any {
-            let summary = Summary::read(self.store(), room, draft.gap.end, user_id).await?;
-            needed.extend(summary.heroes.into_iter().flatten());
-        }
-        let is_member = |event: &Arc<StoredEvent>| event.pdu.type_str() == "m.room.member";
-        let here: HashSet<String> = events
-            .iter()
-            .filter(|event| is_member(event))
-            .filter_map(|event| event.pdu.state_key().map(ToOwned::to_owned))
-            .collect();
-        needed.retain(|needed| !here.contains(needed.as_str()));
-        let device = round.device();
-        // A reader who takes state from the timeline needs nothing twice; another must be told all of it here.
-        let told: HashSet<_> = match draft.gap.to_the_end {
-            true => HashSet::new(),
-            false => draft.timeline.events.iter().map(|event| event.nid).collect(),
-        };
-        let mut members = draft.gap.members(self.store(), &needed).await?;
-        if self.store().partial.is_partial(&room.room_id) {
-            members.extend(self.members_of_auth(&draft.timeline, &needed, &members).await?);
-        }
-        for (member, event) in members {
-            let event_id = event.pdu.event_id().to_owned();
-            let known = round.filter().members == Members::Lazy
-                && !everything
-                && device
-                    .as_ref()
-                    .is_some_and(|device| self.lazy.has(device, round.after(), &room.room_id, &member, &event_id));
-            let is_told = !to_the_end && told.contains(&event.nid);
-            let has_changed = to_the_end && told.contains(&event.nid);
-            if has_changed || (!known && !is_told) {
-                events.push(event);
-            }
-        }
-        if let Some(device) = device {
-            let members = events.iter().filter(|event| is_member(event)).filter_map(|event| {
-                let member = UserId::parse(event.pdu.state_key()?).ok()?;
-                Some((member, event.pdu.event_id().to_owned()))
-            });
-            self.lazy.tell(&device, round.until, &room.room_id, members);
-        }
-        Ok(())
     }
 
     /// Fresh sticky events that the timeline does not show (MSC4354), whatever the reader may see of the history. A
@@ -597,61 +480,4 @@ pub(crate) fn typing_event(users: &[OwnedUserId], ignored: &HashSet<OwnedUserId>
     json::texts(&mut content, users.iter().filter(|user| !ignored.contains(*user)));
     content.push('}');
     json::event("m.typing", &content)
-}
-
-fn write_summary(object: &mut Object<'_>, summary: &Summary) {
-    if let Some(heroes) = &summary.heroes {
-        json::texts(object.key("m.heroes"), heroes);
-    }
-    object.number("m.joined_member_count", summary.joined);
-    object.number("m.invited_member_count", summary.invited);
-}
-
-/// `state`, or `state_after` under the name that was asked for.
-fn write_state<T: AsRef<str>>(object: &mut Object<'_>, state_after: StateAfter, events: &[T]) {
-    let name = match state_after {
-        StateAfter::No => "state",
-        StateAfter::Stable => "state_after",
-        StateAfter::Unstable => "org.matrix.msc4222.state_after",
-    };
-    write_section(object, name, events);
-}
-
-/// A section of a room, which clients expect to be there even when it is empty.
-fn write_section<T: AsRef<str>>(object: &mut Object<'_>, name: &str, events: &[T]) {
-    let out = object.key(name);
-    out.push_str("{\"events\":");
-    json::array(out, events);
-    out.push('}');
-}
-
-fn write_timeline(object: &mut Object<'_>, draft: Option<&Draft>, round: &Round<'_>) {
-    let (events, limited, prev) = match draft {
-        Some(draft) => (&*draft.events, draft.timeline.limited, draft.timeline.prev),
-        None => (&[][..], false, StreamPosition(round.until)),
-    };
-    object.object("timeline", |inner| {
-        json::array(inner.key("events"), events);
-        inner.flag("limited", limited);
-        // Nothing is before a first sync that has everything: clients that ask for members at this token mean those of now.
-        let whole = !limited && round.since.is_none();
-        let prev = if whole { StreamPosition(round.until) } else { prev };
-        inner.text("prev_batch", &SyncToken::at(prev).to_string());
-    });
-}
-
-fn write_counts(object: &mut Object<'_>, counts: &Counts, by_thread: bool) {
-    let write = |inner: &mut Object<'_>, count: samtal_push::Count| {
-        inner.number("highlight_count", count.highlights);
-        inner.number("notification_count", count.notifications);
-    };
-    let own = if by_thread { counts.main } else { counts.total() };
-    object.object("unread_notifications", |inner| write(inner, own));
-    if by_thread {
-        object.object("unread_thread_notifications", |inner| {
-            for (thread, count) in &counts.threads {
-                inner.object(thread, |inner| write(inner, *count));
-            }
-        });
-    }
 }
