@@ -13,7 +13,7 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Batch, Committed, DbError, LoggedChange, Row, Schema, Sql, Value,
+    Batch, Change, Committed, DbError, LoggedChange, Row, Schema, Sql, Value,
     batch::{Expect, Step, call_hooks},
     db::Announcer,
     schema,
@@ -246,12 +246,42 @@ async fn write(reading: Reading, schema: String, mut waiting: mpsc::Receiver<Wai
     }
 }
 
-/// One transaction for all batches of the group, each in a savepoint. The row of the log's head is locked first, which
-/// orders the commits of all nodes.
+/// What a refused batch takes with it.
+#[derive(Clone, Copy, PartialEq)]
+enum Undo {
+    /// The whole transaction.
+    Group,
+    /// Only itself: it runs in a savepoint.
+    Batch,
+}
+
+/// One transaction for all batches of the group. Savepoints cost round trips, and refusals are rare: only a group with one in it
+/// runs again with them.
 async fn write_group(
     reading: &Reading,
     notify: &str,
     group: &[Waiting],
+) -> Result<Vec<Result<Committed, DbError>>, DbError> {
+    let mut committing = false;
+    let mut done = try_group(reading, notify, group, Undo::Group, &mut committing).await;
+    // What failed while it was being committed may have been: it is not done again.
+    if group.len() > 1 && done.is_err() && !committing {
+        done = try_group(reading, notify, group, Undo::Batch, &mut committing).await;
+    }
+    match done {
+        // Alone, it was refused with the transaction.
+        Err(error) if group.len() == 1 && error.is_conflict() => Ok(vec![Err(error)]),
+        done => done,
+    }
+}
+
+/// The row of the log's head is locked first, which orders the commits of all nodes.
+async fn try_group(
+    reading: &Reading,
+    notify: &str,
+    group: &[Waiting],
+    undo: Undo,
+    committing: &mut bool,
 ) -> Result<Vec<Result<Committed, DbError>>, DbError> {
     let client = reading.pool.get().await?;
     let wanted: usize = group.iter().map(|waiting| waiting.batch.positions).sum();
@@ -265,17 +295,24 @@ async fn write_group(
     }
     let first = next;
     let mut results = Vec::with_capacity(group.len());
-    for waiting in group {
-        client.batch_execute("SAVEPOINT batch").await?;
-        let result = run_batch(client, &waiting.batch, next).await;
-        match &result {
-            Ok(committed) => {
-                next = next.max(committed.last_position + i64::from(waiting.batch.positions > 0));
-                client.batch_execute("RELEASE batch").await?;
-            }
-            Err(_) => client.batch_execute("ROLLBACK TO batch; RELEASE batch").await?,
+    if undo == Undo::Group {
+        for committed in run_batches(client, group.iter().map(|waiting| &waiting.batch), next).await? {
+            results.push(Ok(committed));
         }
-        results.push(result);
+        next += i64::try_from(wanted).unwrap_or(0);
+    } else {
+        for waiting in group {
+            client.batch_execute("SAVEPOINT batch").await?;
+            let result = run_batches(client, std::iter::once(&waiting.batch), next).await;
+            match &result {
+                Ok(_) => {
+                    next += i64::try_from(waiting.batch.positions).unwrap_or(0);
+                    client.batch_execute("RELEASE batch").await?;
+                }
+                Err(_) => client.batch_execute("ROLLBACK TO batch; RELEASE batch").await?,
+            }
+            results.push(result.and_then(|mut committed| committed.pop().ok_or(DbError::Closed)));
+        }
     }
     if wanted > 0 {
         // Positions of refused batches are given back.
@@ -284,6 +321,7 @@ async fn write_group(
         }
         client.batch_execute(notify).await?;
     }
+    *committing = true;
     client.batch_execute("COMMIT").await?;
     guard.done();
     Ok(results)
@@ -306,39 +344,57 @@ impl Drop for RollbackOnDrop {
     }
 }
 
-async fn run_batch(client: &Object, batch: &Batch, first_position: i64) -> Result<Committed, DbError> {
-    let mut steps = Vec::with_capacity(batch.changes.len() + batch.steps.len());
-    let last_position = first_position - 1 + i64::try_from(batch.positions).unwrap_or(0);
-    for (offset, change) in &batch.changes {
-        let position = first_position + i64::try_from(*offset).unwrap_or(0);
-        steps.push(Step {
-            sql: schema::CHANGE_INSERT,
-            params: vec![
-                position.into(),
-                change.kind.into(),
-                change.room.clone().into(),
-                change.user.clone().into(),
-                change.reference.clone().into(),
-            ],
-            expect: Expect::Any,
-        });
+/// All batches in one round trip, each with its positions behind those of the one before.
+async fn run_batches(
+    client: &Object,
+    batches: impl Iterator<Item = &Batch> + Clone,
+    first_position: i64,
+) -> Result<Vec<Committed>, DbError> {
+    let (mut steps, mut next) = (Vec::new(), first_position);
+    for batch in batches.clone() {
+        steps.extend(batch.changes.iter().map(|(offset, change)| logged(change, next, *offset)));
+        steps.extend(batch.steps.iter().map(|step| Step { params: placed(&step.params, next), ..step.clone() }));
+        next += i64::try_from(batch.positions).unwrap_or(0);
     }
-    steps.extend(batch.steps.iter().map(|step| Step { params: placed(&step.params, first_position), ..step.clone() }));
-    let mut answer = Committed { first_position, last_position, rows: Vec::new() };
-    let answers = pipeline(client, &steps).await?;
-    for (step, answered) in steps.iter().zip(answers) {
-        let refused = |what: &str| Err(DbError::Conflict(format!("{}: {what}", step.sql.name())));
-        match (step.expect, answered?) {
-            (Expect::Returning, Answered::Rows(rows)) => answer.rows.push(rows),
-            (Expect::Some, Answered::Rows(rows)) if rows.is_empty() => return refused("no row"),
-            (Expect::None, Answered::Rows(rows)) if !rows.is_empty() => return refused("a row"),
-            (Expect::Changed(expected), Answered::Changed(changed)) if changed != expected => {
-                return refused(&format!("{changed} rows changed, expected {expected}"));
-            }
-            _ => {}
+    let mut answers = steps.iter().zip(pipeline(client, &steps).await?);
+    let (mut done, mut next) = (Vec::new(), first_position);
+    for batch in batches {
+        let last_position = next - 1 + i64::try_from(batch.positions).unwrap_or(0);
+        let mut committed = Committed { first_position: next, last_position, rows: Vec::new() };
+        for (step, answered) in answers.by_ref().take(batch.changes.len() + batch.steps.len()) {
+            committed.rows.extend(expected(step, answered?)?);
         }
+        done.push(committed);
+        next = last_position + 1;
     }
-    Ok(answer)
+    Ok(done)
+}
+
+/// The step that writes a row of the change log.
+fn logged(change: &Change, first_position: i64, offset: usize) -> Step {
+    let position = first_position + i64::try_from(offset).unwrap_or(0);
+    let params = vec![
+        position.into(),
+        change.kind.into(),
+        change.room.clone().into(),
+        change.user.clone().into(),
+        change.reference.clone().into(),
+    ];
+    Step { sql: schema::CHANGE_INSERT, params, expect: Expect::Any }
+}
+
+/// The rows that the committer gets, if it asked for any and the step did what it must.
+fn expected(step: &Step, answered: Answered) -> Result<Option<Vec<Row>>, DbError> {
+    let refused = |what: &str| Err(DbError::Conflict(format!("{}: {what}", step.sql.name())));
+    match (step.expect, answered) {
+        (Expect::Returning, Answered::Rows(rows)) => Ok(Some(rows)),
+        (Expect::Some, Answered::Rows(rows)) if rows.is_empty() => refused("no row"),
+        (Expect::None, Answered::Rows(rows)) if !rows.is_empty() => refused("a row"),
+        (Expect::Changed(expected), Answered::Changed(changed)) if changed != expected => {
+            refused(&format!("{changed} rows changed, expected {expected}"))
+        }
+        _ => Ok(None),
+    }
 }
 
 enum Answered {

@@ -1,13 +1,23 @@
 //! The table of an edge's endpoints, before it becomes a router.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::{
     Router,
+    body::Body,
     handler::Handler,
-    routing::{MethodFilter, MethodRouter, on},
+    response::Response,
+    routing::{MethodFilter, MethodRouter},
 };
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
+use tower::Service;
 
 use crate::ErrorAnswer;
 
@@ -18,8 +28,30 @@ pub struct Endpoints(Vec<Endpoint>);
 struct Endpoint {
     method: Method,
     path: &'static str,
-    handler: MethodRouter,
+    serve: Serve,
     listed: bool,
+}
+
+/// What serves an endpoint, whoever it is. There are hundreds of handlers, and each would have axum's code for it compiled once
+/// more, all of which is run when the server starts, and then stays in memory.
+#[derive(Clone)]
+struct Serve(Arc<dyn Fn(Request<Body>) -> Serving + Send + Sync>);
+
+type Serving = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+impl Service<Request<Body>> for Serve {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let serving = (self.0)(request);
+        Box::pin(async { Ok(serving.await) })
+    }
 }
 
 impl fmt::Debug for Endpoints {
@@ -35,11 +67,13 @@ impl Endpoints {
         H: Handler<M, ()>,
         M: 'static,
     {
-        if self.0.iter().any(|endpoint| endpoint.method == method && endpoint.path == path) {
-            return;
+        self.add(method, path, Serve(Arc::new(move |request| Box::pin(handler.clone().call(request, ())))));
+    }
+
+    fn add(&mut self, method: Method, path: &'static str, serve: Serve) {
+        if !self.0.iter().any(|endpoint| endpoint.method == method && endpoint.path == path) {
+            self.0.push(Endpoint { method, path, serve, listed: true });
         }
-        let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
-        self.0.push(Endpoint { method, path, handler: on(filter, handler), listed: true });
     }
 
     /// All of both.
@@ -64,7 +98,8 @@ impl Endpoints {
         for endpoint in self.0 {
             let known =
                 paths.entry(without_names(endpoint.path)).or_insert_with(|| (endpoint.path, MethodRouter::new()));
-            known.1 = std::mem::take(&mut known.1).merge(endpoint.handler);
+            let filter = MethodFilter::try_from(endpoint.method).unwrap_or(MethodFilter::TRACE);
+            known.1 = std::mem::take(&mut known.1).on_service(filter, endpoint.serve);
         }
         paths.into_values().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
     }
