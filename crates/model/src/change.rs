@@ -54,10 +54,12 @@ pub enum ChangeKind {
     Purge = 23,
     /// A room was entered with a part of its state, or its state has become whole, or need not any more. room.
     Partial = 24,
+    /// A server turned out to have been in a room, when its state became whole, that was not known to be. room; reference: the server.
+    Missed = 25,
 }
 
 impl ChangeKind {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 25] = [
         Self::Event,
         Self::Membership,
         Self::State,
@@ -82,6 +84,7 @@ impl ChangeKind {
         Self::Relay,
         Self::Purge,
         Self::Partial,
+        Self::Missed,
     ];
 
     /// The stored number.

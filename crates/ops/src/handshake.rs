@@ -45,6 +45,7 @@ impl Homeserver {
     ) -> Result<(), OpError> {
         let entering = self.inbound.entering(room_id);
         let _entering = entering.lock().await;
+        let _joining = self.inbound.joining();
         let mut refusals = Refusals::default();
         for server in via.iter().take(SERVERS_MAX) {
             match Box::pin(self.join_through(user, room_id, server, &content)).await {

@@ -133,9 +133,10 @@ impl Homeserver {
                 continue;
             };
             // Nobody here is shown a stranger, so strangers are not remembered, however many there are.
-            // While the members of a room are not all known, it may be one of them.
-            let is_known =
-                self.edus.presence.get(&user).is_some() || !self.rooms.store().partial.unfinished().is_empty();
+            // While a room is being entered, or its members are not all known, it may be one of them.
+            let is_known = self.edus.presence.get(&user).is_some()
+                || self.inbound.is_joining()
+                || !self.rooms.store().partial.unfinished().is_empty();
             if !is_known && !self.shares_a_room(&user).await? {
                 continue;
             }
@@ -177,14 +178,47 @@ impl Homeserver {
         let must_ask = match self.e2ee.remote_update(&user, &update).await? {
             UpdateOutcome::Resync => true,
             // Of those who share rooms with us the list is held from the first word on.
+            UpdateOutcome::Ignored if !self.e2ee.remote_current(std::slice::from_ref(&user)).await?.is_empty() => false,
             UpdateOutcome::Ignored => {
-                self.e2ee.remote_current(std::slice::from_ref(&user)).await?.is_empty()
-                    && self.shares_a_room(&user).await?
+                // Noted before the look at the rooms: the last of them may become whole meanwhile.
+                if self.may_be_in_partial_room(origin).await? {
+                    self.inbound.unplaced.lock().put(user.clone(), ());
+                }
+                let shares = self.shares_a_room(&user).await?;
+                if shares {
+                    self.inbound.unplaced.lock().pop(&user);
+                }
+                shares
             }
             UpdateOutcome::Stored => false,
         };
         if must_ask {
             self.resync_soon(user);
+        }
+        Ok(())
+    }
+
+    /// Whether this server is in a room of which not all members are known.
+    async fn may_be_in_partial_room(&self, server: &ServerName) -> Result<bool, OpError> {
+        for partial in self.rooms.store().partial.unfinished() {
+            let room = self.rooms.room(&partial.room_id).await?;
+            if self.rooms.has_server(&room, server).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tells of devices that changed while it was not known in which rooms their users are, once it is.
+    pub(crate) async fn place_devices(&self) -> Result<(), OpError> {
+        let unplaced: Vec<OwnedUserId> = self.inbound.unplaced.lock().iter().map(|(user, ())| user.clone()).collect();
+        for user in unplaced {
+            if self.shares_a_room(&user).await? {
+                self.e2ee.remote_mark_stale(&user).await?;
+            } else if self.may_be_in_partial_room(user.server_name()).await? {
+                continue;
+            }
+            self.inbound.unplaced.lock().pop(&user);
         }
         Ok(())
     }

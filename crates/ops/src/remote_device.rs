@@ -227,7 +227,8 @@ impl Homeserver {
         Ok(self.rooms.store().graph.shares_with_server(user, &self.name).await?)
     }
 
-    /// Forgets the device lists of those with whom nobody of us is in a room any more: follows the log.
+    /// Forgets the device lists of those with whom nobody of us is in a room any more, and tells of those who turn out to be in one
+    /// with us: follows the log.
     pub(crate) async fn forget_lists(self: Arc<Self>) {
         let tasks = self.tasks.clone();
         let mut changes = self.db.changes(self.db.position());
@@ -247,6 +248,9 @@ impl Homeserver {
     }
 
     async fn forget_lists_after(&self, change: &Change) -> Result<(), OpError> {
+        if ChangeKind::from_code(change.kind) == Some(ChangeKind::Partial) {
+            return self.place_devices().await;
+        }
         let is_end = matches!(change.reference.as_deref(), Some("leave" | "ban"));
         if ChangeKind::from_code(change.kind) != Some(ChangeKind::Membership) || !is_end {
             return Ok(());

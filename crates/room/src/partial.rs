@@ -4,15 +4,18 @@
 //! It stays for a while after the state is whole: readers that do not load members lazily must be told of the room anew.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use parking_lot::RwLock;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId, events::room::member::MembershipState,
+};
 use samtal_db::{Batch, Change, Db, Row, Sql, Value, params, sql};
 use samtal_event::{Origin, ParsedPdu, Pdu};
 use samtal_model::ChangeKind;
+use samtal_state::SnapshotId;
 use tokio::sync::watch;
 
 use crate::{
@@ -21,6 +24,7 @@ use crate::{
     graph::{Flags, Room, StoredEvent},
     ids::{EventNid, RoomNid},
     join::Adoption,
+    membership::membership_of,
     relation,
     turn::Turn,
 };
@@ -43,6 +47,7 @@ const CLAIM: Sql = sql!(
      ON CONFLICT (room, server) DO UPDATE SET claimed = 1"
 );
 const UNCLAIM: Sql = sql!("UPDATE room_server SET claimed = 0 WHERE room = $1 AND claimed = 1");
+const CLAIMED: Sql = sql!("SELECT server FROM room_server WHERE room = $1 AND claimed = 1");
 const EVENT_ADD: Sql = sql!("INSERT INTO partial_event (room, nid) VALUES ($1, $2) ON CONFLICT (room, nid) DO NOTHING");
 const EVENTS: Sql = sql!("SELECT nid FROM partial_event WHERE room = $1");
 const EVENTS_END: Sql = sql!("DELETE FROM partial_event WHERE room = $1");
@@ -73,7 +78,6 @@ pub struct PartialRoom {
 
 impl PartialRoom {
     fn from_row(row: &Row) -> Result<Self, RoomError> {
-        let damaged = |error: ruma::IdParseError| RoomError::Damaged(error.to_string());
         Ok(Self {
             nid: RoomNid(row.int(0)?),
             room_id: row.text(1)?.try_into().map_err(damaged)?,
@@ -121,6 +125,13 @@ impl PartialRooms {
     /// The rooms whose state is not whole.
     pub fn unfinished(&self) -> Vec<PartialRoom> {
         self.rooms.read().values().filter(|room| room.completed.is_none()).cloned().collect()
+    }
+
+    /// The rooms whose state has become whole after `since`.
+    pub fn completed_since(&self, since: i64) -> Vec<OwnedRoomId> {
+        let rooms = self.rooms.read();
+        let completed = rooms.values().filter(|room| room.completed.is_some_and(|at| at > since));
+        completed.map(|room| room.room_id.clone()).collect()
     }
 
     /// Hears when one comes or goes.
@@ -177,7 +188,8 @@ impl Turn<'_> {
                 let begin = params![room.nid.0, room.room_id.as_str(), join.event_id().as_str(), through.as_str()];
                 self.batch.exec(&BEGIN, begin);
                 let own: &ServerName = &self.author.name;
-                for server in servers.iter().filter(|server| *server != own).take(CLAIMED_MAX) {
+                let named = servers.iter().take(CLAIMED_MAX).chain([through]);
+                for server in named.filter(|server| *server != own) {
                     self.batch.exec(&CLAIM, params![room.nid.0, server.as_str()]);
                 }
             }
@@ -205,9 +217,13 @@ impl Turn<'_> {
         let mut whole = (*join).clone();
         whole.before = Some(adoption.before);
         self.rebase(whole, None);
+        let mut missed = self.servers_added(join.before, adoption.before).await?;
         for event in self.partial_events(&join).await? {
-            self.look_again(&event).await?;
+            if self.look_again(&event).await? {
+                missed.extend(server_of_member(&event.pdu));
+            }
         }
+        self.note_missed(missed).await?;
         self.head.partial = false;
         // Events are judged by what the state says now.
         self.batch.exec(&EVENTS_END, params![room.nid.0]);
@@ -263,15 +279,47 @@ impl Turn<'_> {
         Ok(ordered)
     }
 
-    /// Works out the state before an event again, and judges it by that.
-    async fn look_again(&mut self, event: &StoredEvent) -> Result<(), RoomError> {
+    /// The servers of those whom the whole state before our join has in the room, and the part of it did not.
+    async fn servers_added(
+        &mut self,
+        part: Option<SnapshotId>,
+        whole: SnapshotId,
+    ) -> Result<BTreeSet<OwnedServerName>, RoomError> {
+        let Some(part) = part else { return Ok(BTreeSet::new()) };
+        let differences = self.store.snapshots.diff(part, whole).await?;
+        let added: Vec<EventNid> = differences.iter().filter_map(|difference| difference.after).collect();
+        self.preload(&added).await?;
+        let mut servers = BTreeSet::new();
+        for nid in added {
+            let event = self.find_nid(nid).await?;
+            if membership_of(&event.pdu) == Some(MembershipState::Join) {
+                servers.extend(server_of_member(&event.pdu));
+            }
+        }
+        Ok(servers)
+    }
+
+    /// Notes servers that were in the room without our knowing: they have missed what only the room's servers hear.
+    async fn note_missed(&mut self, mut servers: BTreeSet<OwnedServerName>) -> Result<(), RoomError> {
+        for row in &self.store.db().scan(&CLAIMED, params![self.head.room.nid.0]).await? {
+            servers.remove(<&ServerName>::try_from(row.text(0)?).map_err(damaged)?);
+        }
+        servers.remove(&self.author.name);
+        for server in servers {
+            self.batch.log(Change::new(ChangeKind::Missed).room(&self.head.room.room_id).reference(server.as_str()));
+        }
+        Ok(())
+    }
+
+    /// Works out the state before an event again, and judges it by that. Whether it was judged otherwise before.
+    async fn look_again(&mut self, event: &StoredEvent) -> Result<bool, RoomError> {
         let mut event = event.clone();
         let mut after = Vec::with_capacity(event.pdu.prev_events().len());
         for id in event.pdu.prev_events() {
             match self.find(id).await? {
                 Some(prev) if prev.before.is_some() => after.push(self.after(&prev).await?),
                 // Another server told the state before it: that was a whole one.
-                _ => return Ok(()),
+                _ => return Ok(false),
             }
         }
         let before = self.resolve(&after).await?;
@@ -293,24 +341,33 @@ impl Turn<'_> {
         }
         event.pdu = pdu.with_rejected(is_rejected);
         self.rebase(event, position);
-        Ok(())
+        Ok(is_rejected != was_rejected)
     }
 
-    /// Nothing is built on an event that turned out to be refused.
+    /// Nothing is built on an event that turned out to be refused; and the states after the others are not what they were.
     async fn drop_rejected_extremities(&mut self) -> Result<(), RoomError> {
-        let mut kept: Vec<Pdu> = Vec::new();
+        let mut kept: BTreeMap<EventNid, Arc<StoredEvent>> = BTreeMap::new();
         let mut open: Vec<OwnedEventId> =
-            self.head.extremities.iter().map(|pdu| pdu.event_id().to_owned()).rev().collect();
+            self.head.extremities.iter().map(|extremity| extremity.pdu.event_id().to_owned()).rev().collect();
+        let mut seen: HashSet<OwnedEventId> = HashSet::new();
         while let Some(id) = open.pop() {
+            if !seen.insert(id.clone()) {
+                continue;
+            }
             let Some(event) = self.find(&id).await? else { continue };
             if event.pdu.is_rejected() {
                 open.extend(event.pdu.prev_events().iter().cloned());
-            } else if event.before.is_some() && !kept.iter().any(|pdu| *pdu.event_id() == *id) {
-                kept.push(event.pdu.clone());
+            } else if event.before.is_some() {
+                kept.insert(event.nid, event);
             }
         }
-        if !kept.is_empty() {
-            self.head.extremities = kept;
+        if kept.is_empty() {
+            return Ok(());
+        }
+        self.head.extremities.clear();
+        for event in kept.into_values() {
+            let after = self.after(&event).await?;
+            self.head.extremities.insert(event.nid, event.pdu.clone(), after);
         }
         Ok(())
     }
@@ -322,6 +379,16 @@ impl Turn<'_> {
         self.rewrite(event.nid);
         self.expect_later(event, position);
     }
+}
+
+fn damaged(error: ruma::IdParseError) -> RoomError {
+    RoomError::Damaged(error.to_string())
+}
+
+/// The server of whom a member event is about.
+fn server_of_member(pdu: &Pdu) -> Option<OwnedServerName> {
+    let user = pdu.state_key().filter(|_| pdu.type_str() == "m.room.member")?;
+    <&UserId>::try_from(user).ok().map(|user| user.server_name().to_owned())
 }
 
 /// Whether an event was refused for what it is, whatever the state says.

@@ -73,6 +73,33 @@ impl<'a> Audience<'a> {
         }))
     }
 
+    /// What a server has missed that was in a room without our knowing, while its state was not whole: of users of ours in the room
+    /// whose devices have changed since we entered it, the devices.
+    pub(crate) async fn missed(&self, logged: &LoggedChange) -> Result<Vec<News>, SenderError> {
+        let change = &logged.change;
+        let room = change.room.as_deref().and_then(|room| <&RoomId>::try_from(room).ok());
+        let server = change.reference.as_deref().and_then(|server| OwnedServerName::try_from(server).ok());
+        let (Some(ChangeKind::Missed), Some(room_id), Some(server)) =
+            (ChangeKind::from_code(change.kind), room, server)
+        else {
+            return Ok(Vec::new());
+        };
+        let store = self.engines.rooms.store();
+        let Some(room) = store.graph.room(room_id).await? else { return Ok(Vec::new()) };
+        let entered = match store.partial.get(room_id) {
+            Some(partial) => store.graph.event(&partial.join_event).await?.and_then(|join| join.position),
+            None => None,
+        };
+        let entered = entered.map_or(0, |position| position.0);
+        let mut news = Vec::new();
+        for user in store.graph.joined_of(room.nid, &self.engines.name).await? {
+            if self.engines.e2ee.device_list_position(&user).await? > entered {
+                news.push(News { item: Item::Devices { user }, servers: BTreeSet::from([server.clone()]) });
+            }
+        }
+        Ok(news)
+    }
+
     /// A server that has come into a room with a first user gets our sticky events that are fresh (MSC4354).
     async fn newcomer(
         &self,

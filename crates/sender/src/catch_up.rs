@@ -62,7 +62,8 @@ impl Missed {
                 if change.position > until {
                     break;
                 }
-                if let Some(news) = audience.news(change).await?.filter(|news| news.servers.contains(destination)) {
+                let news = audience.news(change).await?.into_iter().chain(audience.missed(change).await?);
+                for news in news.filter(|news| news.servers.contains(destination)) {
                     missed.add(change.position, news.item);
                     if amount == Amount::Page && missed.events.len() >= EVENTS_MAX {
                         return Ok((missed, change.position));

@@ -204,7 +204,8 @@ impl Sender {
         let mut audience = Audience::new(engines);
         let mut waiting: BTreeMap<OwnedServerName, Vec<Placed>> = BTreeMap::new();
         for change in page {
-            if let Some(News { item, servers }) = audience.news(change).await? {
+            let news = audience.news(change).await?.into_iter().chain(audience.missed(change).await?);
+            for News { item, servers } in news {
                 let action = item.action();
                 for server in servers.into_iter().filter(|server| self.may_hear(server, action)) {
                     waiting.entry(server).or_default().push(Placed { position: change.position, item: item.clone() });

@@ -373,7 +373,7 @@ impl Sync {
         }
         let user_id = &round.request.user_id;
         let mut changed = presence.changed(round.since.map_or(0, |since| since.presence), until);
-        let newcomers = self.newcomers(company).await?;
+        let newcomers = self.newcomers(round, memberships, company).await?;
         let few = newcomers.len() <= NEWCOMERS_MAX;
         for other in newcomers.into_iter().filter(|other| other != user_id) {
             let entry = presence.get(&other).or_else(|| few.then(PresenceEntry::unknown));
@@ -412,9 +412,25 @@ impl Sync {
     }
 
     /// Users whom the reader sees now and did not before.
-    async fn newcomers(&self, company: &Company) -> Result<HashSet<OwnedUserId>, SyncError> {
+    async fn newcomers(
+        &self,
+        round: &Round<'_>,
+        memberships: &[RoomMembership],
+        company: &Company,
+    ) -> Result<HashSet<OwnedUserId>, SyncError> {
         let mut newcomers = company.joined.clone();
-        for room_id in &company.new_rooms {
+        // MSC3902: who is in a room is known only once its state is whole.
+        let mut whole = match round.since {
+            Some(_) => self.store().partial.completed_since(round.after()),
+            None => Vec::new(),
+        };
+        whole.retain(|room_id| {
+            !company.new_rooms.contains(room_id)
+                && memberships
+                    .iter()
+                    .any(|membership| membership.room_id == *room_id && membership.membership == MembershipState::Join)
+        });
+        for room_id in company.new_rooms.iter().chain(&whole) {
             if let Some(room) = self.store().graph.room(room_id).await? {
                 let members = self.store().graph.members(room.nid, &[MembershipState::Join]).await?;
                 newcomers.extend(members.into_iter().map(|member| member.user_id));

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::world::{Node, World, until};
 
-async fn upload(node: &Node) {
+pub async fn upload(node: &Node) {
     let user = node.user();
     let keys = json!({
         "user_id": user,

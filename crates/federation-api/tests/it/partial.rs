@@ -6,14 +6,27 @@ use ruma::{
     OwnedEventId, RoomVersionId, api::federation::membership::prepare_join_event::v1 as make_join,
     events::room::member::MembershipState,
 };
-use samtal_ops::{Content, Homeserver};
+use samtal_ops::{Content, Homeserver, Transaction};
 use samtal_room::membership_of;
 
-use crate::world::{Node, World, until};
+use crate::{
+    device::upload,
+    world::{Node, World, until},
+};
 
 /// Of a room with users of two servers, `b` knows a part of the state.
 async fn partial_room(world: &World, version: RoomVersionId) -> (Node, Node, Node, ruma::OwnedRoomId) {
+    partial_room_told_by(world, version, |_| {}).await
+}
+
+/// As [`partial_room`]; something is done with `a` before `b` comes.
+async fn partial_room_told_by(
+    world: &World,
+    version: RoomVersionId,
+    with_a: impl Fn(&Node),
+) -> (Node, Node, Node, ruma::OwnedRoomId) {
     let (a, b, c) = (world.node("a.example").await, world.node("b.example").await, world.node("c.example").await);
+    with_a(&a);
     let room = a.public_room(version).await;
     a.set_state(&room, "m.room.name", serde_json::json!({ "name": "large" })).await;
     c.join(&room, &a).await;
@@ -152,6 +165,58 @@ async fn a_member_is_invited_or_put_out_once_it_is_known_who_is_in_the_room() {
     let refused = invite.await.unwrap().unwrap_err();
     assert!(refused.to_string().contains("already") || refused.to_string().contains("join"), "{refused}");
     assert_eq!(b.membership(&c.user(), &room).await, MembershipState::Join);
+}
+
+#[tokio::test]
+async fn devices_that_changed_before_it_was_known_who_is_in_the_room_are_told_of_then() {
+    let world = World::new();
+    let (a, b, c, room) = partial_room(&world, RoomVersionId::V11).await;
+    let since = b.hs.db.position();
+    let changed = async || b.hs.e2ee.users_changed(&b.user(), since, b.hs.db.position()).await.unwrap();
+    upload(&c).await;
+    until("b is told", async || c.hs.sender.position() == c.hs.db.position() && c.hs.sender.waiting().is_empty()).await;
+    assert!(changed().await.is_empty(), "c may not be in the room");
+    a.hold(None);
+    b.state(&room).await;
+    until("it is known that c is", async || changed().await == [c.user()]).await;
+}
+
+#[tokio::test]
+async fn presence_that_comes_before_the_answer_to_the_join_is_kept() {
+    let world = World::new();
+    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    let room = a.public_room(RoomVersionId::V11).await;
+    let content = serde_json::json!({ "push": [{ "user_id": a.user(), "presence": "online" }] });
+    let edu = serde_json::json!({ "edu_type": "m.presence", "content": content });
+    let say = async |id: &str| {
+        let edus = vec![serde_json::value::to_raw_value(&edu).unwrap()];
+        let transaction = Transaction { origin: a.hs.name.clone(), id: id.to_owned(), pdus: Vec::new(), edus };
+        b.hs.ingest_transaction(transaction).await.unwrap();
+        b.hs.edus.presence.get(&a.user()).is_some()
+    };
+    assert!(!say("stranger").await, "nobody here knows this user");
+    a.hold(Some("/send_join"));
+    let (hs, user, place, via) = (Arc::clone(&b.hs), b.user(), room.clone(), a.hs.name.clone());
+    let join = b.hs.tasks.spawn("test", async move { hs.join(&user, &place, &[via], Content::new()).await });
+    let attempt = std::sync::atomic::AtomicUsize::new(0);
+    until("it is kept", async || say(&attempt.fetch_add(1, std::sync::atomic::Ordering::SeqCst).to_string()).await)
+        .await;
+    assert!(!join.is_finished());
+    a.hold(None);
+    join.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn servers_that_were_not_known_to_be_in_the_room_hear_what_they_missed() {
+    let world = World::new();
+    let (a, b, c, room) = partial_room_told_by(&world, RoomVersionId::V11, Node::hide_servers).await;
+    upload(&b).await;
+    let knows = async |node: &Node| node.hs.e2ee.remote_current(&[b.user()]).await.unwrap() == [b.user()];
+    until("a hears of b's device", async || knows(&a).await).await;
+    assert!(!knows(&c).await, "b does not know that c is there");
+    a.hold(None);
+    b.state(&room).await;
+    until("c hears of b's device", async || knows(&c).await).await;
 }
 
 #[tokio::test]

@@ -53,6 +53,8 @@ pub struct Node {
     is_up: Arc<AtomicBool>,
     /// Requests whose path holds this text are not answered for now.
     held: watch::Sender<Option<&'static str>>,
+    /// It names no servers to those whom it lets in.
+    hides_servers: Arc<AtomicBool>,
 }
 
 /// All servers.
@@ -88,11 +90,14 @@ impl World {
         let router = samtal_federation_api::router().layer(axum::Extension(Arc::clone(&hs)));
         let up = Arc::clone(&is_up);
         let held = watch::Sender::new(None);
+        let hides_servers = Arc::new(AtomicBool::new(false));
+        let hides = Arc::clone(&hides_servers);
         let holding = held.clone();
         self.network.insert(
             name,
             Box::new(move |request: Request<Bytes>| {
                 let (router, up, mut holding) = (router.clone(), Arc::clone(&up), holding.subscribe());
+                let hides = hides.load(Ordering::SeqCst);
                 Box::pin(async move {
                     let path = request.uri().path().to_owned();
                     let _ = holding.wait_for(|held| held.is_none_or(|part| !path.contains(part))).await;
@@ -101,11 +106,17 @@ impl World {
                     }
                     let response = router.oneshot(request.map(Body::from)).await.unwrap();
                     let (parts, body) = response.into_parts();
-                    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+                    let body = body.collect().await.unwrap().to_bytes();
+                    if hides && path.contains("/send_join/") {
+                        let mut answer: Value = serde_json::from_slice(&body).unwrap();
+                        answer["servers_in_room"] = json!([]);
+                        return Response::new(answer.to_string().into());
+                    }
+                    Response::from_parts(parts, body)
                 })
             }),
         );
-        let node = Node { hs, is_up, held };
+        let node = Node { hs, is_up, held, hides_servers };
         node.hs.accounts.create(NewUser::normal(node.user()), &Client::default()).await.unwrap();
         node
     }
@@ -128,6 +139,11 @@ impl Node {
     /// Lets requests whose path holds this text wait, or (nothing) lets them go on.
     pub fn hold(&self, part: Option<&'static str>) {
         self.held.send_replace(part);
+    }
+
+    /// Names no servers to those whom it lets in from now on.
+    pub fn hide_servers(&self) {
+        self.hides_servers.store(true, Ordering::SeqCst);
     }
 
     pub fn is_partial(&self, room: &OwnedRoomId) -> bool {
