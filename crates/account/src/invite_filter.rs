@@ -17,7 +17,7 @@ pub enum InviteVerdict {
 }
 
 /// What a user has said about invites. What is not well formed says nothing: a client may have written anything.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct InviteFilter {
     /// `m.invite_permission_config`.
     stable: Option<Value>,

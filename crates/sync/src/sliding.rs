@@ -1,8 +1,9 @@
 //! Simplified sliding sync (MSC4186): the rooms in view, in the order of their activity, over the same core.
 //!
 //! Modules in reading order: [`required`] (which state is wanted) → [`request`] (both shapes, checked) → [`connection`]
-//! (what has been told) → [`list`] (which rooms are in view) → [`room`] (one of them) → [`extension`] (what is beside).
+//! (what has been told) → [`list`] (what filters ask) → [`board`] (which rooms are in view) → [`room`] (one of them) → [`extension`] (what is beside).
 
+mod board;
 pub(crate) mod connection;
 mod extension;
 pub(crate) mod list;
@@ -23,10 +24,17 @@ use samtal_room::{EventNid, RoomMembership};
 
 pub use self::request::{Body as SlidingBody, Shape, SlidingRequest};
 use self::{
+    board::{Board, InView, Shown},
     connection::{Kind, Memory},
-    list::{InView, Personal},
+    list::Personal,
 };
-use crate::{Sync, SyncError, core::Company, json::Object, listener::Listener, view::Reader};
+use crate::{
+    Sync, SyncError,
+    core::Company,
+    json::Object,
+    listener::{Listener, Memberships},
+    view::Reader,
+};
 
 /// Longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -39,7 +47,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) from: Option<SyncToken>,
     pub(crate) until: i64,
     pub(crate) ignored: Arc<HashSet<OwnedUserId>>,
-    pub(crate) personal: Personal,
+    pub(crate) personal: Arc<Personal>,
     /// Rooms in which the user's own receipts moved.
     pub(crate) read: HashSet<OwnedRoomId>,
     /// Sticky events that timelines of this answer show.
@@ -48,10 +56,29 @@ pub(crate) struct Turn<'a> {
 
 /// The rooms of one answer.
 pub(crate) struct Scene<'a> {
-    /// Those in view.
-    pub(crate) view: BTreeMap<&'a RoomId, InView<'a>>,
-    /// Joined ones that a list or subscription holds, whether or not they are in view.
-    pub(crate) interesting: Vec<&'a RoomMembership>,
+    /// All of them; none where the connection asks for no rooms.
+    pub(crate) board: Option<&'a Board>,
+    /// Those in view that were looked at: all that the connection knew nothing of, and what may have changed.
+    pub(crate) fresh: Vec<InView<'a>>,
+}
+
+impl<'a> Scene<'a> {
+    /// What was looked at, and of the others in view those among `changed`; all of them where it is not known what changed.
+    pub(crate) fn rooms<'b>(
+        &self,
+        changed: Option<impl IntoIterator<Item = &'b OwnedRoomId>>,
+    ) -> BTreeMap<&'a RoomId, Shown<'a>> {
+        let mut rooms: BTreeMap<&RoomId, Shown<'_>> =
+            self.fresh.iter().map(|room| (&*room.shown.membership.room_id, room.shown)).collect();
+        if let Some(board) = self.board {
+            let others: Vec<Shown<'_>> = match changed {
+                Some(changed) => changed.into_iter().filter_map(|room_id| board.shown(room_id)).collect(),
+                None => board.all_shown().collect(),
+            };
+            rooms.extend(others.into_iter().map(|shown| (&*shown.membership.room_id, shown)));
+        }
+        rooms
+    }
 }
 
 struct Answer {
@@ -125,25 +152,31 @@ impl Sync {
             true => Vec::new(),
             false => edus.receipts.of_user(user_id, after, until).await?,
         };
+        let mut board = match has_rooms {
+            true => Some(Box::pin(self.board(request, listener, memory, &memberships, until)).await?),
+            false => None,
+        };
+        let (counts, fresh) = board.as_mut().map(Board::look).unwrap_or_default();
+        let (personal, ignored) = match &board {
+            Some(board) => (Arc::clone(&board.basis().personal), Arc::clone(&board.basis().ignored)),
+            None => (Arc::default(), self.ignored(listener, until).await?),
+        };
         let turn = Turn {
             request,
             reader: Reader { user_id, device_id: request.device_id.as_deref(), now_ms: self.engines.clock.now_ms() },
             from,
             until,
-            ignored: self.ignored(listener, until).await?,
-            personal: if has_rooms { self.personal(request, until).await? } else { Personal::default() },
+            ignored,
+            personal,
             read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
             shown: Mutex::default(),
         };
-        let candidates = match has_rooms {
-            true => self.candidates(request, &memberships, memory, &turn.ignored).await?,
-            false => Vec::new(),
-        };
-        let (view, counts, interesting) = self.in_view(request, &candidates, &turn.personal).await?;
+        let fresh = fresh.into_iter().filter_map(|place| board.as_ref()?.in_view(place)).collect();
+        let scene = Scene { board: board.as_ref(), fresh };
         let mut told = HashMap::new();
-        let mut rooms: Vec<(&OwnedRoomId, String)> = Vec::new();
-        for room in view.values() {
-            let room_id = &room.membership.room_id;
+        let mut rooms: Vec<(OwnedRoomId, String)> = Vec::new();
+        for room in &scene.fresh {
+            let room_id = &room.shown.membership.room_id;
             let before = memory.told(room_id);
             if let Some(before) = before
                 && self.is_quiet(&turn, room, before)
@@ -152,16 +185,16 @@ impl Sync {
             }
             let answered = Box::pin(self.sliding_room(&turn, room, before)).await?;
             told.insert(room_id.clone(), answered.told);
-            rooms.extend(answered.json.map(|json| (room_id, json)));
+            rooms.extend(answered.json.map(|json| (room_id.clone(), json)));
         }
         let company = match from.filter(|_| request.extensions.e2ee.enabled == Some(true)) {
             Some(from) => self.company(&request.user_id, &memberships, from.position.0, until).await?,
             None => Company::default(),
         };
-        let scene = Scene { view, interesting };
         let extended = Box::pin(self.extensions(&turn, &scene, memory, listener, company)).await?;
         let is_news = !rooms.is_empty() || extended.is_news;
-        let pos = memory.answered(next, told);
+        drop(scene);
+        let pos = memory.answered(next, told, board, is_news);
         let mut body = String::with_capacity(256 + rooms.iter().map(|(_, json)| json.len() + 64).sum::<usize>());
         let mut object = Object::new(&mut body);
         object.text("pos", &pos);
@@ -185,27 +218,32 @@ impl Sync {
 
     /// Whether nothing can be new in a room, seen from what the connection has of it.
     fn is_quiet(&self, turn: &Turn<'_>, room: &InView<'_>, before: &connection::Told) -> bool {
-        let room_id = &room.membership.room_id;
+        let Shown { membership, kind, .. } = room.shown;
+        let room_id = &membership.room_id;
         let changed = self.active.changed([&**room_id], before.upto).into_iter().any(|changed| changed.events);
-        let same_wish = room.timeline_limit <= before.timeline_limit && room.required == *before.required;
-        let same_kind = room.kind == before.kind && room.membership.position.0 <= before.upto;
+        let same_wish = room.timeline_limit <= before.timeline_limit && room.required == before.required;
+        let same_kind = kind == before.kind && membership.position.0 <= before.upto;
         let same_dm = turn.personal.direct.contains(room_id.as_str()) == before.is_dm;
-        same_kind && same_wish && same_dm && !turn.read.contains(room_id) && (room.kind != Kind::Joined || !changed)
+        same_kind && same_wish && same_dm && !turn.read.contains(room_id) && (kind != Kind::Joined || !changed)
     }
 
     /// Who came to and went from the user's rooms.
     async fn company(
         &self,
         user_id: &OwnedUserId,
-        memberships: &[RoomMembership],
+        memberships: &Memberships,
         after: i64,
         until: i64,
     ) -> Result<Company, SyncError> {
         use ruma::events::room::member::MembershipState::{Ban, Join, Leave};
         let mut company = Company::default();
         let store = self.store();
-        let changed = self.active.changed(memberships.iter().map(|membership| &*membership.room_id), after);
-        for (membership, changed) in memberships.iter().zip(changed) {
+        let rooms: Vec<&RoomMembership> = match self.active.changed_rooms(after) {
+            Some(changed) => memberships.of(changed.iter().map(|room_id| &**room_id), after),
+            None => memberships.iter().collect(),
+        };
+        let changed = self.active.changed(rooms.iter().map(|membership| &*membership.room_id), after);
+        for (membership, changed) in rooms.into_iter().zip(changed) {
             let room_id = &membership.room_id;
             let is_new = membership.position.0 > after;
             match membership.membership {

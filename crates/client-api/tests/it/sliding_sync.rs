@@ -397,3 +397,86 @@ async fn a_position_can_be_paged_from_and_a_ban_from_elsewhere_is_not_listed() {
     })
     .await;
 }
+
+/// What a client knows of a room, and compares.
+fn known(before: Option<&Value>, told: &Value) -> Value {
+    let before = before.filter(|_| told["initial"] != true);
+    let last = told["timeline"].as_array().and_then(|events| events.last()).map(|event| event["event_id"].clone());
+    let kept = |key: &str| before.map_or(Value::Null, |before| before[key].clone());
+    let field = |key: &str| told.get(key).cloned().unwrap_or_else(|| kept(key));
+    json!({
+        "name": field("name"), "is_dm": field("is_dm") == true, "bump_stamp": field("bump_stamp"),
+        "notification_count": field("notification_count"), "last": last.unwrap_or_else(|| kept("last")),
+    })
+}
+
+#[tokio::test]
+async fn a_connection_that_hears_of_changes_only_knows_what_a_new_one_is_told() {
+    each_engine(async |node| {
+        let random = samtal_kit::Random::seeded(11);
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let space = room(&node, &alice, &[&bob], Some("space")).await;
+        let mut all = Vec::new();
+        for number in 0..7 {
+            all.push(room(&node, &alice, &[&bob], Some(&format!("room {number}"))).await);
+        }
+        let mut client = Client::new(&node, &bob);
+        let mut knows: Map<String, Value> = Map::new();
+        let mut subscribed = all[0].clone();
+        let mut direct = Vec::new();
+        for step in 0..60 {
+            let room_id = &all[usize::try_from(random.below(7)).unwrap()];
+            match random.below(12) {
+                0..=3 => drop(say(&node, &alice, room_id, &format!("step {step}")).await),
+                4 => set(&node, &alice, room_id, "m.room.name", json!({ "name": format!("name {step}") })).await,
+                5 => set(&node, &alice, room_id, "m.room.encryption", json!({ "algorithm": "m.megolm.v1.aes-sha2" })).await,
+                6 => {
+                    let draft = Draft::state_of(&"m.space.child".into(), room_id.as_str(), &json!({ "via": ["samtal.test"] }));
+                    node.hs.rooms.send_one(&space, LocalDraft::new(id(&alice), draft.unwrap())).await.unwrap();
+                }
+                7 => subscribed = room_id.clone(),
+                8 => {
+                    direct.push(room_id.clone());
+                    let data = format!("/v3/user/{}/account_data/m.direct", bob.user_id);
+                    node.put_as(&bob, &data, json!({ &alice.user_id: direct })).await.ok();
+                }
+                9 => {
+                    let said = say(&node, &alice, room_id, "read").await;
+                    node.post_as(&bob, &format!("/v3/rooms/{room_id}/receipt/m.read/{said}"), json!({})).await.ok();
+                }
+                10 => node.hs.leave(&id(&bob), room_id, Map::new()).await.map_or((), drop),
+                _ => node.hs.join(&id(&bob), room_id, &[], Map::new()).await.map_or((), drop),
+            }
+            let list = |to: u64, filters: Value| json!({
+                "ranges": [[0, to]], "timeline_limit": 1, "required_state": [["m.room.name", ""]], "filters": filters,
+            });
+            let body = json!({
+                "lists": {
+                    "a": list(2, json!({})), "b": list(1, json!({ "is_encrypted": false })),
+                    "c": list(9, json!({ "spaces": [space] })), "d": list(0, json!({ "is_dm": true })),
+                },
+                "room_subscriptions": { subscribed.as_str(): { "timeline_limit": 1, "required_state": [] } },
+            });
+            let pos = client.pos.clone();
+            let mut answer = client.ask(body.clone()).await;
+            if random.below(4) == 0 && pos.is_some() {
+                client.pos = pos;
+                answer = client.ask(body.clone()).await;
+            }
+            // A room that was left is told once; only then lists no longer hold it.
+            let then = client.ask(body.clone()).await;
+            for (room_id, told) in [&answer, &then].into_iter().flat_map(|answer| answer["rooms"].as_object().unwrap()) {
+                let now = known(knows.get(room_id), told);
+                knows.insert(room_id.clone(), now);
+            }
+            let mut fresh = body.clone();
+            fresh["conn_id"] = json!("fresh");
+            let whole = Client::new(&node, &bob).ask(fresh).await;
+            assert_eq!(then["lists"], whole["lists"], "step {step}");
+            for (room_id, told) in whole["rooms"].as_object().unwrap() {
+                assert_eq!(knows.get(room_id), Some(&known(None, told)), "step {step}, {room_id}");
+            }
+        }
+    })
+    .await;
+}

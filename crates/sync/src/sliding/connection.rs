@@ -10,7 +10,10 @@ use samtal_kit::{self as kit, Cache};
 use samtal_model::SyncToken;
 use tokio::sync::watch;
 
-use crate::{SyncError, sliding::required::Required};
+use crate::{
+    SyncError,
+    sliding::{board::Board, required::Required},
+};
 
 /// What a remembered room weighs.
 const ROOM_BYTES: usize = 250;
@@ -58,11 +61,15 @@ pub(crate) struct Memory {
     base: Option<Checkpoint>,
     rooms: HashMap<OwnedRoomId, Told>,
     pending: Option<(Checkpoint, HashMap<OwnedRoomId, Told>)>,
+    /// As the newest answer left it.
+    board: Option<Board>,
+    /// Whether the newest answer told anything.
+    is_news: bool,
 }
 
 impl Memory {
     fn new(serial: u64) -> Self {
-        Self { serial, base: None, rooms: HashMap::new(), pending: None }
+        Self { serial, base: None, rooms: HashMap::new(), pending: None, board: None, is_news: false }
     }
 
     /// Goes to the position that the client has: the newest answer's, or the one before, if that answer was lost.
@@ -71,6 +78,7 @@ impl Memory {
             self.base = None;
             self.rooms.clear();
             self.pending = None;
+            self.board = None;
             return Ok(None);
         };
         match self.pending.take() {
@@ -82,6 +90,10 @@ impl Memory {
                 if self.base.as_ref().is_none_or(|base| base.pos != pos) {
                     self.pending = pending;
                     return Err(SyncError::UnknownPosition);
+                }
+                // What an answer has told that is lost must be told again.
+                if self.is_news {
+                    self.board = None;
                 }
             }
         }
@@ -96,8 +108,21 @@ impl Memory {
         self.rooms.get(room_id)
     }
 
-    /// Ends an answer: its position.
-    pub(crate) fn answered(&mut self, token: SyncToken, rooms: HashMap<OwnedRoomId, Told>) -> String {
+    /// What the newest answer has worked out about lists, if it still holds for this one.
+    pub(crate) fn take_board(&mut self) -> Option<Board> {
+        self.board.take()
+    }
+
+    /// Ends an answer, which told something or did not: its position.
+    pub(crate) fn answered(
+        &mut self,
+        token: SyncToken,
+        rooms: HashMap<OwnedRoomId, Told>,
+        board: Option<Board>,
+        is_news: bool,
+    ) -> String {
+        self.board = board;
+        self.is_news = is_news;
         self.serial += 1;
         let pos = format!("{}_{token}", self.serial);
         self.pending = Some((Checkpoint { pos: pos.clone(), token }, rooms));
@@ -143,7 +168,8 @@ impl Connections {
     /// Says how much a connection remembers by now.
     pub(crate) fn remembers(&self, key: &Key, memory: &Memory) {
         let pending = memory.pending.as_ref().map_or(0, |(_, rooms)| rooms.len());
-        self.0.resize(key, 600 + ROOM_BYTES * (memory.rooms.len() + pending));
+        let board = memory.board.as_ref().map_or(0, Board::bytes);
+        self.0.resize(key, 600 + ROOM_BYTES * (memory.rooms.len() + pending) + board);
     }
 }
 
@@ -171,13 +197,13 @@ mod tests {
         let room = owned_room_id!("!r:a");
         assert!(matches!(memory.resume(Some("1_s1_2")), Err(SyncError::UnknownPosition)));
         memory.resume(None).unwrap();
-        let first = memory.answered(SyncToken::at(1.into()), told(1));
+        let first = memory.answered(SyncToken::at(1.into()), told(1), None, true);
         assert_eq!(memory.resume(Some(&first)).unwrap(), Some(SyncToken::at(1.into())));
-        let second = memory.answered(SyncToken::at(2.into()), told(2));
+        let second = memory.answered(SyncToken::at(2.into()), told(2), None, true);
         assert_eq!(memory.resume(Some(&first)).unwrap(), Some(SyncToken::at(1.into())));
         assert_eq!(memory.told(&room).unwrap().upto, 1, "what the lost answer told does not count");
         assert!(memory.resume(Some(&second)).is_err());
-        let third = memory.answered(SyncToken::at(3.into()), told(3));
+        let third = memory.answered(SyncToken::at(3.into()), told(3), None, true);
         memory.resume(Some(&third)).unwrap();
         assert_eq!(memory.told(&room).unwrap().upto, 3);
         assert!(memory.resume(Some(&first)).is_err());

@@ -1,6 +1,6 @@
 //! What an answer holds beside rooms.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use ruma::{OwnedRoomId, RoomId};
 use samtal_account::AccountData;
@@ -9,15 +9,15 @@ use samtal_room::StickyEvent;
 
 use crate::{
     Sync, SyncError,
-    listener::Listener,
     core::Company,
     json::{self, Object},
+    listener::Listener,
     room::typing_event,
     sliding::{
         Scene, Turn,
+        board::Shown,
         connection::{Kind, Memory},
-        list::InView,
-        request::Scoped,
+        request::{Scoped, SlidingRequest},
     },
     view,
 };
@@ -44,21 +44,20 @@ impl Scoped {
         self.enabled == Some(true)
     }
 
-    fn covers(&self, view: &InView<'_>) -> bool {
+    fn covers(&self, request: &SlidingRequest, shown: Shown<'_>) -> bool {
         let any = |names: &Option<Vec<String>>, of: &dyn Fn(&str) -> bool| {
             names.as_ref().is_none_or(|names| names.iter().any(|name| name == "*" || of(name)))
         };
-        let room_id = view.membership.room_id.as_str();
-        let by_list = !view.lists.is_empty() && any(&self.lists, &|name| view.lists.iter().any(|list| list == name));
+        let room_id = shown.membership.room_id.as_str();
+        let is_listed = shown.lists(request).next().is_some();
+        let by_list = is_listed && any(&self.lists, &|name| shown.lists(request).any(|list| list == name));
         let by_room = match &self.rooms {
-            None => view.subscribed,
-            Some(rooms) => rooms.iter().any(|room| room == room_id || room == "*" && view.subscribed),
+            None => shown.is_subscribed(),
+            Some(rooms) => rooms.iter().any(|room| room == room_id || room == "*" && shown.is_subscribed()),
         };
         by_list || by_room
     }
 }
-
-type View<'a> = BTreeMap<&'a RoomId, InView<'a>>;
 
 impl Sync {
     pub(crate) async fn extensions(
@@ -69,7 +68,6 @@ impl Sync {
         listener: &Listener,
         company: Company,
     ) -> Result<Extended, SyncError> {
-        let view = &scene.view;
         let wanted = &turn.request.extensions;
         let mut out = String::new();
         let mut object = Object::new(&mut out);
@@ -81,13 +79,13 @@ impl Sync {
             is_news |= self.e2ee_extension(turn, &mut object, listener, company).await?;
         }
         if wanted.account_data.is_enabled() {
-            is_news |= self.account_data_extension(turn, &mut object, view, memory).await?;
+            is_news |= self.account_data_extension(turn, &mut object, scene, memory).await?;
         }
         if wanted.receipts.is_enabled() {
-            is_news |= self.receipts_extension(turn, &mut object, view, memory).await?;
+            is_news |= self.receipts_extension(turn, &mut object, scene, memory).await?;
         }
         if wanted.typing.is_enabled() {
-            is_news |= self.typing_extension(turn, &mut object, view, memory);
+            is_news |= self.typing_extension(turn, &mut object, scene, memory);
         }
         if wanted.threads.enabled == Some(true) {
             is_news |= self.threads_extension(turn, &mut object).await?;
@@ -111,10 +109,9 @@ impl Sync {
         let since = wanted.since.as_deref().and_then(|since| since.parse::<i64>().ok()).unwrap_or(0);
         let limit = usize::try_from(wanted.limit.unwrap_or(STICKY_MAX).clamp(1, STICKY_MAX)).unwrap_or(1);
         let (store, now_ms) = (self.store(), turn.reader.now_ms);
-        let rooms: HashSet<OwnedRoomId> =
-            store.rooms_with_sticky_events(0, turn.until, now_ms).await?.into_iter().collect();
+        let rooms: Vec<OwnedRoomId> = store.rooms_with_sticky_events(0, turn.until, now_ms).await?;
         let mut found: Vec<(&RoomId, StickyEvent)> = Vec::new();
-        for membership in scene.interesting.iter().filter(|membership| rooms.contains(&membership.room_id)) {
+        for membership in rooms.iter().filter_map(|room_id| scene.board?.interesting(room_id)) {
             let room = self.engines.rooms.room(&membership.room_id).await?;
             // What was there when the user came is told once: with the first answer that the client has not confirmed.
             let is_new = membership.position.0 > since;
@@ -231,7 +228,7 @@ impl Sync {
         &self,
         turn: &Turn<'_>,
         object: &mut Object<'_>,
-        view: &View<'_>,
+        scene: &Scene<'_>,
         memory: &Memory,
     ) -> Result<bool, SyncError> {
         let user_id = &turn.request.user_id;
@@ -244,8 +241,14 @@ impl Sync {
             Some(_) => accounts.room_account_data_changed(user_id, after, turn.until).await?,
             None => Vec::new(),
         };
+        let changed_rooms: Vec<OwnedRoomId> =
+            changed.iter().filter_map(|data| OwnedRoomId::try_from(data.room_id.as_deref()?).ok()).collect();
+        let wanted = &turn.request.extensions.account_data;
         let mut rooms: Vec<(&RoomId, Vec<String>)> = Vec::new();
-        for (room_id, room) in view.iter().filter(|(_, room)| turn.request.extensions.account_data.covers(room)) {
+        for (room_id, room) in scene.rooms(Some(&changed_rooms)) {
+            if !wanted.covers(turn.request, room) {
+                continue;
+            }
             let events: Vec<String> = if memory.told(&room.membership.room_id).is_some() {
                 let here = |data: &&AccountData| data.room_id.as_deref() == Some(room_id.as_str());
                 changed.iter().filter(here).map(write).collect()
@@ -274,14 +277,17 @@ impl Sync {
         &self,
         turn: &Turn<'_>,
         object: &mut Object<'_>,
-        view: &View<'_>,
+        scene: &Scene<'_>,
         memory: &Memory,
     ) -> Result<bool, SyncError> {
-        let covered: Vec<&InView<'_>> = view
-            .values()
-            .filter(|room| room.kind == Kind::Joined && turn.request.extensions.receipts.covers(room))
-            .collect();
+        let wanted = &turn.request.extensions.receipts;
         let after = turn.from.map_or(0, |from| from.position.0);
+        let changed = turn.from.and_then(|_| self.active.changed_rooms(after));
+        let covered: Vec<Shown<'_>> = scene
+            .rooms(changed.as_ref())
+            .into_values()
+            .filter(|room| room.kind == Kind::Joined && wanted.covers(turn.request, *room))
+            .collect();
         let changed = self.active.changed(covered.iter().map(|room| &*room.membership.room_id), after);
         let mut rooms: Vec<(&RoomId, String)> = Vec::new();
         for (room, changed) in covered.into_iter().zip(changed) {
@@ -301,10 +307,12 @@ impl Sync {
         Ok(is_news)
     }
 
-    fn typing_extension(&self, turn: &Turn<'_>, object: &mut Object<'_>, view: &View<'_>, memory: &Memory) -> bool {
+    fn typing_extension(&self, turn: &Turn<'_>, object: &mut Object<'_>, scene: &Scene<'_>, memory: &Memory) -> bool {
         let typing = &self.engines.edus.typing;
         let mut rooms: Vec<(&RoomId, String)> = Vec::new();
-        for room in view.values().filter(|room| turn.request.extensions.typing.covers(room)) {
+        let changed = turn.from.map(|from| typing.rooms_changed(from.typing));
+        let wanted = &turn.request.extensions.typing;
+        for room in scene.rooms(changed.as_ref()).into_values().filter(|room| wanted.covers(turn.request, *room)) {
             let room_id = &room.membership.room_id;
             let known = memory.told(room_id).is_some_and(|told| told.kind == Kind::Joined);
             let users = match turn.from.filter(|_| known) {

@@ -1,12 +1,11 @@
-//! Which rooms a list holds, in which order, and which of them are in view.
+//! Which rooms a list holds: what filters ask, and what the answers are.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
-use samtal_account::{InviteFilter, InviteVerdict};
+use ruma::{OwnedRoomId, OwnedUserId, UserId, events::room::member::MembershipState};
 use samtal_kit::{self as kit, Cache};
 use samtal_model::StreamPosition;
 use samtal_room::RoomMembership;
@@ -15,9 +14,8 @@ use samtal_state::Part;
 use crate::{
     Sync, SyncError,
     sliding::{
-        connection::{Kind, Memory},
-        request::{Filters, List, RoomWish, SlidingRequest},
-        required::Required,
+        connection::Kind,
+        request::{Filters, List, SlidingRequest},
     },
 };
 
@@ -46,44 +44,13 @@ impl FactsMemory {
     }
 }
 
-/// A room that can be in lists.
-#[derive(Clone, Debug)]
-pub(crate) struct Candidate<'a> {
-    pub(crate) membership: &'a RoomMembership,
-    pub(crate) kind: Kind,
-    activity: i64,
-}
-
-/// A room that is in view, and all that is wanted of it.
-#[derive(Clone, Debug)]
-pub(crate) struct InView<'a> {
-    pub(crate) membership: &'a RoomMembership,
-    pub(crate) kind: Kind,
-    pub(crate) timeline_limit: usize,
-    pub(crate) required: Required,
-    /// The lists that hold it.
-    pub(crate) lists: Vec<String>,
-    pub(crate) subscribed: bool,
-}
-
-impl InView<'_> {
-    fn add(&mut self, wish: &RoomWish) {
-        self.timeline_limit = self.timeline_limit.max(wish.timeline_limit);
-        self.required.add(&wish.state);
-    }
-}
-
 /// What the user says of their rooms by account data.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Personal {
     /// Rooms that are direct chats.
     pub(crate) direct: HashSet<String>,
     tags: HashMap<String, HashSet<String>>,
 }
-
-/// The rooms that are in view; how many each list holds; joined rooms that lists or subscriptions hold at all, where that
-/// is asked for.
-type Viewed<'a> = (BTreeMap<&'a RoomId, InView<'a>>, BTreeMap<String, usize>, Vec<&'a RoomMembership>);
 
 impl Sync {
     /// Reads what the user says of their rooms; tags only where a filter asks for them.
@@ -111,64 +78,8 @@ impl Sync {
         Ok(personal)
     }
 
-    /// The rooms that can be in lists, the one with the newest activity first.
-    pub(crate) async fn candidates<'a>(
-        &self,
-        request: &SlidingRequest,
-        memberships: &'a [RoomMembership],
-        memory: &Memory,
-        ignored: &HashSet<OwnedUserId>,
-    ) -> Result<Vec<Candidate<'a>>, SyncError> {
-        let user_id = &request.user_id;
-        let order = self.order(user_id).await?;
-        let is_invite = |membership: &RoomMembership| membership.membership == MembershipState::Invite;
-        let invites = match memberships.iter().any(is_invite) {
-            true => self.engines.accounts.invite_filter(user_id).await?,
-            false => InviteFilter::default(),
-        };
-        let is_unwanted =
-            |sender: &OwnedUserId| ignored.contains(sender) || invites.verdict(sender) != InviteVerdict::Allow;
-        let mut candidates = Vec::with_capacity(memberships.len());
-        for membership in memberships.iter().filter(|membership| !membership.forgotten) {
-            let room_id = &membership.room_id;
-            let kind = match &membership.membership {
-                MembershipState::Join => Kind::Joined,
-                MembershipState::Invite if is_unwanted(&membership.sender) => continue,
-                MembershipState::Invite | MembershipState::Knock => Kind::Outside,
-                // A ban of somebody who never was there is not theirs to see.
-                MembershipState::Ban
-                    if memory.told(room_id).is_none() && self.never_was_there(user_id, membership).await? =>
-                {
-                    continue;
-                }
-                MembershipState::Ban => Kind::Left,
-                // Who was thrown out sees it; who left by themselves only where the room was shown before.
-                MembershipState::Leave if membership.sender != *user_id => Kind::Left,
-                MembershipState::Leave => match memory.told(room_id) {
-                    Some(told) if told.kind != Kind::Left || told.upto < membership.position.0 => Kind::Left,
-                    _ => continue,
-                },
-                _ => continue,
-            };
-            let activity = match kind {
-                Kind::Joined => order.get(room_id).copied().unwrap_or(membership.position.0),
-                Kind::Outside | Kind::Left => membership.position.0,
-            };
-            candidates.push(Candidate { membership, kind, activity });
-        }
-        let joined = candidates.iter().filter(|candidate| candidate.kind == Kind::Joined);
-        let newest = self.active.last_changes(joined.map(|candidate| &*candidate.membership.room_id));
-        let joined = candidates.iter_mut().filter(|candidate| candidate.kind == Kind::Joined);
-        for (candidate, newest) in joined.zip(newest) {
-            candidate.activity = candidate.activity.max(newest.unwrap_or(0));
-        }
-        candidates.sort_unstable_by(|one, other| {
-            (other.activity, &other.membership.room_id).cmp(&(one.activity, &one.membership.room_id))
-        });
-        Ok(candidates)
-    }
-
-    async fn order(&self, user_id: &OwnedUserId) -> Result<Order, SyncError> {
+    /// The position of each joined room's newest event, as it once was: what is newer the change log says.
+    pub(crate) async fn order(&self, user_id: &OwnedUserId) -> Result<Order, SyncError> {
         let floor = self.active.floor();
         if let Some((at, order)) = self.facts.orders.get(user_id)
             && at == floor
@@ -181,90 +92,40 @@ impl Sync {
         Ok(order)
     }
 
-    /// Which rooms are in view.
-    pub(crate) async fn in_view<'a>(
+    /// For each room what filters ask about it, where any filter asks: what is remembered and still true at once, the rest
+    /// one by one.
+    pub(crate) async fn facts_of(
         &self,
         request: &SlidingRequest,
-        candidates: &[Candidate<'a>],
-        personal: &Personal,
-    ) -> Result<Viewed<'a>, SyncError> {
-        let mut view: BTreeMap<&RoomId, InView<'_>> = BTreeMap::new();
-        let mut counts = BTreeMap::new();
-        // Asked for by one extension only.
-        let is_wide = request.extensions.sticky.enabled == Some(true);
-        let mut interesting: BTreeMap<&RoomId, &RoomMembership> = BTreeMap::new();
-        let facts = self.facts_of(request, candidates).await?;
-        let enter = |candidate: &Candidate<'a>| InView {
-            membership: candidate.membership,
-            kind: candidate.kind,
-            timeline_limit: 0,
-            required: Required::default(),
-            lists: Vec::new(),
-            subscribed: false,
-        };
-        for (name, list) in &request.lists {
-            let spaces = self.rooms_of_spaces(&request.user_id, &list.filters).await?;
-            let mut count = 0;
-            for (candidate, facts) in candidates.iter().zip(&facts) {
-                if !list.filters.hold(candidate, facts.as_deref(), personal, spaces.as_ref()) {
-                    continue;
-                }
-                let index = count;
-                count += 1;
-                if is_wide && candidate.kind == Kind::Joined {
-                    interesting.insert(&candidate.membership.room_id, candidate.membership);
-                }
-                if list.ranges.is_empty() || list.ranges.iter().any(|(from, to)| (*from..=*to).contains(&index)) {
-                    let room = view.entry(&candidate.membership.room_id).or_insert_with(|| enter(candidate));
-                    room.add(&list.room);
-                    room.lists.push(name.clone());
-                }
-            }
-            counts.insert(name.clone(), count);
-        }
-        for candidate in candidates {
-            if let Some(wish) = request.subscriptions.get(&candidate.membership.room_id) {
-                let room = view.entry(&candidate.membership.room_id).or_insert_with(|| enter(candidate));
-                room.add(wish);
-                room.subscribed = true;
-                if is_wide && candidate.kind == Kind::Joined {
-                    interesting.insert(&candidate.membership.room_id, candidate.membership);
-                }
-            }
-        }
-        Ok((view, counts, interesting.into_values().collect()))
-    }
-
-    /// For each candidate what filters ask about it, where any filter asks: what is remembered and still true at once, the
-    /// rest one by one.
-    async fn facts_of(
-        &self,
-        request: &SlidingRequest,
-        candidates: &[Candidate<'_>],
+        rooms: &[(&RoomMembership, Kind)],
     ) -> Result<Vec<Option<Arc<Facts>>>, SyncError> {
         if !request.lists.values().any(|list| list.filters.ask_for_facts()) {
-            return Ok(vec![None; candidates.len()]);
+            return Ok(vec![None; rooms.len()]);
         }
-        let changed = self.active.last_changes(candidates.iter().map(|candidate| &*candidate.membership.room_id));
+        let changed = self.active.last_changes(rooms.iter().map(|(membership, _)| &*membership.room_id));
         let mut facts: Vec<Option<Arc<Facts>>> = {
             let floor = self.active.floor();
-            let known = |(candidate, changed): (&Candidate<'_>, Option<i64>)| {
-                let (at, facts) = self.facts.facts.get(&candidate.membership.room_id)?;
-                let is_true = candidate.kind != Kind::Outside && at >= changed.unwrap_or(floor);
+            let known = |((membership, kind), changed): (&(&RoomMembership, Kind), Option<i64>)| {
+                let (at, facts) = self.facts.facts.get(&membership.room_id)?;
+                let is_true = *kind != Kind::Outside && at >= changed.unwrap_or(floor);
                 is_true.then_some(facts)
             };
-            candidates.iter().zip(changed).map(known).collect()
+            rooms.iter().zip(changed).map(known).collect()
         };
-        for (candidate, facts) in candidates.iter().zip(&mut facts) {
+        for ((membership, kind), facts) in rooms.iter().zip(&mut facts) {
             if facts.is_none() {
-                *facts = Some(Box::pin(self.room_facts(&request.user_id, candidate)).await?);
+                *facts = Some(Box::pin(self.room_facts(&request.user_id, membership, *kind)).await?);
             }
         }
         Ok(facts)
     }
 
     /// The rooms of those of the filters' spaces that the user is in: what others hold is not theirs to see.
-    async fn rooms_of_spaces(&self, user_id: &UserId, filters: &Filters) -> Result<Option<HashSet<String>>, SyncError> {
+    pub(crate) async fn rooms_of_spaces(
+        &self,
+        user_id: &UserId,
+        filters: &Filters,
+    ) -> Result<Option<HashSet<String>>, SyncError> {
         let Some(spaces) = &filters.spaces else { return Ok(None) };
         let mut children = HashSet::new();
         for space in spaces {
@@ -284,10 +145,14 @@ impl Sync {
     }
 
     /// What filters ask about a room; of a room that the user is not in, what its stripped state says.
-    async fn room_facts(&self, user_id: &UserId, candidate: &Candidate<'_>) -> Result<Arc<Facts>, SyncError> {
-        let membership = candidate.membership;
+    async fn room_facts(
+        &self,
+        user_id: &UserId,
+        membership: &RoomMembership,
+        kind: Kind,
+    ) -> Result<Arc<Facts>, SyncError> {
         let room_id = &membership.room_id;
-        if candidate.kind == Kind::Outside
+        if kind == Kind::Outside
             && let Some(stripped) = self.store().graph.invite_state(user_id, room_id).await?
         {
             return Ok(Arc::new(stripped_facts(&stripped)));
@@ -312,20 +177,20 @@ impl Filters {
     fn ask_for_facts(&self) -> bool {
         self.is_encrypted.is_some()
             || self.room_types.is_some()
-            || self.not_room_types.is_some()
+            || self.not_room_types.as_ref().is_some_and(|types| !types.is_empty())
             || self.room_name_like.is_some()
     }
 
     /// Whether the list holds the room. `spaces` are the rooms of the spaces that the filters name, if they name any.
-    fn hold(
+    pub(crate) fn hold(
         &self,
-        candidate: &Candidate<'_>,
+        membership: &RoomMembership,
         facts: Option<&Facts>,
         personal: &Personal,
         spaces: Option<&HashSet<String>>,
     ) -> bool {
-        let room_id = candidate.membership.room_id.as_str();
-        let is_invite = candidate.membership.membership == MembershipState::Invite;
+        let room_id = membership.room_id.as_str();
+        let is_invite = membership.membership == MembershipState::Invite;
         let tagged = |wanted: &Vec<String>| {
             personal.tags.get(room_id).is_some_and(|tags| wanted.iter().any(|tag| tags.contains(tag)))
         };

@@ -1,6 +1,6 @@
 //! What a client asks for, in both shapes of the interface, checked.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, presence::PresenceState};
 use serde::Deserialize;
@@ -108,7 +108,7 @@ pub(crate) struct Pattern {
 }
 
 /// Which rooms a list holds. All must hold; a missing one says nothing.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Filters {
     pub(crate) is_dm: Option<bool>,
     pub(crate) is_encrypted: Option<bool>,
@@ -178,7 +178,7 @@ pub(crate) struct Scoped {
 }
 
 /// What is wanted of a room.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RoomWish {
     pub(crate) timeline_limit: usize,
     pub(crate) state: Wish,
@@ -208,8 +208,8 @@ pub struct SlidingRequest {
     pub(crate) pos: Option<String>,
     pub(crate) conn_id: String,
     pub(crate) txn_id: Option<String>,
-    pub(crate) lists: BTreeMap<String, List>,
-    pub(crate) subscriptions: BTreeMap<OwnedRoomId, RoomWish>,
+    pub(crate) lists: Arc<BTreeMap<String, List>>,
+    pub(crate) subscriptions: Arc<BTreeMap<OwnedRoomId, RoomWish>>,
     pub(crate) extensions: Extensions,
 }
 
@@ -252,8 +252,8 @@ impl SlidingRequest {
             pos: body.pos.filter(|pos| !pos.is_empty()),
             conn_id,
             txn_id: body.txn_id,
-            lists,
-            subscriptions,
+            lists: Arc::new(lists),
+            subscriptions: Arc::new(subscriptions),
             extensions: body.extensions,
             user_id,
             device_id,

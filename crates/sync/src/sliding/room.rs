@@ -16,8 +16,8 @@ use crate::{
     json::{self, Object},
     sliding::{
         Turn,
+        board::{InView, Shown},
         connection::{Kind, MEMBERS_MAX, Told},
-        list::InView,
         request::Shape,
         required::Required,
     },
@@ -61,6 +61,14 @@ struct Stretch {
     upto: i64,
 }
 
+fn sliding_place(turn: &Turn<'_>, object: &mut Object<'_>, shown: Shown<'_>) {
+    object.text("membership", shown.membership.membership.as_str());
+    let lists: Vec<&str> = shown.lists(turn.request).collect();
+    if !lists.is_empty() {
+        json::texts(object.key("lists"), &lists);
+    }
+}
+
 impl Sync {
     /// A room that is in view. `told` is what the connection has of it.
     pub(crate) async fn sliding_room(
@@ -69,20 +77,16 @@ impl Sync {
         view: &InView<'_>,
         told: Option<&Told>,
     ) -> Result<Answered, SyncError> {
-        let required = match told.filter(|told| *told.required == view.required) {
-            Some(told) => Arc::clone(&told.required),
-            None => Arc::new(view.required.clone()),
-        };
         let next = Told {
             upto: turn.until,
-            kind: view.kind,
+            kind: view.shown.kind,
             timeline_limit: view.timeline_limit.max(told.map_or(0, |told| told.timeline_limit)),
-            required,
+            required: Arc::clone(&view.required),
             members: told.map(|told| Arc::clone(&told.members)).unwrap_or_default(),
-            is_dm: turn.personal.direct.contains(view.membership.room_id.as_str()),
+            is_dm: turn.personal.direct.contains(view.shown.membership.room_id.as_str()),
         };
-        let (json, next) = match view.kind {
-            Kind::Outside => (self.sliding_outside(turn, view, told).await?, next),
+        let (json, next) = match view.shown.kind {
+            Kind::Outside => (self.sliding_outside(turn, view.shown, told).await?, next),
             Kind::Joined | Kind::Left => self.sliding_inside(turn, view, told, next).await?,
         };
         Ok(Answered { json, told: next })
@@ -91,10 +95,10 @@ impl Sync {
     async fn sliding_outside(
         &self,
         turn: &Turn<'_>,
-        view: &InView<'_>,
+        shown: Shown<'_>,
         told: Option<&Told>,
     ) -> Result<Option<String>, SyncError> {
-        let membership = view.membership;
+        let membership = shown.membership;
         let is_dm = turn.personal.direct.contains(membership.room_id.as_str());
         let is_same = |told: &Told| told.kind == Kind::Outside && told.is_dm == is_dm;
         if told.is_some_and(|told| is_same(told) && told.upto >= membership.position.0) {
@@ -131,18 +135,11 @@ impl Sync {
         };
         json::array(object.key(section), &events);
         if turn.request.shape == Shape::Accepted {
-            self.sliding_place(&mut object, view);
+            sliding_place(turn, &mut object, shown);
         }
         object.number("bump_stamp", u64::try_from(membership.position.0).unwrap_or(0));
         object.end();
         Ok(Some(out))
-    }
-
-    fn sliding_place(&self, object: &mut Object<'_>, view: &InView<'_>) {
-        object.text("membership", view.membership.membership.as_str());
-        if !view.lists.is_empty() {
-            json::texts(object.key("lists"), &view.lists);
-        }
     }
 
     async fn sliding_inside(
@@ -152,10 +149,10 @@ impl Sync {
         told: Option<&Told>,
         mut next: Told,
     ) -> Result<(Option<String>, Told), SyncError> {
-        let membership = view.membership;
+        let membership = view.shown.membership;
         let room = self.engines.rooms.room(&membership.room_id).await?;
-        let upto = if view.kind == Kind::Left { membership.position.0.min(turn.until) } else { turn.until };
-        let known = told.filter(|told| told.kind == Kind::Joined || told.kind == view.kind);
+        let upto = if view.shown.kind == Kind::Left { membership.position.0.min(turn.until) } else { turn.until };
+        let known = told.filter(|told| told.kind == Kind::Joined || told.kind == view.shown.kind);
         let end = self.store().state_at(room.nid, StreamPosition(upto)).await?;
         let since = known.map(|known| known.upto);
         let from = match since {
@@ -171,7 +168,7 @@ impl Sync {
         };
         let state = self.sliding_state(turn, &room, known, &mut next, &stretch, &timeline).await?;
         let read = turn.read.contains(&room.room_id);
-        let left = view.kind == Kind::Left && known.is_none_or(|known| known.kind != Kind::Left);
+        let left = view.shown.kind == Kind::Left && known.is_none_or(|known| known.kind != Kind::Left);
         let gone = self.sliding_gone(turn, known, &stretch).await?;
         let same_dm = known.is_some_and(|known| known.is_dm == next.is_dm);
         let nothing_new = timeline.events.is_empty() && !timeline.limited && state.is_empty() && gone.is_empty();
@@ -196,16 +193,16 @@ impl Sync {
             json::array(object.key("required_state"), &written);
         }
         self.write_sliding_timeline(turn, &mut object, &room, &timeline, &stretch, expanded).await?;
-        if view.kind == Kind::Joined && turn.request.shape == Shape::Deployed {
+        if view.shown.kind == Kind::Joined && turn.request.shape == Shape::Deployed {
             let until = StreamPosition(turn.until);
             let counts = self.engines.push.counts(&turn.request.user_id, &room, membership, until).await?.total();
             object.number("notification_count", counts.notifications);
             object.number("highlight_count", counts.highlights);
         }
         if turn.request.shape == Shape::Accepted {
-            self.sliding_place(&mut object, view);
+            sliding_place(turn, &mut object, view.shown);
         }
-        let bump = match view.kind {
+        let bump = match view.shown.kind {
             Kind::Left => membership.position.0,
             Kind::Joined | Kind::Outside => self.bump(&room, upto).await?,
         };
@@ -223,9 +220,9 @@ impl Sync {
         expanded: bool,
     ) -> Result<Timeline, SyncError> {
         let after = stretch.since.filter(|_| !expanded);
-        let membership = view.membership;
+        let membership = view.shown.membership;
         let limit = view.timeline_limit;
-        let all_the_time = view.kind == Kind::Joined && after.is_some_and(|after| membership.position.0 <= after);
+        let all_the_time = view.shown.kind == Kind::Joined && after.is_some_and(|after| membership.position.0 <= after);
         if let Some(after) = after
             && all_the_time
             && turn.ignored.is_empty()
@@ -247,7 +244,7 @@ impl Sync {
             filter: &any,
             ignored: &turn.ignored,
             viewer: (!all_the_time).then_some(&mut viewer),
-            current: (view.kind == Kind::Joined).then_some(stretch.end),
+            current: (view.shown.kind == Kind::Joined).then_some(stretch.end),
         };
         let after = after.unwrap_or(i64::MIN);
         Ok(Timeline::read(self.store(), room.nid, after, stretch.upto, limit, Some(keep)).await?)
