@@ -1,12 +1,15 @@
 //! Token buckets: how often somebody may do something.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
 
 use parking_lot::Mutex;
 
 use crate::Clock;
 
-/// Most buckets that are kept; the fullest ones, which say nothing, go first.
+/// Most buckets that are kept, about two megabytes; the fullest ones, which say nothing, go first.
 const BUCKETS_MAX: usize = 50_000;
 
 /// So many a second in the long run, so many at once.
@@ -29,7 +32,10 @@ impl Rate {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
-    buckets: Mutex<HashMap<(&'static str, Box<str>), Bucket>>,
+    /// Names are foreign input of any length, so a bucket is found by the hash of its own. That two share one is unlikely and
+    /// cannot be brought about from outside: the hash has a key that nobody knows.
+    hasher: RandomState,
+    buckets: Mutex<HashMap<u64, Bucket>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +57,7 @@ impl Bucket {
 impl Limiter {
     /// No buckets yet: everybody's is full.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, buckets: Mutex::default() }
+        Self { clock, hasher: RandomState::new(), buckets: Mutex::default() }
     }
 
     /// Takes one from the bucket of `who` for `what`. When it is empty: how many milliseconds until there is one again.
@@ -67,7 +73,8 @@ impl Limiter {
                 buckets.clear();
             }
         }
-        let bucket = buckets.entry((what, who.into())).or_insert(Bucket { left: rate.burst, at_ms: now_ms, rate });
+        let name = self.hasher.hash_one((what, who));
+        let bucket = buckets.entry(name).or_insert(Bucket { left: rate.burst, at_ms: now_ms, rate });
         bucket.rate = rate;
         bucket.refill(now_ms);
         if bucket.left >= 1.0 {
