@@ -127,7 +127,8 @@ impl Media {
         options: Options,
     ) -> Result<Self, MediaError> {
         let store = Store::open(&options.location)?;
-        let previews = options.previews.as_ref().map(Client::new).transpose()?.map(Previews::new);
+        let previews = options.previews.as_ref().map(Client::new).transpose()?;
+        let previews = previews.map(|client| Previews::new(client, db.memory()));
         let pictures = Semaphore::new(PICTURES_AT_ONCE);
         Ok(Self(Arc::new(Inner {
             name,

@@ -3,14 +3,14 @@
 //! The server goes where a user points, so it goes nowhere that the address policy denies: names are resolved first, each
 //! address is judged, and that very address is connected to, for the page, for its picture and for each redirect.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Uri, header};
-use parking_lot::Mutex;
 use samtal_db::Batch;
 use samtal_http::{Client, ClientError, FetchLimits};
+use samtal_kit::{Cache, Memory};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use url::Url;
@@ -28,10 +28,11 @@ const TIME: Duration = Duration::from_secs(15);
 const REDIRECTS_MAX: usize = 5;
 /// Pages fetched at the same time.
 const AT_ONCE: usize = 4;
-/// Previews remembered.
-const KNOWN: NonZeroUsize = NonZeroUsize::new(512).unwrap();
-/// For how long.
+/// How long a preview is remembered, if there is room for it.
 const KNOWN_MS: u64 = 3_600_000;
+
+/// What a property of a preview takes in memory beside its texts.
+const PROPERTY_BYTES: usize = 96;
 
 /// A preview, and when it was made.
 type Known = (u64, Arc<Map<String, Value>>);
@@ -40,7 +41,7 @@ type Known = (u64, Arc<Map<String, Value>>);
 pub(crate) struct Previews {
     client: Client,
     turns: Semaphore,
-    known: Mutex<lru::LruCache<String, Known>>,
+    known: Cache<String, Known>,
 }
 
 impl std::fmt::Debug for Previews {
@@ -76,8 +77,8 @@ impl From<ClientError> for PreviewError {
 }
 
 impl Previews {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, turns: Semaphore::new(AT_ONCE), known: Mutex::new(lru::LruCache::new(KNOWN)) }
+    pub(crate) fn new(client: Client, memory: &Memory) -> Self {
+        Self { client, turns: Semaphore::new(AT_ONCE), known: Cache::new(memory) }
     }
 
     async fn get(&self, url: &Url, bytes_max: u64) -> Result<(http::Response<Bytes>, Url), PreviewError> {
@@ -97,8 +98,7 @@ impl Media {
         let previews = self.inner().previews.as_ref().ok_or(PreviewError::Off)?;
         let url = checked(url)?;
         let now_ms = self.inner().clock.now_ms();
-        let known = previews.known.lock().get(url.as_str()).cloned();
-        if let Some((since_ms, preview)) = known
+        if let Some((since_ms, preview)) = previews.known.get(url.as_str())
             && now_ms.saturating_sub(since_ms) < KNOWN_MS
         {
             return Ok(preview);
@@ -106,7 +106,8 @@ impl Media {
         // Never closed.
         let _turn = previews.turns.acquire().await;
         let preview = Arc::new(self.fetch_preview(previews, &url).await?);
-        previews.known.lock().put(url.into(), (now_ms, Arc::clone(&preview)));
+        let bytes = url.as_str().len() + bytes_of(&preview);
+        previews.known.put(url.into(), (now_ms, Arc::clone(&preview)), bytes);
         Ok(preview)
     }
 
@@ -180,6 +181,11 @@ impl Media {
         }
         Ok(media_id)
     }
+}
+
+/// About how much a preview takes in memory.
+fn bytes_of(preview: &Map<String, Value>) -> usize {
+    preview.iter().map(|(name, value)| PROPERTY_BYTES + name.len() + value.as_str().map_or(0, str::len)).sum()
 }
 
 /// An address on the web, without a log-in in it.
