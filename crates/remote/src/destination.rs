@@ -16,6 +16,10 @@ const INTERVAL_MS_MIN: u64 = 1_000;
 const INTERVAL_MS_MAX: u64 = 3_600_000;
 /// Below this wait a request of a person is tried all the same.
 const PATIENT_MS: u64 = 60_000;
+/// Servers that are known not to answer: who names more than these, makes us forget those that nobody has tried for longest.
+const FAILING_MAX: usize = 20_000;
+/// So many are forgotten together.
+const FORGOTTEN_AT_ONCE: usize = FAILING_MAX / 16;
 /// Servers that came back and were not yet noticed by a listener.
 const CAME_BACK_MAX: usize = 256;
 
@@ -97,6 +101,7 @@ impl Destinations {
     /// The server has not answered.
     pub async fn is_gone(&self, server: &ServerName) -> Result<Failing, DbError> {
         let now_ms = self.inner.clock.now_ms();
+        let mut batch = Batch::new();
         let entry = {
             let mut failing = self.inner.failing.write();
             let before = failing.get(server).copied();
@@ -111,10 +116,15 @@ impl Destinations {
                 retry_at_ms: now_ms + interval_ms - interval_ms / 8 + jitter_ms,
                 interval_ms,
             };
+            if before.is_none() {
+                for forgotten in without_room(&failing) {
+                    failing.remove(&forgotten);
+                    batch.exec(&schema::DESTINATION_DELETE, params![forgotten.as_str()]);
+                }
+            }
             failing.insert(server.to_owned(), entry);
             entry
         };
-        let mut batch = Batch::new();
         let values = params![server.as_str(), entry.since_ms, entry.retry_at_ms, entry.interval_ms];
         batch.exec(&schema::DESTINATION_SET, values);
         self.inner.db.commit(batch).await?;
@@ -125,6 +135,17 @@ impl Destinations {
     pub fn came_back(&self) -> broadcast::Receiver<OwnedServerName> {
         self.inner.came_back.subscribe()
     }
+}
+
+/// Those that must go before another one comes: none as long as there is room.
+fn without_room(failing: &BTreeMap<OwnedServerName, Failing>) -> Vec<OwnedServerName> {
+    if failing.len() < FAILING_MAX {
+        return Vec::new();
+    }
+    let mut by_time: Vec<(u64, &OwnedServerName)> =
+        failing.iter().map(|(server, failing)| (failing.retry_at_ms, server)).collect();
+    by_time.sort_unstable();
+    by_time.into_iter().take(FORGOTTEN_AT_ONCE).map(|(_, server)| server.clone()).collect()
 }
 
 #[cfg(test)]
@@ -165,5 +186,20 @@ mod tests {
             assert_eq!(open().await.failing(server), None);
         })
         .await;
+    }
+
+    #[test]
+    fn those_whom_nobody_has_tried_for_longest_make_place_for_others() {
+        let failing = |number: usize| {
+            let retry_at_ms = (FAILING_MAX - number) as u64;
+            let server = OwnedServerName::try_from(format!("s{number}.example")).unwrap();
+            (server, Failing { since_ms: 0, retry_at_ms, interval_ms: 1 })
+        };
+        let mut all: BTreeMap<_, _> = (1..FAILING_MAX).map(failing).collect();
+        assert_eq!(without_room(&all), Vec::<OwnedServerName>::new());
+        all.extend([failing(FAILING_MAX)]);
+        let gone = without_room(&all);
+        assert_eq!(gone.len(), FORGOTTEN_AT_ONCE);
+        assert_eq!(gone[0], format!("s{FAILING_MAX}.example"));
     }
 }

@@ -6,7 +6,7 @@ use samtal_db::{Migration::Both, Schema, Sql, sql};
 pub const SCHEMA: Schema = Schema::new(
     "remote",
     &[Both(
-        // Only servers that do not answer have a row: at most one for each server that was ever tried.
+        // Only servers that do not answer have a row, and of these FAILING_MAX at most.
         "CREATE TABLE destination (
             server TEXT PRIMARY KEY,
             failing_since_ms BIGINT NOT NULL,
