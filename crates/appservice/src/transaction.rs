@@ -79,13 +79,7 @@ impl Reader<'_> {
             }
             (Some(ChangeKind::Alias), Some(room), ..) => self.interest.aliases_changed(room),
             (Some(ChangeKind::Receipt), Some(room), Some(user), _) if self.service.ephemeral => {
-                if self.concerns(room, position).await? {
-                    let mut receipts = self.engines.edus.receipts.changed(room, position - 1, position).await?;
-                    receipts.retain(|receipt| !receipt.is_private() || self.service.has_user(user));
-                    if !receipts.is_empty() {
-                        draft.receipts.entry(room.to_owned()).or_default().append(&mut receipts);
-                    }
-                }
+                self.receipts(draft, room, user, position).await?;
             }
             (Some(ChangeKind::ToDevice), _, Some(user), Some(device)) if self.service.ephemeral => {
                 self.message(draft, user, device, position).await?;
@@ -96,11 +90,34 @@ impl Reader<'_> {
                 draft.counted.insert((user.to_owned(), device.to_owned()));
             }
             (Some(ChangeKind::DeviceList), _, Some(user), _) if self.service.devices => {
-                if self.knows(user, position).await? {
-                    draft.device_changed(user);
-                }
+                self.device_list(draft, user, position).await?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    async fn receipts(
+        &mut self,
+        draft: &mut Draft,
+        room: &RoomId,
+        user: &UserId,
+        position: i64,
+    ) -> Result<(), DeliveryError> {
+        if !self.concerns(room, position).await? {
+            return Ok(());
+        }
+        let mut receipts = self.engines.edus.receipts.changed(room, position - 1, position).await?;
+        receipts.retain(|receipt| !receipt.is_private() || self.service.has_user(user));
+        if !receipts.is_empty() {
+            draft.receipts.entry(room.to_owned()).or_default().append(&mut receipts);
+        }
+        Ok(())
+    }
+
+    async fn device_list(&mut self, draft: &mut Draft, user: &UserId, position: i64) -> Result<(), DeliveryError> {
+        if self.knows(user, position).await? {
+            draft.device_changed(user);
         }
         Ok(())
     }
