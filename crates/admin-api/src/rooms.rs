@@ -250,9 +250,9 @@ async fn messages(args: RawArgs) -> Answer<Json<Value>> {
 /// `GET /_synapse/admin/v1/rooms/{roomIdOrAlias}/forward_extremities`
 async fn extremities(args: RawArgs) -> Answer<Json<Value>> {
     let room = args.hs.rooms.room(&named(&args).await?).await?;
-    let head = args.hs.rooms.head(&room).await?;
-    let mut results = Vec::with_capacity(head.extremities.len());
-    for id in &head.extremities {
+    let extremities = args.hs.rooms.extremities(&room).await?;
+    let mut results = Vec::with_capacity(extremities.len());
+    for id in &extremities {
         let event = args.hs.rooms.store().graph.event(id).await?;
         results.push(json!({
             "event_id": id,
@@ -266,7 +266,7 @@ async fn extremities(args: RawArgs) -> Answer<Json<Value>> {
 /// `DELETE /_synapse/admin/v1/rooms/{roomIdOrAlias}/forward_extremities`: brings them together, by events that say nothing.
 async fn merge_extremities(args: RawArgs) -> Answer<Json<Value>> {
     let (hs, room) = (&args.hs, args.hs.rooms.room(&named(&args).await?).await?);
-    let before = hs.rooms.head(&room).await?.extremities.len();
+    let before = hs.rooms.extremities(&room).await?.len();
     let mut now = before;
     if now > 1 {
         let levels = hs.power_levels(&room).await?;
@@ -277,7 +277,7 @@ async fn merge_extremities(args: RawArgs) -> Answer<Json<Value>> {
         while now > 1 {
             let draft = Draft::message_of(dummy.clone(), &Content::new()).map_err(OpError::from)?;
             hs.rooms.send_one(&room.room_id, LocalDraft::new(sender.clone(), draft)).await?;
-            let left = hs.rooms.head(&room).await?.extremities.len();
+            let left = hs.rooms.extremities(&room).await?.len();
             if left >= now {
                 break;
             }

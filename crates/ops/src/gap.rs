@@ -23,6 +23,8 @@ use crate::{Homeserver, OpError};
 
 /// Events asked for to close a gap.
 const GAP_EVENTS: u32 = 20;
+/// Forward extremities that are named when missing events are asked for.
+const EARLIEST_MAX: usize = 50;
 /// Backward extremities from which history is asked for at once.
 const EXTREMITIES_MAX: usize = 20;
 /// States asked for on the way of one piece of history.
@@ -105,9 +107,11 @@ impl Homeserver {
 
     /// Asks for the events between what we have and this one, and takes them in. Whether the other server answered.
     async fn fill_gap(&self, origin: &ServerName, room: &Arc<Room>, pdu: &Pdu) -> Result<bool, OpError> {
-        let head = self.rooms.head(room).await?;
+        // Where there are very many, the newest say where we stand.
+        let mut newest = self.rooms.extremities(room).await?;
+        newest.drain(..newest.len().saturating_sub(EARLIEST_MAX));
         let mut request =
-            missing_events::Request::new(room.room_id.clone(), head.extremities, vec![pdu.event_id().to_owned()]);
+            missing_events::Request::new(room.room_id.clone(), newest, vec![pdu.event_id().to_owned()]);
         request.limit = GAP_EVENTS.into();
         let answer = match self.remote.send_with(origin, request, Options::default().time(QUESTION_TIME)).await {
             Ok(answer) => answer,

@@ -303,6 +303,8 @@ impl Homeserver {
         hs.tasks.spawn("member tasks", Arc::clone(&hs).follow_member_tasks());
         hs.tasks.spawn("room tasks", Arc::clone(&hs).follow_room_tasks());
         hs.tasks.spawn("room states", Arc::clone(&hs).follow_partial_rooms());
+        let rooms = hs.rooms.clone();
+        hs.tasks.spawn("settling", async move { rooms.settle_all().await });
         Ok(hs)
     }
 

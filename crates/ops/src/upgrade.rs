@@ -116,7 +116,7 @@ impl Homeserver {
             content.remove(field);
         }
         let mut predecessor = json!({ "room_id": old.room_id });
-        let last = if names_event { self.rooms.head(old).await?.extremities.last().cloned() } else { None };
+        let last = if names_event { self.rooms.extremities(old).await?.pop() } else { None };
         if let (Some(last), Some(fields)) = (last, predecessor.as_object_mut()) {
             fields.insert("event_id".into(), last.as_str().into());
         }

@@ -341,11 +341,13 @@ impl Turn<'_> {
 
     /// Takes what an old event names from the forward extremities: something newer that is here builds on it. Whether there was any.
     fn builds_on_extremity(&mut self, pdu: &Pdu) -> bool {
-        let is_named = |extremity: &Pdu| pdu.prev_events().iter().any(|id| id == extremity.event_id());
-        let left: Vec<Pdu> = self.head.extremities.iter().filter(|extremity| !is_named(extremity)).cloned().collect();
-        let changes = !left.is_empty() && left.len() < self.head.extremities.len();
+        let named: BTreeSet<&OwnedEventId> =
+            pdu.prev_events().iter().filter(|id| self.head.extremities.contains(id)).collect();
+        let changes = !named.is_empty() && named.len() < self.head.extremities.len();
         if changes {
-            self.head.extremities = left;
+            for id in named {
+                self.head.extremities.remove(id);
+            }
         }
         changes
     }

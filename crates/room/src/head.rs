@@ -8,7 +8,12 @@ use samtal_event::Pdu;
 use samtal_model::StreamPosition;
 use samtal_state::{AuthState, Snapshot, SnapshotId};
 
-use crate::{error::RoomError, graph::Room, store::Store};
+use crate::{
+    error::RoomError,
+    extremities::{self, Extremities},
+    graph::Room,
+    store::Store,
+};
 
 /// State events kept at hand with a head: beyond that they are looked up again.
 const LOOKUPS_MAX: usize = 1_024;
@@ -35,7 +40,7 @@ pub(crate) struct Head {
     pub(crate) turn: i64,
     pub(crate) snapshot: SnapshotId,
     /// The events nothing refers to yet.
-    pub(crate) extremities: Vec<Pdu>,
+    pub(crate) extremities: Extremities,
     pub(crate) depth: i64,
     /// The lowest position in the timeline that has been given out: 0 before any backfill.
     pub(crate) oldest: i64,
@@ -55,7 +60,7 @@ impl Head {
             room,
             turn: 0,
             snapshot: Snapshot::EMPTY.id(),
-            extremities: Vec::new(),
+            extremities: Extremities::default(),
             depth: 0,
             oldest: 0,
             partial: false,
@@ -70,9 +75,7 @@ impl Head {
         let Some(row) = store.db().query_opt(&HEAD, params![room.nid.0]).await? else { return Ok(None) };
         let damaged = |what: &str| RoomError::Damaged(format!("the head of {} has {what}", room.room_id));
         let snapshot = SnapshotId::from_slice(row.blob(1)?).ok_or_else(|| damaged("a bad snapshot"))?;
-        let ids: Vec<OwnedEventId> =
-            serde_json::from_str(row.text(2)?).map_err(|_| damaged("bad forward extremities"))?;
-        let extremities = store.graph.events(&ids).await?.iter().map(|event| event.pdu.clone()).collect();
+        let extremities = Extremities::read(store, &room, row.text(2)?).await?;
         let (turn, depth, oldest, partial) = (row.int(0)?, row.int(3)?, row.int(4)?, row.get(5)?);
         let empty = Self::new(room);
         let mut head = Self { turn, snapshot, extremities, depth, oldest, partial, ..empty };
@@ -177,23 +180,19 @@ impl Head {
 
     /// About how many bytes it holds.
     pub(crate) fn weight(&self) -> usize {
-        1_000 + self.lookup_bytes + self.extremities.iter().map(Pdu::weight).sum::<usize>()
-    }
-
-    fn extremity_ids(&self) -> String {
-        let ids: Vec<&str> = self.extremities.iter().map(|pdu| pdu.event_id().as_str()).collect();
-        serde_json::to_string(&ids).unwrap_or_else(|_| "[]".to_owned())
+        1_000 + self.lookup_bytes + self.extremities.weight()
     }
 
     /// Adds the row of a first head.
-    pub(crate) fn insert(&self, batch: &mut Batch) {
+    pub(crate) fn insert(&mut self, batch: &mut Batch) {
+        let extremities = self.extremities.write(batch, self.room.nid);
         batch.expect(
             &HEAD_INSERT,
             params![
                 self.room.nid.0,
                 self.turn,
                 self.snapshot.to_vec(),
-                self.extremity_ids(),
+                extremities,
                 self.depth,
                 self.oldest,
                 self.partial
@@ -206,12 +205,13 @@ impl Head {
     pub(crate) fn update(&mut self, batch: &mut Batch) {
         let before = self.turn;
         self.turn += 1;
+        let extremities = self.extremities.write(batch, self.room.nid);
         batch.expect(
             &HEAD_UPDATE,
             params![
                 self.turn,
                 self.snapshot.to_vec(),
-                self.extremity_ids(),
+                extremities,
                 self.depth,
                 self.oldest,
                 self.partial,
@@ -233,8 +233,6 @@ impl Head {
 pub struct HeadInfo {
     /// Current state.
     pub snapshot: SnapshotId,
-    /// The events nothing refers to yet.
-    pub extremities: Vec<OwnedEventId>,
     /// Depth of the deepest event.
     pub depth: i64,
     /// The lowest position of the timeline.
@@ -250,11 +248,17 @@ impl Store {
         Ok(Some(HeadInfo {
             snapshot: SnapshotId::from_slice(row.blob(1)?)
                 .ok_or_else(|| RoomError::Damaged("bad snapshot id".into()))?,
-            extremities: serde_json::from_str(row.text(2)?)
-                .map_err(|_| RoomError::Damaged("bad forward extremities".into()))?,
             depth: row.int(3)?,
             oldest: StreamPosition(row.int(4)?),
             partial: row.get(5)?,
         }))
+    }
+
+    /// The events nothing refers to yet, as they came. There may be thousands.
+    pub async fn extremities(&self, room: &Room) -> Result<Vec<OwnedEventId>, RoomError> {
+        match self.db().query_opt(&HEAD, params![room.nid.0]).await? {
+            Some(row) => extremities::ids(self, room, row.text(2)?).await,
+            None => Ok(Vec::new()),
+        }
     }
 }

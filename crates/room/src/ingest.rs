@@ -269,8 +269,9 @@ impl Turn<'_> {
         if accepted {
             relation::insert(&mut self.batch, self.head.room.nid, nid, pdu, position.clone());
             sticky::insert(&mut self.batch, self.head.room.nid, nid, pdu, position.clone(), self.author.now_ms);
-            self.advance(pdu, named_in.is_some());
-            self.settle(Some(position)).await?;
+            if self.advance(&event, named_in.is_some()).await? && self.head.extremities.disturb() {
+                self.settle(Some(position)).await?;
+            }
             if pdu.type_str() == "m.room.redaction" && pdu.redacts().is_some() {
                 self.apply_redaction(pdu).await?;
             }
@@ -394,28 +395,48 @@ impl Turn<'_> {
         Ok(None)
     }
 
-    /// Moves the forward extremities past an accepted event. What something here builds on is none.
-    fn advance(&mut self, pdu: &Pdu, is_old: bool) {
-        let named = pdu.prev_events();
-        self.head.extremities.retain(|extremity| !named.iter().any(|id| id == extremity.event_id()));
-        if !is_old {
-            self.head.extremities.push(pdu.clone());
+    /// Moves the forward extremities past an accepted event. What something here builds on is none. Whether the states they end
+    /// in are others now.
+    pub(crate) async fn advance(&mut self, event: &StoredEvent, is_old: bool) -> Result<bool, RoomError> {
+        let after = self.after(event).await?;
+        let mut has_changed = false;
+        for id in event.pdu.prev_events() {
+            has_changed |= self.head.extremities.remove(id);
         }
-        self.head.depth = self.head.depth.max(pdu.depth());
+        if !is_old {
+            has_changed |= self.head.extremities.insert(event.nid, event.pdu.clone(), after);
+        }
+        self.head.depth = self.head.depth.max(event.pdu.depth());
+        Ok(has_changed)
     }
 
     /// Makes the head's state that of its forward extremities.
     pub(crate) async fn settle(&mut self, position: Option<Value>) -> Result<(), RoomError> {
-        let mut after = Vec::new();
-        for extremity in self.head.extremities.clone() {
-            let event = self.find(extremity.event_id()).await?.ok_or(RoomError::UnknownEvent)?;
-            after.push(self.after(&event).await?);
-        }
-        if after.is_empty() {
+        if self.head.extremities.is_empty() {
             return Ok(());
         }
-        let snapshot = self.resolve(&after).await?;
+        let snapshot = self.resolve(&self.head.extremities.states()).await?;
+        self.head.extremities.settled();
         self.move_state(snapshot, position).await
+    }
+
+    /// As [`Turn::settle`], if that was left for later.
+    pub(crate) async fn settle_if_unsettled(&mut self) -> Result<(), RoomError> {
+        if self.head.extremities.is_unsettled() { self.settle(None).await } else { Ok(()) }
+    }
+
+    /// Where the forward extremities end in very many states, what they come to is worked out once for some of them.
+    pub(crate) async fn settle_if_due(&mut self) -> Result<(), RoomError> {
+        if !self.head.extremities.is_due() {
+            return Ok(());
+        }
+        match self.settle(None).await {
+            Err(RoomError::Refused(reason)) => {
+                tracing::warn!(room = %self.head.room.room_id, reason, "the state of the room cannot be worked out");
+                Ok(())
+            }
+            settled => settled,
+        }
     }
 
     /// Makes `snapshot` the current state: memberships, lookups and the log of states follow.

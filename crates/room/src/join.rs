@@ -115,9 +115,10 @@ impl Turn<'_> {
             }
             None => insert_event(&mut self.batch, &event, position.clone(), None),
         }
-        self.expect_later(event, Some(position.clone()));
+        self.expect_later(event.clone(), Some(position.clone()));
         self.note_lacking(&lacking, &if is_back { position.clone() } else { 0.into() });
-        self.head.extremities = vec![pdu.clone()];
+        self.head.extremities.clear();
+        self.advance(&event, false).await?;
         self.head.depth = pdu.depth();
         self.note_entry(pdu, adoption.partial.as_ref());
         self.settle(Some(position)).await

@@ -10,6 +10,7 @@ mod case;
 mod create;
 mod erasure;
 mod error;
+mod extremities;
 mod gap;
 mod graph;
 mod head;

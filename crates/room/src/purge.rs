@@ -19,10 +19,12 @@ const STEP: usize = 500;
 const SEARCHED_MAX: usize = 2_000;
 
 const EVENTS: Sql = sql!("SELECT nid, event_id FROM event WHERE room = $1");
-const OF_ROOM: [Sql; 14] = [
+const OF_ROOM: [Sql; 16] = [
     sql!("DELETE FROM relation WHERE room = $1"),
     sql!("DELETE FROM event WHERE room = $1"),
     sql!("DELETE FROM backward_extremity WHERE room = $1"),
+    sql!("DELETE FROM forward_extremity WHERE room = $1"),
+    sql!("DELETE FROM unsettled_room WHERE room = $1"),
     sql!("DELETE FROM room_state_log WHERE room = $1"),
     sql!("DELETE FROM membership WHERE room = $1"),
     sql!("DELETE FROM room_server WHERE room = $1"),
@@ -75,7 +77,7 @@ impl Rooms {
     /// where nobody sees it; so are, unless `own_too`, events of this server, for nobody else may have them. History that other
     /// servers have can be fetched again from them. How many events went.
     pub async fn purge_history(&self, room: &Room, before: StreamPosition, own_too: bool) -> Result<usize, RoomError> {
-        let head = self.head(room).await?;
+        let newest: HashSet<OwnedEventId> = self.inner.store.extremities(room).await?.into_iter().collect();
         let graph = &self.inner.store.graph;
         let (mut gone, mut kept_references) = (HashSet::new(), Vec::new());
         let mut batches: Vec<Vec<Going>> = Vec::new();
@@ -87,7 +89,7 @@ impl Rooms {
             let mut going = Vec::new();
             for event in page {
                 let id: OwnedEventId = event.pdu.event_id().to_owned();
-                if head.extremities.contains(&id) {
+                if newest.contains(&id) {
                     kept_references.extend(event.pdu.prev_events().iter().cloned());
                     continue;
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::{EventId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
 use samtal_event::{Unsigned, client_form, stripped_form};
 use samtal_model::StreamPosition;
 use samtal_state::{Part, SnapshotId};
@@ -55,6 +55,11 @@ impl Rooms {
     /// Where the room stands now.
     pub async fn head(&self, room: &Room) -> Result<HeadInfo, RoomError> {
         self.inner.store.head(room).await?.ok_or(RoomError::UnknownRoom)
+    }
+
+    /// The events of the room nothing refers to yet, as they came. There may be thousands.
+    pub async fn extremities(&self, room: &Room) -> Result<Vec<OwnedEventId>, RoomError> {
+        self.inner.store.extremities(room).await
     }
 
     /// The current state event of this type and key.

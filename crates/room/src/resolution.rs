@@ -12,16 +12,19 @@ use ruma::{
 };
 use samtal_event::Pdu;
 use samtal_state::{
-    Conflict, Lookup, Node, NodeId, Part, ResolveError, SnapshotId,
+    Conflict, Lookup, Node, NodeId, Part, ResolveError, Sets, SnapshotId,
     auth_chain::{NotLoaded, Shared},
-    auth_difference, conflicted_subgraph,
-    tree::Change,
+    auth_difference_of, conflicted_subgraph,
+    tree::{Change, Disagreement, Holders},
 };
 
 use crate::{error::RoomError, graph::StoredEvent, ids::EventNid, store::Store};
 
 /// Rounds of loading what a resolution asks for: each round loads at least one event, so this bounds a hostile room.
 const ROUNDS_MAX: usize = 10_000;
+
+/// Events in dispute that take more than a moment to resolve.
+const MANY: usize = 64;
 
 /// Events that are not committed yet, by id.
 pub(crate) type Uncommitted = HashMap<OwnedEventId, Arc<StoredEvent>>;
@@ -46,6 +49,54 @@ pub(crate) async fn resolve(
         [one] => Ok(Outcome { id: *one, nodes: Vec::new() }),
         _ => Resolution::new(store, rules, uncommitted).run(&distinct).await,
     }
+}
+
+/// What snapshots disagree on.
+struct Dispute {
+    keys: BTreeSet<(Part, i64)>,
+    /// Each event that is some snapshots' and not all's, and whose.
+    events: BTreeMap<i64, Sets>,
+    /// The events so that each key is there once at most in each round, and not in the last.
+    rounds: Vec<Vec<EventNid>>,
+}
+
+impl Dispute {
+    fn of(count: usize, disagreements: &[(Part, Disagreement)]) -> Self {
+        let (mut keys, mut events, mut rounds) = (BTreeSet::new(), BTreeMap::new(), vec![Vec::new()]);
+        for (part, disagreement) in disagreements {
+            keys.insert((*part, disagreement.key));
+            let holders = |holders: &Holders| holders.iter().map(|place| *place as usize).collect::<Vec<_>>();
+            let mut values: Vec<(i64, Sets)> = Vec::with_capacity(disagreement.others.len() + 1);
+            if let Some(usual) = disagreement.usual {
+                let others = disagreement.others.iter().flat_map(|(_, other)| holders(other));
+                values.push((usual, Sets::all_but(count, others)));
+            }
+            for (value, other) in &disagreement.others {
+                let Some(value) = value else { continue };
+                let mut sets = Sets::none(count);
+                holders(other).into_iter().for_each(|index| sets.add(index));
+                values.push((*value, sets));
+            }
+            for (round, (event, sets)) in values.into_iter().enumerate() {
+                if round + 1 >= rounds.len() {
+                    rounds.push(Vec::new());
+                }
+                if let Some(round) = rounds.get_mut(round) {
+                    round.push(EventNid(event));
+                }
+                events.insert(event, sets);
+            }
+        }
+        Self { keys, events, rounds }
+    }
+}
+
+/// Works something out that may take long without keeping others from their turn.
+fn aside<T>(conflict: &Conflict, work: impl FnOnce() -> T) -> T {
+    let size = conflict.branches.iter().map(HashMap::len).sum::<usize>() + conflict.auth_difference.len();
+    let has_threads = tokio::runtime::Handle::try_current()
+        .is_ok_and(|handle| handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread);
+    if size > MANY && has_threads { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// What has been loaded so far.
@@ -77,21 +128,16 @@ impl<'a> Resolution<'a> {
 
     async fn run(mut self, snapshots: &[SnapshotId]) -> Result<Outcome, RoomError> {
         let base = snapshots.first().copied().unwrap_or(SnapshotId::EMPTY);
-        let keys = self.conflicted_keys(base, snapshots).await?;
-        let mut sets: Vec<Vec<EventNid>> = Vec::with_capacity(snapshots.len());
-        for snapshot in snapshots {
-            let found = self.store.snapshots.get_many(*snapshot, &keys).await?;
-            sets.push(found.into_iter().flatten().collect());
-        }
-        let all: Vec<EventNid> = sets.iter().flatten().copied().collect();
+        let dispute = Dispute::of(snapshots.len(), &self.store.snapshots.disagreements(snapshots).await?);
+        let all: Vec<EventNid> = dispute.events.keys().copied().map(EventNid).collect();
         self.load_nids(&all).await?;
         let conflict = Conflict {
-            branches: sets.iter().map(|set| self.branch(set)).collect(),
-            auth_difference: self.auth_difference(base, &keys, &sets).await?,
+            branches: dispute.rounds.iter().map(|round| self.branch(round)).collect(),
+            auth_difference: self.auth_difference(base, &dispute).await?,
             subgraph: self.subgraph(&all).await?,
         };
         let resolved = self.resolve(&conflict, base).await?;
-        let mut changes = Vec::with_capacity(keys.len());
+        let mut changes = Vec::with_capacity(dispute.keys.len());
         let mut decided: HashSet<i64> = HashSet::new();
         for ((event_type, state_key), event_id) in resolved.state {
             let event_type = event_type.to_string();
@@ -100,20 +146,10 @@ impl<'a> Resolution<'a> {
             changes.push(Change { part, key, event });
             decided.insert(key);
         }
-        let gone = keys.iter().filter(|(_, key)| !decided.contains(key));
+        let gone = dispute.keys.iter().filter(|(_, key)| !decided.contains(key));
         changes.extend(gone.map(|(part, key)| Change { part: *part, key: *key, event: None }));
         let changed = self.store.snapshots.change(base, &changes).await?;
         Ok(Outcome { id: changed.id, nodes: changed.nodes })
-    }
-
-    async fn conflicted_keys(&self, base: SnapshotId, snapshots: &[SnapshotId]) -> Result<Vec<(Part, i64)>, RoomError> {
-        let mut keys = BTreeSet::new();
-        for other in snapshots.iter().skip(1) {
-            for difference in self.store.snapshots.diff(base, *other).await? {
-                keys.insert((difference.part, difference.key));
-            }
-        }
-        Ok(keys.into_iter().collect())
     }
 
     fn branch(&self, set: &[EventNid]) -> HashMap<(StateEventType, String), OwnedEventId> {
@@ -128,19 +164,17 @@ impl<'a> Resolution<'a> {
     async fn auth_difference(
         &mut self,
         base: SnapshotId,
-        keys: &[(Part, i64)],
-        sets: &[Vec<EventNid>],
+        dispute: &Dispute,
     ) -> Result<BTreeSet<OwnedEventId>, RoomError> {
-        let sets: Vec<Vec<i64>> = sets.iter().map(|set| set.iter().map(|nid| nid.0).collect()).collect();
         let mut answers: Vec<(Shared, Vec<i64>)> = Vec::new();
         for _ in 0..ROUNDS_MAX {
-            let answer = auth_difference(&sets, &self.edges, |question| {
+            let answer = auth_difference_of(&dispute.events, &self.edges, |question| {
                 answers.iter().find(|(asked, _)| asked == question).map(|(_, events)| events.clone())
             });
             match answer {
                 Err(NotLoaded::Edges(missing)) => self.load_edges(&missing).await?,
                 Err(NotLoaded::Shared(question)) => {
-                    let events = self.shared(base, keys, &question).await?;
+                    let events = self.shared(base, &dispute.keys, &question).await?;
                     answers.push((question, events));
                 }
                 Ok(difference) => return self.ids(difference).await,
@@ -153,10 +187,9 @@ impl<'a> Resolution<'a> {
     async fn shared(
         &mut self,
         base: SnapshotId,
-        keys: &[(Part, i64)],
+        conflicted: &BTreeSet<(Part, i64)>,
         question: &Shared,
     ) -> Result<Vec<i64>, RoomError> {
-        let conflicted: HashSet<(Part, i64)> = keys.iter().copied().collect();
         match question {
             Shared::Alike(events) => {
                 let nids: Vec<EventNid> = events.iter().copied().map(EventNid).collect();
@@ -168,7 +201,7 @@ impl<'a> Resolution<'a> {
                         wanted.insert(self.store.key(event.pdu.type_str(), state_key));
                     }
                 }
-                let wanted: Vec<(Part, i64)> = wanted.difference(&conflicted.into_iter().collect()).copied().collect();
+                let wanted: Vec<(Part, i64)> = wanted.difference(conflicted).copied().collect();
                 let found = self.store.snapshots.get_many(base, &wanted).await?;
                 Ok(found.into_iter().flatten().map(|nid| nid.0).collect())
             }
@@ -212,7 +245,7 @@ impl<'a> Resolution<'a> {
                 None => Lookup::NotLoaded,
             };
             let fetch = |id: &EventId| self.lookup(id);
-            match samtal_state::resolve(conflict, self.rules, state, fetch) {
+            match aside(conflict, || samtal_state::resolve(conflict, self.rules, state, fetch)) {
                 Ok(resolved) => return Ok(resolved),
                 Err(ResolveError::EventsNotLoaded(ids)) => self.load_with_levels(ids).await?,
                 Err(ResolveError::StateNotLoaded(keys)) => {

@@ -186,5 +186,15 @@ pub const SCHEMA: Schema = Schema::new(
      ) WITHOUT ROWID;
      CREATE INDEX sticky_expires ON sticky (expires_ms);",
         ),
+        // Forward extremities of rooms that have too many of them for the head's row; rooms whose state was not worked out from
+        // all of theirs yet.
+        Migration::Both(
+            "CREATE TABLE forward_extremity (
+        room BIGINT NOT NULL,
+        nid BIGINT NOT NULL,
+        PRIMARY KEY (room, nid)
+     ) WITHOUT ROWID;
+     CREATE TABLE unsettled_room (room BIGINT PRIMARY KEY);",
+        ),
     ],
 );

@@ -10,7 +10,7 @@ use ruma::{
     events::room::{history_visibility::HistoryVisibility, member::MembershipState},
 };
 use samtal_db::{Sql, params, sql};
-use samtal_event::{Draft, Pdu, SignedPdu, UnsignedPdu, build, redact, sign_and_hash};
+use samtal_event::{Draft, Pdu, SignedPdu, UnsignedPdu, redact, sign_and_hash};
 use samtal_model::StreamPosition;
 use samtal_state::{SnapshotId, authorize};
 
@@ -20,6 +20,7 @@ use crate::{
     graph::{Flags, Room, StoredEvent},
     head::Head,
     membership::membership_of,
+    turn::Turn,
     visibility::visibility_of,
 };
 
@@ -45,26 +46,13 @@ impl Rooms {
     ) -> Result<UnsignedPdu, RoomError> {
         let store = &self.inner.store;
         let room = self.room(room_id).await?;
-        let mut head = Head::read(store, Arc::clone(&room)).await?.ok_or(RoomError::UnknownRoom)?;
+        let head = Head::read(store, Arc::clone(&room)).await?.ok_or(RoomError::UnknownRoom)?;
+        let mut turn = Turn::new(store, self.author(), head);
         let refused = |refused: samtal_state::Refused| RoomError::Refused(refused.reason);
         let keys = authorize::auth_keys_of_draft(draft, sender, room.rules).map_err(refused)?;
-        let auth_events = head.load(store, &keys).await?;
-        let prev_events: Vec<Pdu> = head.extremities.iter().rev().take(10).cloned().collect();
-        let now = i64::try_from(ts_ms.unwrap_or_else(|| self.inner.clock.now_ms())).unwrap_or(i64::MAX);
-        let unsigned = build(
-            draft,
-            sender,
-            &room.room_id,
-            &prev_events.iter().collect::<Vec<_>>(),
-            &auth_events.iter().collect::<Vec<_>>(),
-            head.depth + 1,
-            now,
-            room.rules,
-        );
-        let preview = unsigned.preview(room.rules)?;
-        let auth = head.auth.clone().ok_or(RoomError::UnknownRoom)?;
-        auth.check(&preview, room.rules, |event_type, state_key| head.loaded(event_type, state_key))
-            .map_err(refused)?;
+        let ground = turn.ground(&keys).await?;
+        let unsigned = turn.build(draft, sender, &ground, ts_ms.unwrap_or_else(|| self.inner.clock.now_ms()));
+        ground.check(&unsigned.preview(room.rules)?, room.rules).map_err(refused)?;
         Ok(unsigned)
     }
 

@@ -1,5 +1,7 @@
 //! Room state at a point: the trees of `samtal-state` over this tenant's database.
 
+use std::collections::HashMap;
+
 use samtal_db::{Batch, Db, Sql, params, sql};
 use samtal_kit::Cache;
 use samtal_state::{Missing, Node, NodeId, NodeSource, Part, Snapshot, SnapshotId, tree};
@@ -16,11 +18,15 @@ pub struct Snapshots {
     nodes: Cache<NodeId, Node>,
 }
 
-struct Loaded<'a>(&'a Snapshots);
+struct Loaded<'a> {
+    snapshots: &'a Snapshots,
+    /// What this walk had to load, so that it comes to an end whatever the cache has room for.
+    own: HashMap<NodeId, Node>,
+}
 
 impl NodeSource for Loaded<'_> {
     fn node(&self, id: &NodeId) -> Option<Node> {
-        self.0.nodes.get(id)
+        self.own.get(id).cloned().or_else(|| self.snapshots.nodes.get(id))
     }
 }
 
@@ -55,15 +61,17 @@ impl Snapshots {
 
     /// Runs a pure walk, loading what it misses, until it has all it needs.
     async fn walk<T>(&self, walk: impl Fn(&Loaded<'_>) -> Result<T, Missing> + Send) -> Result<T, RoomError> {
+        let mut loaded = Loaded { snapshots: self, own: HashMap::new() };
         loop {
-            match walk(&Loaded(self)) {
+            match walk(&loaded) {
                 Ok(answer) => return Ok(answer),
-                Err(Missing(ids)) => self.load(&ids).await?,
+                Err(Missing(ids)) => loaded.own.extend(self.load(&ids).await?),
             }
         }
     }
 
-    async fn load(&self, ids: &[NodeId]) -> Result<(), RoomError> {
+    async fn load(&self, ids: &[NodeId]) -> Result<Vec<(NodeId, Node)>, RoomError> {
+        let mut loaded = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(500) {
             let hashes: Vec<Vec<u8>> = chunk.iter().map(|id| id.to_vec()).collect();
             let rows = self.db.query(&NODES, params![hashes]).await?;
@@ -76,10 +84,11 @@ impl Snapshots {
                 let (Some(id), Ok(node)) = (id, node) else {
                     return Err(RoomError::Damaged("a state node does not parse".into()));
                 };
-                self.keep(id, node);
+                self.keep(id, node.clone());
+                loaded.push((id, node));
             }
         }
-        Ok(())
+        Ok(loaded)
     }
 
     fn keep(&self, id: NodeId, node: Node) {
@@ -132,6 +141,28 @@ impl Snapshots {
             }));
         }
         Ok(differences)
+    }
+
+    /// What any number of snapshots disagree on, with the part that each key is in. Snapshots count by their place in the slice.
+    pub(crate) async fn disagreements(&self, ids: &[SnapshotId]) -> Result<Vec<(Part, tree::Disagreement)>, RoomError> {
+        let load = |source: &Loaded<'_>| {
+            let mut missing = Vec::new();
+            let mut states = Vec::with_capacity(ids.len());
+            for id in ids {
+                match Snapshot::load(source, *id) {
+                    Ok(state) => states.push(state),
+                    Err(Missing(nodes)) => missing.extend(nodes),
+                }
+            }
+            if missing.is_empty() { Ok(states) } else { Err(Missing(missing)) }
+        };
+        let states = self.walk(load).await?;
+        let mut disagreements = Vec::new();
+        for part in [Part::Other, Part::Members] {
+            let found = self.walk(|source| Snapshot::disagreements(source, &states, part)).await?;
+            disagreements.extend(found.into_iter().map(|disagreement| (part, disagreement)));
+        }
+        Ok(disagreements)
     }
 
     /// The snapshot after changes. Its nodes are at hand at once, but must be stored in the batch that first refers to it.

@@ -6,10 +6,12 @@ use std::{
 };
 
 use ruma::{
-    EventId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName, UserId, events::room::member::MembershipState,
+    EventId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName, UserId,
+    events::{StateEventType, room::member::MembershipState},
+    room_version_rules::RoomVersionRules,
 };
 use samtal_db::{Batch, Change, Committed, Sql, Value, params, sql};
-use samtal_event::{Draft, Pdu, build, redact, sign_and_hash};
+use samtal_event::{Draft, Pdu, UnsignedPdu, build, redact, sign_and_hash};
 use samtal_keyring::OwnKeys;
 use samtal_model::{ChangeKind, StreamPosition};
 use samtal_state::{AuthState, Node, NodeId, SnapshotId, authorize};
@@ -29,7 +31,7 @@ use crate::{
 };
 
 /// Most events that a new event names as previous ones.
-const PREV_EVENTS_MAX: usize = 10;
+const PREV_EVENTS_MAX: usize = 20;
 
 const PENDING_REDACTION_INSERT: Sql = sql!(
     "INSERT INTO pending_redaction (room, target, redaction) VALUES ($1, $2, $3)
@@ -81,6 +83,31 @@ struct Pending {
     event: StoredEvent,
     /// Stands for its position in the timeline, if it gets one.
     position: Option<Value>,
+}
+
+/// What an event of ours stands on.
+pub(crate) struct Ground {
+    prev_events: Vec<Pdu>,
+    /// The state there.
+    before: SnapshotId,
+    /// What that allows.
+    auth: Arc<AuthState>,
+    /// The state events there that authorization asks for.
+    auth_events: Vec<Pdu>,
+}
+
+impl Ground {
+    fn lookup(&self) -> impl Fn(&StateEventType, &str) -> Option<Pdu> {
+        |event_type, state_key| {
+            let event_type = event_type.to_string();
+            self.auth_events.iter().find(|pdu| pdu.is_state_of(&event_type, state_key)).cloned()
+        }
+    }
+
+    /// Whether the state there allows an event.
+    pub(crate) fn check(&self, pdu: &Pdu, rules: &RoomVersionRules) -> Result<(), samtal_state::Refused> {
+        self.auth.check(pdu, rules, self.lookup())
+    }
 }
 
 /// A turn under way. Jobs are tried one after the other; a refused job leaves no trace.
@@ -270,25 +297,66 @@ impl<'a> Turn<'a> {
         let rules = self.head.room.rules;
         let refused = |refused: samtal_state::Refused| RoomError::Refused(refused.reason);
         let keys = authorize::auth_keys_of_draft(&local.draft, &local.sender, rules).map_err(refused)?;
-        let auth_events = self.head.load(self.store, &keys).await?;
-        let prev_events: Vec<Pdu> = self.head.extremities.iter().rev().take(PREV_EVENTS_MAX).cloned().collect();
-        let unsigned = build(
-            &local.draft,
-            &local.sender,
-            &self.head.room.room_id,
-            &prev_events.iter().collect::<Vec<_>>(),
-            &auth_events.iter().collect::<Vec<_>>(),
-            self.head.depth + 1,
-            i64::try_from(local.ts_ms.unwrap_or(self.author.now_ms)).unwrap_or(i64::MAX),
-            rules,
-        );
+        let ground = self.ground(&keys).await?;
+        let ts_ms = local.ts_ms.unwrap_or(self.author.now_ms);
+        let unsigned = self.build(&local.draft, &local.sender, &ground, ts_ms);
         let signed = sign_and_hash(&unsigned, &self.author.name, self.author.keys.current().pair(), rules)?;
-        let auth = self.head.auth.clone().ok_or(RoomError::UnknownRoom)?;
-        let loaded = |event_type: &_, state_key: &_| self.head.loaded(event_type, state_key);
-        let pdu = auth.authorize_own(signed, rules, loaded).map_err(refused)?.into_pdu();
-        let nid = self.number(&auth_events).await?;
-        self.place(nid, pdu.clone(), local.txn.as_deref()).await?;
+        let pdu = ground.auth.authorize_own(signed, rules, ground.lookup()).map_err(refused)?.into_pdu();
+        if ground.before != self.head.snapshot {
+            let auth = self.head.auth.clone().ok_or(RoomError::UnknownRoom)?;
+            self.head.load(self.store, &keys).await?;
+            auth.check(&pdu, rules, |kind, key| self.head.loaded(kind, key)).map_err(refused)?;
+        }
+        let nid = self.number(&ground.auth_events).await?;
+        self.place(nid, pdu.clone(), ground.before, local.txn.as_deref()).await?;
         Ok(Appended { event_id: pdu.event_id().to_owned(), is_new: true })
+    }
+
+    /// What the next event of ours stands on, with the state events of these keys. It is the head's whole state, unless more
+    /// events are there that nothing refers to than one event may name.
+    pub(crate) async fn ground(&mut self, keys: &[(StateEventType, String)]) -> Result<Ground, RoomError> {
+        let named = self.head.extremities.to_name(PREV_EVENTS_MAX);
+        let prev_events = named.iter().map(|extremity| extremity.pdu.clone()).collect();
+        if named.len() == self.head.extremities.len() {
+            let auth = self.head.auth.clone().ok_or(RoomError::UnknownRoom)?;
+            let auth_events = self.head.load(self.store, keys).await?;
+            return Ok(Ground { prev_events, before: self.head.snapshot, auth, auth_events });
+        }
+        let states: Vec<SnapshotId> = named.iter().map(|extremity| extremity.after).collect();
+        let before = self.resolve(&states).await?;
+        let auth_events = self.state_of(before, keys).await?;
+        let always = ["m.room.create", "m.room.power_levels", "m.room.join_rules"];
+        let always = self.state_of(before, &always.map(|kind| (kind.into(), String::new()))).await?;
+        let find = |kind: &str| always.iter().find(|pdu| pdu.is_state_of(kind, "")).cloned();
+        let create = find("m.room.create").ok_or(RoomError::UnknownRoom)?;
+        let auth = AuthState::new(create, find("m.room.power_levels"), find("m.room.join_rules"), self.head.room.rules)
+            .map_err(|refused| RoomError::Damaged(refused.reason))?;
+        Ok(Ground { prev_events, before, auth: Arc::new(auth), auth_events })
+    }
+
+    async fn state_of(&self, at: SnapshotId, keys: &[(StateEventType, String)]) -> Result<Vec<Pdu>, RoomError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for (event_type, state_key) in keys {
+            let (part, key) = self.store.key(&event_type.to_string(), state_key);
+            if let Some(nid) = self.store.snapshots.get(at, part, key).await? {
+                found.push(self.find_nid(nid).await?.pdu.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// An event that stands there.
+    pub(crate) fn build(&self, draft: &Draft, sender: &UserId, ground: &Ground, ts_ms: u64) -> UnsignedPdu {
+        build(
+            draft,
+            sender,
+            &self.head.room.room_id,
+            &ground.prev_events.iter().collect::<Vec<_>>(),
+            &ground.auth_events.iter().collect::<Vec<_>>(),
+            self.head.depth + 1,
+            i64::try_from(ts_ms).unwrap_or(i64::MAX),
+            self.head.room.rules,
+        )
     }
 
     /// Whether the room's policy server has to sign the event first.
@@ -338,12 +406,11 @@ impl<'a> Turn<'a> {
         authorize::check_own_auth_events(&pdu, rules, |_| None).map_err(refused)?;
         self.head.auth = Some(Arc::new(AuthState::new(pdu.clone(), None, None, rules).map_err(refused)?));
         let nid = self.number(&[]).await?;
-        self.place(nid, pdu, None).await
+        self.place(nid, pdu, self.head.snapshot, None).await
     }
 
     /// Puts an allowed event on top of the head: its row, and all that follows from it.
-    async fn place(&mut self, nid: EventNid, pdu: Pdu, txn: Option<&str>) -> Result<(), RoomError> {
-        let before = self.head.snapshot;
+    async fn place(&mut self, nid: EventNid, pdu: Pdu, before: SnapshotId, txn: Option<&str>) -> Result<(), RoomError> {
         let position = self.log_event(&pdu);
         let event = StoredEvent {
             nid,
@@ -359,18 +426,19 @@ impl<'a> Turn<'a> {
         self.note_partial_event(nid);
         relation::insert(&mut self.batch, self.head.room.nid, nid, &pdu, position.clone());
         sticky::insert(&mut self.batch, self.head.room.nid, nid, &pdu, position.clone(), self.author.now_ms);
-        let named = pdu.prev_events();
-        self.head.extremities.retain(|extremity| !named.iter().any(|id| id == extremity.event_id()));
-        self.head.extremities.push(pdu.clone());
-        self.head.depth = self.head.depth.max(pdu.depth());
+        let has_changed = self.advance(&event, false).await?;
         if let Some(txn) = txn {
             self.txns.insert(txn.to_owned(), pdu.event_id().to_owned());
         }
         self.pending.push(Pending { event, position: Some(position.clone()) });
-        if pdu.is_state() {
-            let changed = self.store.snapshots.change(before, &[self.store.change_of(nid, &pdu)]).await?;
-            self.nodes.extend(changed.nodes);
-            self.become_state(&pdu, changed.id, position).await?;
+        let stands_on_all = before == self.head.snapshot;
+        if let Some(after) = self.head.extremities.only_state().filter(|_| stands_on_all) {
+            self.head.extremities.settled();
+            if pdu.is_state() {
+                self.become_state(&pdu, after, position).await?;
+            }
+        } else if has_changed && self.head.extremities.disturb() {
+            self.settle(Some(position)).await?;
         }
         if pdu.redacts().is_some() && pdu.type_str() == "m.room.redaction" {
             self.apply_redaction(&pdu).await?;

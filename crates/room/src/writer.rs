@@ -1,6 +1,13 @@
 //! The queue of each room: what waits is appended in turns, one write batch a turn.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
@@ -26,6 +33,10 @@ const QUEUE_BYTES: usize = 400;
 const TURN_MAX: usize = 64;
 /// How often a turn is tried again when other nodes were faster.
 const TRIES: usize = 8;
+/// How long a room is left alone before the state of its forward extremities is worked out, if they end in very many states: for each
+/// of those states, and at most.
+const SETTLE_EACH: Duration = Duration::from_millis(1);
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// What must hold at the head for a job to be tried.
 #[derive(Clone, Debug)]
@@ -49,6 +60,8 @@ pub(crate) enum Work {
     Adopt(Box<Adoption>),
     /// State that has arrived later, in place of the partial one.
     Complete(Box<Adoption>),
+    /// The state that many forward extremities come to, which was left for later.
+    Settle,
     /// Older history with the state before each event, oldest first.
     History(Vec<(Pdu, Option<SnapshotId>)>),
 }
@@ -73,6 +86,8 @@ pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     /// The head as the last turn left it; only the running task touches it.
     head: tokio::sync::Mutex<Option<Head>>,
+    /// A task waits until the room has been quiet.
+    settles_later: AtomicBool,
 }
 
 #[derive(Default)]
@@ -170,6 +185,9 @@ impl Rooms {
                     drop(waiting);
                     let head_bytes = held.as_ref().map_or(0, Head::weight);
                     self.inner.queues.resize(&room.room_id, QUEUE_BYTES + head_bytes);
+                    if let Some(states) = held.as_ref().and_then(|head| head.extremities.unsettled_states()) {
+                        self.settle_later(room, Arc::clone(&queue), states);
+                    }
                     return;
                 }
                 let count = waiting.jobs.len().min(TURN_MAX);
@@ -192,6 +210,23 @@ impl Rooms {
                 }
             }
         }
+    }
+
+    /// A room whose state was left for later is worked out when it has been quiet, and for no more than a part of the time.
+    fn settle_later(&self, room: Arc<Room>, queue: Arc<Queue>, states: usize) {
+        if queue.settles_later.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let pause = SETTLE_EACH.saturating_mul(states.try_into().unwrap_or(u32::MAX)).min(SETTLE_MAX);
+        let (rooms, stop) = (self.clone(), self.inner.tasks.token());
+        self.inner.tasks.spawn("settle", async move {
+            let is_time = stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some();
+            queue.settles_later.store(false, Ordering::SeqCst);
+            if is_time {
+                // Who comes later finds it noted.
+                let _ = rooms.submit(&room.room_id, Work::Settle).await;
+            }
+        });
     }
 
     async fn turn(
@@ -230,6 +265,7 @@ impl Rooms {
                 is_careful = true;
                 continue;
             }
+            turn.settle_if_due().await?;
             if turn.is_empty() {
                 return Ok(((turn.head.turn > 0).then_some(turn.head), outcomes));
             }
@@ -261,6 +297,7 @@ impl Rooms {
             }
             Work::Remote(placement) => turn.append_remote(placement).await.map(Outcome::Ingested),
             Work::Adopt(adoption) => turn.adopt(adoption).await.map(|()| Outcome::Done),
+            Work::Settle => turn.settle_if_unsettled().await.map(|()| Outcome::Done),
             Work::Complete(adoption) => turn.complete(adoption).await.map(|()| Outcome::Done),
             Work::History(events) => turn.insert_history(events).await.map(Outcome::Inserted),
         }

@@ -342,7 +342,7 @@ fn short<'a>(ids: impl IntoIterator<Item = &'a OwnedEventId>) -> String {
 /// The events that nothing refers to yet, as one node sees it.
 async fn extremities(hs: &Homeserver, room_id: &OwnedRoomId) -> Option<BTreeSet<OwnedEventId>> {
     let room = hs.rooms.room(room_id).await.ok()?;
-    Some(hs.rooms.head(&room).await.ok()?.extremities.into_iter().collect())
+    Some(hs.rooms.extremities(&room).await.ok()?.into_iter().collect())
 }
 
 async fn state_of(hs: &Homeserver, room_id: &OwnedRoomId) -> Result<BTreeSet<OwnedEventId>, String> {

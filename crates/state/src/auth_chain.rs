@@ -47,9 +47,6 @@ impl AuthEdges for BTreeMap<i64, Vec<i64>> {
     }
 }
 
-/// Most state sets that can be compared at once.
-pub const SETS_MAX: usize = 64;
-
 /// The events which are in the auth chain of some of these sets, but not of all; a set's chain
 /// counts its own events. Without the events of `sets` themselves, which take part anyway.
 ///
@@ -59,23 +56,38 @@ pub const SETS_MAX: usize = 64;
 /// that of the difference, not of the room.
 ///
 /// # Errors
-/// When something is not loaded (`shared` gave `None`): load it and call again. More than
-/// [`SETS_MAX`] sets are treated as [`SETS_MAX`]; the caller merges extremities long before.
+/// When something is not loaded (`shared` gave `None`): load it and call again.
 pub fn auth_difference(
     sets: &[Vec<i64>],
     edges: &impl AuthEdges,
     shared: impl Fn(&Shared) -> Option<Vec<i64>>,
 ) -> Result<BTreeSet<i64>, NotLoaded> {
-    let sets = &sets[..sets.len().min(SETS_MAX)];
+    let mut conflicted: BTreeMap<i64, Sets> = BTreeMap::new();
+    for (index, set) in sets.iter().enumerate() {
+        for event in set {
+            conflicted.entry(*event).or_insert_with(|| Sets::none(sets.len())).add(index);
+        }
+    }
+    auth_difference_of(&conflicted, edges, shared)
+}
+
+/// As [`auth_difference`], told for each event in which sets it is: where there are many sets, an event may be in most of
+/// them.
+///
+/// # Errors
+/// When something is not loaded: load it and call again.
+pub fn auth_difference_of(
+    conflicted: &BTreeMap<i64, Sets>,
+    edges: &impl AuthEdges,
+    shared: impl Fn(&Shared) -> Option<Vec<i64>>,
+) -> Result<BTreeSet<i64>, NotLoaded> {
     let ask = |question: Shared| shared(&question).ok_or(NotLoaded::Shared(question));
-    let near = near(sets, edges)?;
+    let near = near(conflicted, edges)?;
     if near.is_empty() {
         return Ok(near);
     }
-    let mut difference = walk(sets, &ask(Shared::Alike(near))?, edges)?;
-    for event in sets.iter().flatten() {
-        difference.remove(event);
-    }
+    let mut difference = walk(conflicted, &ask(Shared::Alike(near))?, edges)?;
+    difference.retain(|event| !conflicted.contains_key(event));
     if let Some(&least) = difference.first() {
         let events = ask(Shared::From(least))?;
         for reached in reached_from(&events, least, edges)?.iter().chain(&events) {
@@ -85,11 +97,89 @@ pub fn auth_difference(
     Ok(difference)
 }
 
+/// Some of a number of state sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sets {
+    /// One bit for each; none once all are set.
+    bits: Vec<u64>,
+    lacking: usize,
+}
+
+impl Sets {
+    /// None of this many.
+    #[must_use]
+    pub fn none(count: usize) -> Self {
+        Self { bits: vec![0; count.div_ceil(64)], lacking: count }
+    }
+
+    /// All of however many.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { bits: Vec::new(), lacking: 0 }
+    }
+
+    /// Adds the set of this index.
+    pub fn add(&mut self, index: usize) {
+        if let Some(word) = self.bits.get_mut(index / 64)
+            && *word & (1 << (index % 64)) == 0
+        {
+            *word |= 1 << (index % 64);
+            self.lacking = self.lacking.saturating_sub(1);
+        }
+        self.tidy();
+    }
+
+    /// All of this many but those of these indices.
+    #[must_use]
+    pub fn all_but(count: usize, lacking: impl IntoIterator<Item = usize>) -> Self {
+        let mut bits = vec![u64::MAX; count.div_ceil(64)];
+        if let Some(last) = bits.last_mut()
+            && !count.is_multiple_of(64)
+        {
+            *last = (1 << (count % 64)) - 1;
+        }
+        let mut sets = Self { bits, lacking: 0 };
+        for index in lacking {
+            if let Some(word) = sets.bits.get_mut(index / 64)
+                && *word & (1 << (index % 64)) != 0
+            {
+                *word &= !(1 << (index % 64));
+                sets.lacking += 1;
+            }
+        }
+        sets.tidy();
+        sets
+    }
+
+    fn extend(&mut self, more: &Self) {
+        if more.is_all() {
+            *self = Self::all();
+            return;
+        }
+        for (word, more) in self.bits.iter_mut().zip(&more.bits) {
+            let new = more & !*word;
+            *word |= new;
+            self.lacking = self.lacking.saturating_sub(usize::try_from(new.count_ones()).unwrap_or(0));
+        }
+        self.tidy();
+    }
+
+    fn tidy(&mut self) {
+        if self.lacking == 0 {
+            self.bits = Vec::new();
+        }
+    }
+
+    fn is_all(&self) -> bool {
+        self.lacking == 0
+    }
+}
+
 /// The events of the sets and their auth events.
-fn near(sets: &[Vec<i64>], edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotLoaded> {
+fn near(conflicted: &BTreeMap<i64, Sets>, edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotLoaded> {
     let mut near = BTreeSet::new();
     let mut missing = Vec::new();
-    for event in sets.iter().flatten() {
+    for event in conflicted.keys() {
         near.insert(*event);
         match edges.auth_events(*event) {
             Some(auth) => near.extend(auth),
@@ -99,43 +189,52 @@ fn near(sets: &[Vec<i64>], edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotL
     if missing.is_empty() { Ok(near) } else { Err(NotLoaded::Edges(missing)) }
 }
 
-/// What is reached by some sets and not by all, given that all reach `shared`.
-fn walk(sets: &[Vec<i64>], shared: &[i64], edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotLoaded> {
-    let all = if sets.len() >= SETS_MAX { u64::MAX } else { (1 << sets.len()) - 1 };
-    let mut missing = Vec::new();
-    // What is reached but not yet looked at, greatest number first, and by which sets.
-    let mut frontier: BTreeMap<i64, u64> = BTreeMap::new();
-    let mut partial = 0_usize;
-    let reach = |event: i64, by: u64, frontier: &mut BTreeMap<i64, u64>, partial: &mut usize| {
-        let before = frontier.get(&event).copied();
-        let after = before.unwrap_or(0) | by;
-        frontier.insert(event, after);
-        let counted = before.is_some_and(|before| before != all);
-        match (counted, after != all) {
-            (false, true) => *partial += 1,
-            (true, false) => *partial -= 1,
-            _ => {}
-        }
-    };
-    for (index, set) in sets.iter().enumerate() {
-        for event in set {
-            reach(*event, 1 << index, &mut frontier, &mut partial);
+/// What is reached but not yet looked at, and by which sets.
+#[derive(Default)]
+struct Frontier {
+    events: BTreeMap<i64, Sets>,
+    /// How many of them not all sets reach.
+    partial: usize,
+}
+
+impl Frontier {
+    fn reach(&mut self, event: i64, by: &Sets) {
+        match self.events.get_mut(&event) {
+            Some(before) if before.is_all() => {}
+            Some(before) => {
+                before.extend(by);
+                self.partial -= usize::from(before.is_all());
+            }
+            None => {
+                self.partial += usize::from(!by.is_all());
+                self.events.insert(event, by.clone());
+            }
         }
     }
+}
+
+/// What is reached by some sets and not by all, given that all reach `shared`.
+fn walk(conflicted: &BTreeMap<i64, Sets>, shared: &[i64], edges: &impl AuthEdges) -> Result<BTreeSet<i64>, NotLoaded> {
+    let mut missing = Vec::new();
+    let mut frontier = Frontier::default();
     for event in shared {
-        reach(*event, all, &mut frontier, &mut partial);
+        frontier.reach(*event, &Sets::all());
+    }
+    for (event, by) in conflicted {
+        frontier.reach(*event, by);
     }
     let mut difference = BTreeSet::new();
-    while partial > 0 {
-        let Some((event, by)) = frontier.pop_last() else { break };
-        if by != all {
-            partial -= 1;
+    while frontier.partial > 0 {
+        // The greatest number first: whatever may reach an event has been looked at before it.
+        let Some((event, by)) = frontier.events.pop_last() else { break };
+        if !by.is_all() {
+            frontier.partial -= 1;
             difference.insert(event);
         }
         match edges.auth_events(event) {
             Some(auth) => {
                 for auth_event in auth {
-                    reach(*auth_event, by, &mut frontier, &mut partial);
+                    frontier.reach(*auth_event, &by);
                 }
             }
             None => missing.push(event),

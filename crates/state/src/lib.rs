@@ -11,7 +11,7 @@ pub mod power;
 pub mod resolve;
 pub mod tree;
 
-pub use auth_chain::{AuthEdges, NotLoaded, Shared, auth_difference, conflicted_subgraph};
+pub use auth_chain::{AuthEdges, NotLoaded, Sets, Shared, auth_difference, auth_difference_of, conflicted_subgraph};
 pub use authorize::{AuthState, AuthorizedPdu, Refused, StateKey};
 pub use power::PowerLevels;
 pub use resolve::{Conflict, Lookup, ResolveError, Resolved, resolve};

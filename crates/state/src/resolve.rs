@@ -192,18 +192,19 @@ impl Task<'_> {
 
     fn resolve_v2(&self, v2: &ruma::room_version_rules::StateResolutionV2Rules) -> Result<Resolved, ResolveError> {
         let shared = self.shared_state()?;
-        // Where the branches are one, ruma has nothing to do; neither have we.
-        let mut branches: Vec<StateMap<OwnedEventId>> = self.conflict.branches.clone();
-        for branch in &mut branches {
-            branch.extend(shared.iter().map(|(key, id)| (key.clone(), id.clone())));
+        // ruma takes whole states. Of many branches two say the same: all that is shared, and one event of each conflicted
+        // key that the other lacks. The other events of those keys take part beside the auth difference, as they would.
+        let mut chosen = shared.clone();
+        let mut beside: EventIdSet<OwnedEventId> = self.conflict.auth_difference.iter().cloned().collect();
+        for (key, id) in self.conflict.branches.iter().flatten() {
+            let first = chosen.entry(key.clone()).or_insert_with(|| id.clone());
+            if first != id {
+                beside.insert(id.clone());
+            }
         }
-        // ruma takes the difference of full auth chains. A chain with the difference and an empty
-        // one have the same.
-        let difference: EventIdSet<OwnedEventId> = self.conflict.auth_difference.iter().cloned().collect();
-        let mut chains = vec![EventIdSet::new(); branches.len()];
-        if let Some(first) = chains.first_mut() {
-            *first = difference;
-        }
+        let branches = [chosen, shared.clone()];
+        // It takes the difference of full auth chains. A chain with the difference and an empty one have the same.
+        let chains = vec![beside, EventIdSet::new()];
         let not_loaded = RefCell::new(BTreeSet::new());
         let fetch = |id: &EventId| match (self.fetch)(id) {
             Lookup::Found(pdu) => Some(pdu),

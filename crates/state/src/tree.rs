@@ -14,12 +14,14 @@
 
 mod build;
 mod compare;
+mod disagree;
 mod node;
 mod read;
 mod snapshot;
 
 pub use build::{Update, update};
 pub use compare::{Difference, diff};
+pub use disagree::{Disagreement, Holders, disagreements};
 pub use node::{BadNode, Children, Node, NodeId};
 pub use read::{entries, get, get_many, len};
 pub use snapshot::{Change, Part, Snapshot, SnapshotId, SnapshotUpdate};

@@ -103,7 +103,7 @@ async fn an_event_that_is_too_large_too_deep_or_not_canonical_is_left_out_and_th
             "{status} {answer}"
         );
         let room = a.hs.rooms.room(&room).await.unwrap();
-        assert_eq!(a.hs.rooms.head(&room).await.unwrap().extremities, prev, "nothing of it is in the room: {bad:.80}");
+        assert_eq!(a.hs.rooms.extremities(&room).await.unwrap(), prev, "nothing of it is in the room: {bad:.80}");
     }
     mallory.send(&a, std::slice::from_ref(&good), &[]).await;
     assert!(a.has(&id_of(&good, inside.rules)).await);

@@ -92,6 +92,86 @@ async fn thousands_of_forks_neither_stop_the_room_nor_fill_our_events() {
     assert!(named >= 20, "{named}");
 }
 
+/// How many forks that each end in a state of their own.
+fn state_forks() -> usize {
+    std::env::var("SAMTAL_HOSTILE_FORKS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000)
+}
+
+#[tokio::test]
+async fn thousands_of_forks_of_one_state_are_resolved_in_the_end() {
+    let world = World::new();
+    let (a, mallory) = (world.node("a.example").await, Peer::new(&world, "mallory.example"));
+    let room = a.public_room(RoomVersionId::V11).await;
+    let inside = mallory.join(&a, &room).await;
+    let prev = [inside.join_id()];
+    let mut newest = 0;
+    for part in 0..state_forks() / 50 {
+        let events: Vec<Value> = (0..50)
+            .map(|n| {
+                newest += 1;
+                let mut event = inside.draft(&mallory, &prev, "");
+                event["type"] = json!("m.room.member");
+                event["state_key"] = json!(mallory.user());
+                let mut auth = inside.auth_events();
+                auth.push(inside.state_id("m.room.join_rules", ""));
+                event["auth_events"] = json!(auth);
+                event["content"] = json!({ "membership": "join", "displayname": format!("{part}.{n}") });
+                event["origin_server_ts"] = json!(1_700_000_000_000_u64 + newest);
+                mallory.sign(event, inside.rules)
+            })
+            .collect();
+        assert_eq!(mallory.send(&a, &events, &[]).await.0, StatusCode::OK);
+    }
+    // Of names the newest wins, whatever the order in which they came; that is so once the room has been left alone.
+    let wins = format!("{}.49", state_forks() / 50 - 1);
+    let name = async || {
+        let member = a.hs.rooms.current_state(&room, "m.room.member", &mallory.user()).await.unwrap().unwrap();
+        serde_json::from_str::<Value>(member.pdu.content_str()).unwrap()["displayname"].clone()
+    };
+    while name().await != json!(wins) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // What we send closes some, and is allowed by the state where it stands.
+    let before = a.hs.rooms.extremities(&a.hs.rooms.room(&room).await.unwrap()).await.unwrap().len();
+    assert_eq!(before, state_forks());
+    let said = a.say(&room, "closing").await;
+    let event = a.hs.rooms.event(&said).await.unwrap();
+    assert_eq!(event.pdu.prev_events().len(), 20);
+    let after = a.hs.rooms.extremities(&a.hs.rooms.room(&room).await.unwrap()).await.unwrap().len();
+    assert_eq!(after, before - 19);
+}
+
+#[tokio::test]
+async fn thousands_of_forks_that_each_set_another_state_come_together() {
+    let world = World::new();
+    let (a, mallory) = (world.node("a.example").await, Peer::new(&world, "mallory.example"));
+    let room = a.public_room(RoomVersionId::V11).await;
+    let levels = a.hs.rooms.current_state(&room, "m.room.power_levels", "").await.unwrap().unwrap();
+    let mut levels: Value = serde_json::from_str(levels.pdu.content_str()).unwrap();
+    levels["events"]["x.anybody"] = json!(0);
+    a.set_state(&room, "m.room.power_levels", levels).await;
+    let inside = mallory.join(&a, &room).await;
+    let prev = [inside.join_id()];
+    for part in 0..state_forks() / 50 {
+        let events: Vec<Value> = (0..50)
+            .map(|n| {
+                let mut event = inside.draft(&mallory, &prev, "");
+                event["type"] = json!("x.anybody");
+                event["state_key"] = json!(format!("{part}.{n}"));
+                mallory.sign(event, inside.rules)
+            })
+            .collect();
+        assert_eq!(mallory.send(&a, &events, &[]).await.0, StatusCode::OK);
+    }
+    let count = async || {
+        let state = a.hs.rooms.current_state_but_members(&room).await.unwrap();
+        state.iter().filter(|event| event.pdu.type_str() == "x.anybody").count()
+    };
+    while count().await != state_forks() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn an_auth_chain_without_end_is_given_up() {
     let world = World::new();

@@ -95,7 +95,7 @@ async fn what_we_send_bears_the_policy_servers_signature_or_is_not_sent() {
     assert!(event["signatures"]["a.example"].is_object(), "ours stays");
     assert!(a.has(&said).await);
 
-    let head = async || a.hs.rooms.head(&a.hs.rooms.room(&room).await.unwrap()).await.unwrap().extremities;
+    let head = async || a.hs.rooms.extremities(&a.hs.rooms.room(&room).await.unwrap()).await.unwrap();
     assert_eq!(head().await, std::slice::from_ref(&said));
     match try_to_say(&a, &room, "buy spam").await {
         Err(RoomError::NotRecommended(refusal)) => {

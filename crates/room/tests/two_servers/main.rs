@@ -192,7 +192,7 @@ async fn events_pass_both_ways_and_only_once() {
         assert_eq!(answer.prev_events(), [hello.event_id().to_owned()]);
         assert_eq!(home.take(&room, &answer).await, Ingest::Done(Ingested::Accepted));
         let room = home.rooms.room(&room).await.unwrap();
-        assert_eq!(home.rooms.head(&room).await.unwrap().extremities, [answer.event_id().to_owned()]);
+        assert_eq!(home.rooms.extremities(&room).await.unwrap(), [answer.event_id().to_owned()]);
     })
     .await;
 }
@@ -207,7 +207,7 @@ async fn note_35_a_gap_is_named_and_filled() {
         assert_eq!(other.take(&room, &second).await, Ingest::NeedPrev(vec![first.event_id().to_owned()]));
         let here = home.rooms.room(&room).await.unwrap();
         let latest = [second.event_id().to_owned()];
-        let earliest = other.rooms.head(&other.rooms.room(&room).await.unwrap()).await.unwrap().extremities;
+        let earliest = other.rooms.extremities(&other.rooms.room(&room).await.unwrap()).await.unwrap();
         let missing =
             home.rooms.missing_events(&here, "other.example".try_into().unwrap(), &earliest, &latest, 10, 0).await;
         assert_eq!(missing.unwrap(), [first.clone()]);
@@ -354,7 +354,7 @@ async fn note_15_and_16_what_only_current_state_refuses_is_kept_unseen_and_not_b
         let known = home.rooms.room(&room).await.unwrap();
         let stored = home.rooms.event(late.event_id()).await.unwrap();
         assert!(!stored.is_visible());
-        assert!(!home.rooms.head(&known).await.unwrap().extremities.contains(&late.event_id().to_owned()));
+        assert!(!home.rooms.extremities(&known).await.unwrap().contains(&late.event_id().to_owned()));
         let next = home.send(&room, message("goes on")).await;
         assert!(!next.prev_events().contains(&late.event_id().to_owned()));
         // What builds on it is judged by the same rules: the state before it still has its sender in the room.

@@ -6,6 +6,7 @@ use super::{
     Difference, Missing, Node, NodeId, NodeSource,
     build::update,
     compare::diff,
+    disagree::{Disagreement, disagreements},
     node::Content,
     read::{entries, get, get_many, len},
 };
@@ -215,6 +216,15 @@ impl Snapshot {
             nodes.push((node.id(), node));
         }
         Ok(SnapshotUpdate { snapshot, id: snapshot.id(), nodes })
+    }
+
+    /// What several states disagree on in one part.
+    ///
+    /// # Errors
+    /// When nodes are not loaded.
+    pub fn disagreements(source: &impl NodeSource, states: &[Self], part: Part) -> Result<Vec<Disagreement>, Missing> {
+        let roots: Vec<NodeId> = states.iter().map(|state| state.root(part)).collect();
+        disagreements(source, &roots)
     }
 
     /// The entries of one part that differ from this state to another.

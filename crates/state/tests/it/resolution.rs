@@ -163,8 +163,12 @@ fn in_room_version_1_each_change_of_levels_has_to_be_allowed_by_the_one_before()
 type Step = (u8, u8, u8, u16, Option<u16>, i64);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
+    some_steps(4..40)
+}
+
+fn some_steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     let step = (0..12_u8, 0..5_u8, 0..5_u8, any::<u16>(), prop::option::weighted(0.3, any::<u16>()), 0..50_i64);
-    prop::collection::vec(step, 4..40)
+    prop::collection::vec(step, count)
 }
 
 const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
@@ -255,6 +259,23 @@ proptest! {
     fn the_walks_find_what_whole_chains_tell(steps in steps()) {
         let world = generate(V10, &steps);
         let states = branches(&world);
+        crate::walks::check(&world, &states);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases().cases / 20, ..cases() })]
+
+    #[test]
+    fn so_do_a_hundred_branches(steps in some_steps(100..180), newest in any::<bool>()) {
+        let world = generate(if newest { V12 } else { V10 }, &steps);
+        let mut states: Vec<State> = Vec::new();
+        for state in &world.after {
+            if !states.contains(state) {
+                states.push(state.clone());
+            }
+        }
+        prop_assert_eq!(world.resolve(&states), world.judge(&states));
         crate::walks::check(&world, &states);
     }
 }

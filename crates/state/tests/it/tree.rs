@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proptest::prelude::*;
 use samtal_state::{
     Missing, Node, NodeId, NodeSource, Part, Snapshot, SnapshotId,
-    tree::{Change, Difference, diff, entries, get, get_many, len, update},
+    tree::{Change, Difference, diff, disagreements, entries, get, get_many, len, update},
 };
 
 type Store = HashMap<NodeId, Node>;
@@ -223,4 +223,38 @@ fn all_nodes_of_a_snapshot_are_found_from_its_name() {
         }
     }
     assert_eq!(found.len(), store.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(96) })]
+
+    #[test]
+    fn what_many_trees_disagree_on_is_what_comparing_them_key_by_key_tells(
+        first in changes(),
+        more in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec((0..40_i64, prop::option::of(0..3_i64)), 0..20)), 1..80),
+    ) {
+        let mut store = Store::new();
+        let mut roots = vec![apply(&mut store, NodeId::EMPTY, &first)];
+        for (from, changes) in more {
+            let from = *from.get(&roots);
+            roots.push(apply(&mut store, from, &changes));
+        }
+        let maps: Vec<BTreeMap<i64, i64>> =
+            roots.iter().map(|root| entries(&store, *root).unwrap().into_iter().collect()).collect();
+        let found = disagreements(&store, &roots).unwrap();
+        let keys: BTreeSet<i64> = maps.iter().flat_map(BTreeMap::keys).copied().collect();
+        let differ = |key: &i64| maps.iter().any(|map| map.get(key) != maps[0].get(key));
+        let expected: Vec<i64> = keys.into_iter().filter(differ).collect();
+        prop_assert_eq!(found.iter().map(|found| found.key).collect::<Vec<_>>(), expected);
+        for found in found {
+            let mut told = vec![found.usual; maps.len()];
+            for (value, holders) in &found.others {
+                prop_assert_ne!(*value, found.usual);
+                for place in holders.iter() {
+                    told[*place as usize] = *value;
+                }
+            }
+            prop_assert_eq!(told, maps.iter().map(|map| map.get(&found.key).copied()).collect::<Vec<_>>());
+        }
+    }
 }

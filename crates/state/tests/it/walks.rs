@@ -71,7 +71,7 @@ fn what_is_missing_is_named_at_once() {
     let edges = std::collections::BTreeMap::from([(9, vec![4, 5]), (8, vec![5, 6])]);
     let sets = [vec![9], vec![8]];
     let found = auth_difference(&[vec![9, 7], vec![8, 3]], &edges, |_| None);
-    assert_eq!(found, Err(NotLoaded::Edges(vec![7, 3])));
+    assert_eq!(found, Err(NotLoaded::Edges(vec![3, 7])));
     let found = auth_difference(&sets, &edges, |_| None);
     let near = BTreeSet::from([4, 5, 6, 8, 9]);
     assert_eq!(found, Err(NotLoaded::Shared(Shared::Alike(near))));
