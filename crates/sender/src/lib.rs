@@ -7,12 +7,14 @@
 //! memory only. Losing any wake-up costs time, never a message.
 //!
 //! Reading order: `schema.rs` → `item.rs` → `audience.rs` → `lane.rs` (a destination in memory) → `catch_up.rs` → `transaction.rs`
-//! → `sender.rs`.
+//! → `sender.rs` (the follower) → `delivery.rs` (working on a lane) → `passing.rs` (typing and presence).
 
 mod audience;
 mod catch_up;
+mod delivery;
 mod item;
 mod lane;
+mod passing;
 mod schema;
 mod sender;
 mod transaction;
