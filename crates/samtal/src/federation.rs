@@ -124,7 +124,7 @@ enum Switch {
 fn word<T: Clone + Send + Sync + 'static>(
     meanings: &[(&'static str, &'static str)],
     from_word: fn(&str) -> Option<T>,
-) -> impl TypedValueParser<Value = T> {
+) -> impl TypedValueParser<Value = T> + use<T> {
     let words = meanings.iter().map(|(word, meaning)| PossibleValue::new(*word).help(*meaning));
     PossibleValuesParser::new(words).try_map(move |word| from_word(&word).ok_or("a word that the policy does not know"))
 }
