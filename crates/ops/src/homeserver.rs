@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, ServerName};
 use samtal_account::Accounts;
 use samtal_appservice::{AppserviceError, Appservices};
 use samtal_db::{Db, DbError, Schema};
@@ -169,6 +169,7 @@ impl Homeserver {
         network: Arc<dyn Network>,
     ) -> Result<Arc<Self>, OpenError> {
         let limiter = Limiter::new(clock.clone());
+        let inbound = Inbound::new(db.memory());
         let accounts =
             Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), settings.accounts.clone());
         let accounts = Arc::new(accounts);
@@ -197,18 +198,8 @@ impl Homeserver {
         let media = Media::open(name.clone(), db.clone(), clock.clone(), random.clone(), settings.media.clone())?;
         let push = Arc::new(Push::new(rooms.clone(), Arc::clone(&accounts), Arc::clone(&edus)));
         let pushers = Pushers::new(db.clone(), clock.clone());
-        let mail = settings.mail.clone().and_then(|mail| {
-            let how = mail.notifications?;
-            Some(MailRound {
-                mailer: Arc::new(mail),
-                delay: how.delay,
-                pause: how.pause,
-                base_url: settings.public_base_url.clone(),
-                server_name: name.to_string(),
-            })
-        });
         let delivery = Delivery::new(DeliveryEngines {
-            mail,
+            mail: mail_round(&settings, &name),
             push: Arc::clone(&push),
             pushers: pushers.clone(),
             rooms: rooms.clone(),
@@ -286,26 +277,32 @@ impl Homeserver {
             appservices,
             jobs,
             sender,
-            inbound: Inbound::default(),
+            inbound,
             notice_turn: tokio::sync::Mutex::default(),
         });
-        if hs.settings.federation.enabled {
-            hs.sender.start().await?;
-            hs.tasks.spawn("device lists", Arc::clone(&hs).forget_lists());
-        }
-        hs.follow();
-        hs.tasks.spawn("federation rules", hs.rulebook.clone().run(hs.tasks.clone()));
-        hs.tasks.spawn("push", delivery.run());
-        hs.tasks.spawn("company", Arc::clone(&hs).follow_company());
-        hs.tasks.spawn("files", Arc::clone(&hs).clean_files());
-        hs.tasks.spawn("change log", Arc::clone(&hs).keep_log_short());
-        hs.tasks.spawn("delayed events", Arc::clone(&hs).follow_delayed_events());
-        hs.tasks.spawn("member tasks", Arc::clone(&hs).follow_member_tasks());
-        hs.tasks.spawn("room tasks", Arc::clone(&hs).follow_room_tasks());
-        hs.tasks.spawn("room states", Arc::clone(&hs).follow_partial_rooms());
-        let rooms = hs.rooms.clone();
-        hs.tasks.spawn("settling", async move { rooms.settle_all().await });
+        hs.start(delivery).await?;
         Ok(hs)
+    }
+
+    /// Starts what follows the change log, and what is done now and then.
+    async fn start(self: &Arc<Self>, delivery: Arc<Delivery>) -> Result<(), OpenError> {
+        if self.settings.federation.enabled {
+            self.sender.start().await?;
+            self.tasks.spawn("device lists", Arc::clone(self).forget_lists());
+        }
+        self.follow();
+        self.tasks.spawn("federation rules", self.rulebook.clone().run(self.tasks.clone()));
+        self.tasks.spawn("push", delivery.run());
+        self.tasks.spawn("company", Arc::clone(self).follow_company());
+        self.tasks.spawn("files", Arc::clone(self).clean_files());
+        self.tasks.spawn("change log", Arc::clone(self).keep_log_short());
+        self.tasks.spawn("delayed events", Arc::clone(self).follow_delayed_events());
+        self.tasks.spawn("member tasks", Arc::clone(self).follow_member_tasks());
+        self.tasks.spawn("room tasks", Arc::clone(self).follow_room_tasks());
+        self.tasks.spawn("room states", Arc::clone(self).follow_partial_rooms());
+        let rooms = self.rooms.clone();
+        self.tasks.spawn("settling", async move { rooms.settle_all().await });
+        Ok(())
     }
 
     /// Starts what follows the change log or the clock.
@@ -317,4 +314,17 @@ impl Homeserver {
         let (edus, tasks) = (Arc::clone(&self.edus), self.tasks.clone());
         self.tasks.spawn("edus", async move { edus.run(&tasks).await });
     }
+}
+
+/// How unread messages are told of by mail, if they are.
+fn mail_round(settings: &Settings, name: &ServerName) -> Option<MailRound> {
+    let mail = settings.mail.clone()?;
+    let how = mail.notifications?;
+    Some(MailRound {
+        mailer: Arc::new(mail),
+        delay: how.delay,
+        pause: how.pause,
+        base_url: settings.public_base_url.clone(),
+        server_name: name.to_string(),
+    })
 }

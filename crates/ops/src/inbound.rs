@@ -11,17 +11,19 @@ use std::{
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
+use samtal_kit::{Cache, Memory};
 
 use crate::transaction::Outcome;
 
-/// Servers whose last transaction is remembered.
-const ORIGINS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Rooms that are being joined or left at once.
 const ROOMS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// Users whose devices changed while it was not known in which rooms they are.
 const UNPLACED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// What the outcome of an event takes in memory beside its texts.
+const OUTCOME_BYTES: usize = 64;
 
 /// Events that are tried again later.
 const LATE_EVENTS_MAX: usize = 256;
@@ -31,7 +33,8 @@ pub(crate) type LastTransaction = Arc<tokio::sync::Mutex<Option<(String, Outcome
 
 /// What a tenant remembers, in memory only, of what other servers are doing with it.
 pub(crate) struct Inbound {
-    transactions: Mutex<LruCache<OwnedServerName, LastTransaction>>,
+    /// Let go of when memory is short: then a transaction that comes again is taken in again, which is no news.
+    transactions: Cache<OwnedServerName, LastTransaction>,
     rooms: Mutex<LruCache<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
     /// Events that are tried again later: as many at once; of more, later events have to lead to them.
     pub(crate) late_events: tokio::sync::Semaphore,
@@ -69,10 +72,11 @@ impl std::fmt::Debug for Inbound {
     }
 }
 
-impl Default for Inbound {
-    fn default() -> Self {
+impl Inbound {
+    /// Nothing remembered; transactions share `memory` with the other caches.
+    pub(crate) fn new(memory: &Memory) -> Self {
         Self {
-            transactions: Mutex::new(LruCache::new(ORIGINS)),
+            transactions: Cache::new(memory),
             rooms: Mutex::new(LruCache::new(ROOMS)),
             late_events: tokio::sync::Semaphore::new(LATE_EVENTS_MAX),
             resyncing: Mutex::default(),
@@ -80,12 +84,19 @@ impl Default for Inbound {
             unplaced: Mutex::new(LruCache::new(UNPLACED)),
         }
     }
-}
 
-impl Inbound {
     /// The last transaction of a server; while it is locked the server's next one waits.
     pub(crate) fn transaction_of(&self, origin: &ServerName) -> LastTransaction {
-        self.transactions.lock().get_or_insert(origin.to_owned(), LastTransaction::default).clone()
+        self.transactions.get_or_put(&origin.to_owned(), || (LastTransaction::default(), origin.as_str().len()))
+    }
+
+    /// Says what is remembered of a server's last transaction now.
+    pub(crate) fn remembered(&self, origin: &ServerName, id: &str, outcome: &Outcome) {
+        let of_event = |(id, result): (&OwnedEventId, &Result<(), String>)| {
+            OUTCOME_BYTES + id.as_str().len() + result.as_ref().err().map_or(0, String::len)
+        };
+        let bytes = origin.as_str().len() + id.len() + outcome.iter().map(of_event).sum::<usize>();
+        self.transactions.resize(origin, bytes);
     }
 
     /// Notes that a join through another server is under way, until what is answered is dropped.

@@ -54,6 +54,7 @@ impl Homeserver {
             }
             let outcome = hs.take_in_events(&transaction).await;
             hs.take_in_edus(&transaction.origin, &transaction.edus).await;
+            hs.inbound.remembered(&transaction.origin, &transaction.id, &outcome);
             *last = Some((transaction.id, outcome.clone()));
             outcome
         });
