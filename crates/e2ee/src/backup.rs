@@ -12,6 +12,8 @@ use crate::{E2ee, E2eeError};
 pub const SESSIONS_MAX: i64 = 1_000_000;
 /// Largest room key, in bytes of its encrypted data.
 const SESSION_BYTES_MAX: usize = 16_384;
+/// Longest id of a room or session, in bytes (specification, "Common identifier format").
+const ID_BYTES_MAX: usize = 255;
 /// Largest public data of a version, in bytes.
 const AUTH_DATA_BYTES_MAX: usize = 65_536;
 
@@ -210,10 +212,10 @@ impl E2ee {
 
     /// Stores keys in the current version, which must be `version`. A stored key stays unless the new one is better.
     pub async fn backup_put(&self, user: &UserId, version: i64, keys: &Sessions) -> Result<Stored, E2eeError> {
-        for (session_id, session) in keys.values().flatten() {
-            if session_id.contains('\0') {
-                return Err(E2eeError::Invalid("a session's id holds a NUL character".to_owned()));
-            }
+        for id in keys.keys().chain(keys.values().flat_map(BTreeMap::keys)) {
+            check_id(id)?;
+        }
+        for session in keys.values().flat_map(BTreeMap::values) {
             if session.session_data.get().len() > SESSION_BYTES_MAX {
                 return Err(E2eeError::TooLarge(format!("a room key may have {SESSION_BYTES_MAX} bytes")));
             }
@@ -341,6 +343,17 @@ fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, E2eeError> {
 fn check_auth_data(auth_data: &RawValue) -> Result<(), E2eeError> {
     if auth_data.get().len() > AUTH_DATA_BYTES_MAX {
         return Err(E2eeError::TooLarge(format!("auth_data may have {AUTH_DATA_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
+
+/// The id of a room or session, which is a part of the key's own: PostgreSQL keeps no NUL, and two would become one there.
+fn check_id(id: &str) -> Result<(), E2eeError> {
+    if id.contains('\0') {
+        return Err(E2eeError::Invalid("the id of a room or session holds a NUL character".to_owned()));
+    }
+    if id.len() > ID_BYTES_MAX {
+        return Err(E2eeError::TooLarge(format!("the id of a room or session may have {ID_BYTES_MAX} bytes")));
     }
     Ok(())
 }

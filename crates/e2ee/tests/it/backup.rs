@@ -62,6 +62,25 @@ async fn a_key_is_replaced_only_by_a_better_one() {
 }
 
 #[tokio::test]
+async fn an_id_that_could_be_taken_for_another_or_has_no_end_is_refused() {
+    each(|e2ee| async move {
+        let alice = user("alice");
+        let version = create(&e2ee, &alice).await;
+        let long = "s".repeat(256);
+        for (room, id) in [("!a\0b", "s"), ("!a", "s\0t")] {
+            let refused = e2ee.backup_put(&alice, version, &one(room, id, session(true, 0, 0))).await;
+            assert!(matches!(refused, Err(E2eeError::Invalid(_))), "{refused:?}");
+        }
+        for (room, id) in [(long.as_str(), "s"), ("!a", long.as_str())] {
+            let refused = e2ee.backup_put(&alice, version, &one(room, id, session(true, 0, 0))).await;
+            assert!(matches!(refused, Err(E2eeError::TooLarge(_))), "{refused:?}");
+        }
+        assert!(e2ee.backup_get(&alice, version, Which::All).await.expect("get").is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn keys_go_only_into_the_current_version_and_numbers_do_not_come_again() {
     each(|e2ee| async move {
         let alice = user("alice");

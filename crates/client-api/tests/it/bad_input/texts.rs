@@ -74,6 +74,9 @@ async fn a_nul_is_kept_or_refused_and_is_never_the_servers_fault() {
             (Method::PUT, "/v3/room_keys/keys?version=1", json!({ "rooms": { "!a:b": { "sessions": { "a\u{0}b": {
                 "first_message_index": 0, "forwarded_count": 0, "is_verified": false, "session_data": { "x": nul },
             } } } } })),
+            (Method::PUT, "/v3/room_keys/keys?version=1", json!({ "rooms": { "!a\u{0}b:c": { "sessions": { "s": {
+                "first_message_index": 0, "forwarded_count": 0, "is_verified": false, "session_data": {},
+            } } } } })),
             (Method::PUT, "/v3/rooms/{room}/send/m.room.message/nul", json!({
                 "body": "x", "m.relates_to": { "rel_type": nul, "event_id": nul, "key": nul },
             })),
