@@ -1,4 +1,4 @@
-//! The follower: one task for each service that has an address. Transactions go out one after the other, each stored before it
+//! The follower: one task for each service that has an address, on one of several nodes. Transactions go out one after the other, each stored before it
 //! is sent, so that a retry, after a restart too, is the same one.
 
 use std::{sync::Arc, time::Duration};
@@ -25,6 +25,8 @@ use crate::{
 const CURSOR_LAG: i64 = 1_000;
 /// The pause after the database failed.
 const TROUBLE: Duration = Duration::from_secs(1);
+/// How often a node looks whether the one that tells a service is gone.
+const OTHER: Duration = Duration::from_secs(2);
 /// A transaction gets so long.
 const TRANSACTION_TIME: Duration = Duration::from_secs(60);
 
@@ -100,7 +102,23 @@ impl Lane {
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = self.engines.tasks.stopping() => {}
-            () = self.follow() => {}
+            () = self.take_turns() => {}
+        }
+    }
+
+    /// Of several nodes one tells a service; another goes on where it stood when that one is gone.
+    async fn take_turns(&self) {
+        loop {
+            match self.engines.db.lease(&cursor(self.service.id())).await {
+                Ok(Some(lease)) => tokio::select! {
+                    () = lease.lost() => {
+                        tracing::warn!(service = self.service.id(), "another node may tell the application service now");
+                    }
+                    () = self.follow() => {}
+                },
+                Ok(None) => tokio::time::sleep(OTHER).await,
+                Err(error) => self.trouble(&error.into()).await,
+            }
         }
     }
 

@@ -27,6 +27,10 @@ use crate::{
 const LIVE_GROUPS: usize = 1_024;
 /// Kinds of changes whose last position is remembered: numbers below this.
 const KINDS_MAX: usize = 64;
+/// Messages of other nodes that a slow reader may fall behind before it misses some.
+const HEARD_MAX: usize = 1_024;
+/// How often the holder of a lease looks whether it is its own still.
+const LEASE_LOOK: Duration = Duration::from_millis(500);
 /// Changes deleted in one commit: other writers wait for it.
 const PRUNED_AT_ONCE: i64 = 5_000;
 
@@ -85,6 +89,8 @@ pub(crate) struct Announcer {
     head: watch::Sender<i64>,
     /// By kind, the position of the last change that was announced.
     last: Arc<[AtomicI64; KINDS_MAX]>,
+    /// What other nodes tell.
+    heard: broadcast::Sender<Arc<str>>,
 }
 
 impl Announcer {
@@ -98,6 +104,11 @@ impl Announcer {
         self.head.send_modify(|head| *head = last.max(*head));
         // Nobody listening is fine: readers start from the table.
         let _ = self.live.send(changes.into());
+    }
+
+    /// What another node told.
+    pub(crate) fn hear(&self, what: &str) {
+        let _ = self.heard.send(what.into());
     }
 
     /// Where the log stands when the database is opened.
@@ -121,7 +132,8 @@ impl Db {
     /// the memory is swept, and opened again when it is.
     pub async fn open_within(options: &Options, schemas: &[Schema], memory: &Memory) -> Result<Self, DbError> {
         let last = Arc::new(std::array::from_fn(|_| AtomicI64::new(0)));
-        let announcer = Announcer { live: broadcast::channel(LIVE_GROUPS).0, head: watch::channel(0).0, last };
+        let (live, heard) = (broadcast::channel(LIVE_GROUPS).0, broadcast::channel(HEARD_MAX).0);
+        let announcer = Announcer { live, head: watch::channel(0).0, last, heard };
         let schemas: Vec<Schema> = std::iter::once(schema::OWN).chain(schemas.iter().copied()).collect();
         let engine = match options {
             Options::Sqlite { path } => Engine::Sqlite(Sqlite::open(path, &schemas, announcer.clone(), memory)?),
@@ -254,15 +266,29 @@ impl Db {
         Ok(until < passed)
     }
 
+    /// Tells the other nodes of the tenant something that is kept nowhere: who is not there does not hear of it. At most
+    /// [`TOLD_BYTES_MAX`](crate::TOLD_BYTES_MAX). On SQLite there are no others.
+    pub async fn tell(&self, what: &str) -> Result<(), DbError> {
+        match &self.0.engine {
+            Engine::Sqlite(_) => Ok(()),
+            Engine::Postgres(engine) => engine.tell(what).await,
+        }
+    }
+
+    /// What other nodes [tell](Db::tell) from now on.
+    pub fn heard(&self) -> broadcast::Receiver<Arc<str>> {
+        self.0.announcer.heard.subscribe()
+    }
+
     /// Work that must have one owner among all nodes: held until the lease is dropped. Nothing when another holds it.
     pub async fn lease(&self, name: &str) -> Result<Option<Lease>, DbError> {
         if !self.0.leases.lock().insert(name.to_owned()) {
             return Ok(None);
         }
-        let mut lease = Lease { name: name.to_owned(), leases: Arc::clone(&self.0.leases), _held: None };
+        let mut lease = Lease { name: name.to_owned(), leases: Arc::clone(&self.0.leases), held: None };
         if let Engine::Postgres(engine) = &self.0.engine {
             match engine.advisory_lock(name).await? {
-                Some(held) => lease._held = Some(held),
+                Some(held) => lease.held = Some(held),
                 None => return Ok(None),
             }
         }
@@ -329,12 +355,22 @@ impl Snapshot {
 pub struct Lease {
     name: String,
     leases: Arc<Mutex<HashSet<String>>>,
-    _held: Option<postgres::AdvisoryLock>,
+    held: Option<postgres::AdvisoryLock>,
 }
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Lease({})", self.name)
+    }
+}
+
+impl Lease {
+    /// Ready once it is no longer held: the connection that held it is gone, and another node may have it.
+    pub async fn lost(&self) {
+        let Some(held) = &self.held else { return std::future::pending().await };
+        while held.is_held() {
+            tokio::time::sleep(LEASE_LOOK).await;
+        }
     }
 }
 

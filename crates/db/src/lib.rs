@@ -6,6 +6,7 @@
 //!   does, and an expectation that fails is a [`DbError::Conflict`].
 //! - Every batch may append rows to the change log. Their positions are given at commit, in commit order, without gaps that
 //!   could fill later; [`Db::changes`] reads them as they come.
+//! - Where many nodes share a PostgreSQL, a [`Lease`] gives some work one owner, and [`Db::tell`] carries what is kept nowhere.
 //!
 //! It leaves out: what the tables mean. Only the crates above hold SQL, each for its own tables.
 
@@ -25,6 +26,7 @@ pub use batch::{Batch, Change, Committed};
 pub use changes::{Changes, LoggedChange};
 pub use db::{Db, Lease, Options, Snapshot};
 pub use error::DbError;
+pub use postgres::TOLD_BYTES_MAX;
 pub use schema::{Migration, Schema};
 pub use sql::Sql;
 pub use value::{FromValue, Row, Value};

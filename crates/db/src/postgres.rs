@@ -5,7 +5,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
-use samtal_kit::Tasks;
+use samtal_kit::{Random, Tasks};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{
     AsyncMessage, NoTls,
@@ -19,6 +19,8 @@ use crate::{
     schema,
 };
 
+/// Most bytes that a node tells the others at once: PostgreSQL takes 8,000 in all.
+pub const TOLD_BYTES_MAX: usize = 7_900;
 const WAITING_MAX: usize = 4_096;
 const GROUP_MAX: usize = 512;
 /// Changes read at a time.
@@ -29,6 +31,15 @@ pub(crate) struct Postgres {
     reading: Reading,
     writer: Mutex<Option<mpsc::Sender<Waiting>>>,
     tasks: Tasks,
+    telling: Telling,
+}
+
+/// How nodes tell each other what is kept nowhere.
+#[derive(Clone)]
+struct Telling {
+    channel: String,
+    /// This node: it hears what it said itself, too.
+    node: String,
 }
 
 struct Waiting {
@@ -71,10 +82,11 @@ impl Postgres {
         let head = reading.query(&schema::HEAD, &[]).await?.first().map_or(Ok(0), |row| row.int(0))?;
         reading.announcer.start_at(head);
         let tasks = Tasks::new();
+        let telling = Telling { channel: format!("samtal_{schema}_told"), node: Random::system().alphanumeric(16) };
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
         tasks.spawn("db-writer", write(reading.clone(), schema.to_owned(), waiting));
-        tasks.spawn("db-listener", listen(reading.clone(), config, schema.to_owned()));
-        Ok(Self { reading, writer: Mutex::new(Some(sender)), tasks })
+        tasks.spawn("db-listener", listen(reading.clone(), config, schema.to_owned(), telling.clone()));
+        Ok(Self { reading, writer: Mutex::new(Some(sender)), tasks, telling })
     }
 
     pub(crate) async fn commit(&self, batch: Batch) -> Result<Committed, DbError> {
@@ -98,13 +110,23 @@ impl Postgres {
         self.reading.catch_up().await
     }
 
+    pub(crate) async fn tell(&self, what: &str) -> Result<(), DbError> {
+        if what.len() > TOLD_BYTES_MAX {
+            return Err(DbError::Engine(format!("{} bytes are too much to tell", what.len()), None));
+        }
+        let client = self.reading.pool.get().await?;
+        let told = format!("{} {what}", self.telling.node);
+        client.execute("SELECT pg_notify($1, $2)", &[&self.telling.channel, &told]).await?;
+        Ok(())
+    }
+
     pub(crate) async fn advisory_lock(&self, name: &str) -> Result<Option<AdvisoryLock>, DbError> {
         let client = self.reading.pool.get().await?;
         let row = client
             .query_one("SELECT pg_try_advisory_lock(hashtextextended(current_schema() || $1, 0))", &[&name])
             .await?;
         // A connection of its own, which takes the lock with it when it goes.
-        Ok(row.get::<_, bool>(0).then(|| AdvisoryLock { _client: Object::take(client) }))
+        Ok(row.get::<_, bool>(0).then(|| AdvisoryLock { client: Object::take(client) }))
     }
 
     pub(crate) async fn close(&self, patience: Duration) {
@@ -122,7 +144,14 @@ impl Drop for Postgres {
 
 /// Held for as long as its connection lives.
 pub(crate) struct AdvisoryLock {
-    _client: deadpool_postgres::ClientWrapper,
+    client: deadpool_postgres::ClientWrapper,
+}
+
+impl AdvisoryLock {
+    /// Whether the connection lives.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.client.is_closed()
+    }
 }
 
 /// A read-only transaction.
@@ -188,9 +217,9 @@ impl Reading {
 }
 
 /// Wakes this node when another has committed. Losing a connection costs time, not changes.
-async fn listen(reading: Reading, config: tokio_postgres::Config, schema: String) {
+async fn listen(reading: Reading, config: tokio_postgres::Config, schema: String, telling: Telling) {
     loop {
-        if let Err(error) = listen_once(&reading, &config, &schema).await {
+        if let Err(error) = listen_once(&reading, &config, &schema, &telling).await {
             tracing::warn!(%error, "lost the connection that listens for other nodes' commits");
         }
         tokio::time::sleep(RECONNECT).await;
@@ -200,14 +229,25 @@ async fn listen(reading: Reading, config: tokio_postgres::Config, schema: String
     }
 }
 
-async fn listen_once(reading: &Reading, config: &tokio_postgres::Config, schema: &str) -> Result<(), DbError> {
+async fn listen_once(
+    reading: &Reading,
+    config: &tokio_postgres::Config,
+    schema: &str,
+    telling: &Telling,
+) -> Result<(), DbError> {
     let (client, mut connection) = config.connect(NoTls).await?;
-    let subscribe = format!("LISTEN \"samtal_{schema}\"");
+    let subscribe = format!("LISTEN \"samtal_{schema}\"; LISTEN \"{}\"", telling.channel);
     let mut subscribed = std::pin::pin!(client.batch_execute(&subscribe).fuse());
     loop {
         tokio::select! {
             result = &mut subscribed => result?,
             message = poll_fn(|context| connection.poll_message(context)) => match message {
+                Some(Ok(AsyncMessage::Notification(told))) if told.channel() == telling.channel => {
+                    match told.payload().split_once(' ') {
+                        Some((node, what)) if node != telling.node => reading.announcer.hear(what),
+                        _ => {}
+                    }
+                }
                 Some(Ok(AsyncMessage::Notification(_))) => reading.catch_up().await?,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error.into()),

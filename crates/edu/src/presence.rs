@@ -11,7 +11,10 @@ use samtal_kit::Clock;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
-use crate::EduChange;
+use crate::{
+    EduChange,
+    told::{Teller, Told},
+};
 
 /// How often those who have gone are looked for.
 pub(crate) const SWEEP: Duration = Duration::from_secs(5);
@@ -37,6 +40,8 @@ pub struct PresenceEntry {
     pub currently_active: bool,
     serial: u64,
     seen_ms: u64,
+    /// The same, by this node.
+    seen_here_ms: u64,
     syncing: u32,
     local: bool,
 }
@@ -51,9 +56,15 @@ impl PresenceEntry {
             currently_active: false,
             serial: 0,
             seen_ms: 0,
+            seen_here_ms: 0,
             syncing: 0,
             local: false,
         }
+    }
+
+    fn seen(&mut self, now_ms: u64) {
+        self.seen_ms = now_ms;
+        self.seen_here_ms = now_ms;
     }
 
     /// The content of an `m.presence` event, or of one entry of the EDU without its user.
@@ -77,18 +88,24 @@ struct Users {
 }
 
 impl Users {
-    /// The user's entry, changed by `change`; whether it is news is what `change` answers.
-    fn change(&mut self, user_id: &UserId, local: bool, change: impl FnOnce(&mut PresenceEntry) -> bool) -> bool {
+    /// The user's entry, changed by `change`, if that answers that it is news. The new serial is not below `at_least`.
+    fn change(
+        &mut self,
+        user_id: &UserId,
+        local: bool,
+        at_least: u64,
+        change: impl FnOnce(&mut PresenceEntry) -> bool,
+    ) -> Option<&PresenceEntry> {
         let new = || PresenceEntry { local, ..PresenceEntry::unknown() };
         let entry = self.users.entry(user_id.to_owned()).or_insert_with(new);
         if !change(entry) {
-            return false;
+            return None;
         }
-        self.serial += 1;
+        self.serial = (self.serial + 1).max(at_least);
         self.by_serial.remove(&entry.serial);
         entry.serial = self.serial;
         self.by_serial.insert(self.serial, user_id.to_owned());
-        true
+        Some(entry)
     }
 }
 
@@ -99,12 +116,13 @@ pub struct Presence {
     enabled: bool,
     users: Mutex<Users>,
     changes: broadcast::Sender<EduChange>,
+    teller: Teller,
 }
 
 impl Presence {
-    pub(crate) fn new(clock: Clock, changes: broadcast::Sender<EduChange>, enabled: bool) -> Self {
+    pub(crate) fn new(clock: Clock, changes: broadcast::Sender<EduChange>, teller: Teller, enabled: bool) -> Self {
         let users = Users { serial: clock.now_ms(), ..Users::default() };
-        Self { clock, enabled, users: Mutex::new(users), changes }
+        Self { clock, enabled, users: Mutex::new(users), changes, teller }
     }
 
     /// Whether the tenant offers presence.
@@ -122,7 +140,7 @@ impl Presence {
         let now_ms = self.clock.now_ms();
         self.apply(user_id, true, |entry| {
             entry.last_active_ms = now_ms;
-            entry.seen_ms = now_ms;
+            entry.seen(now_ms);
             entry.currently_active = state == PresenceState::Online;
             entry.state = state;
             entry.status_msg = status_msg;
@@ -138,7 +156,7 @@ impl Presence {
         let now_ms = self.clock.now_ms();
         self.apply(user_id, true, |entry| {
             entry.syncing += 1;
-            entry.seen_ms = now_ms;
+            entry.seen(now_ms);
             let online = *state == PresenceState::Online;
             let news = entry.state != *state
                 || online
@@ -162,7 +180,7 @@ impl Presence {
         let now_ms = self.clock.now_ms();
         if let Some(entry) = self.users.lock().users.get_mut(user_id) {
             entry.syncing = entry.syncing.saturating_sub(1);
-            entry.seen_ms = now_ms;
+            entry.seen(now_ms);
         }
     }
 
@@ -195,9 +213,53 @@ impl Presence {
     }
 
     fn apply(&self, user_id: &UserId, local: bool, change: impl FnOnce(&mut PresenceEntry) -> bool) {
-        if self.enabled && self.users.lock().change(user_id, local, change) {
+        if !self.enabled {
+            return;
+        }
+        let mut users = self.users.lock();
+        let Some(entry) = users.change(user_id, local, self.clock.now_ms(), change) else { return };
+        self.teller.tell(|| Told::Presence {
+            user: user_id.to_owned(),
+            state: entry.state.clone(),
+            status_msg: entry.status_msg.clone(),
+            last_active_ms: entry.last_active_ms,
+            currently_active: entry.currently_active,
+            local,
+            serial: entry.serial,
+        });
+        let _ = self.changes.send(EduChange::Presence(user_id.to_owned()));
+    }
+
+    /// Another node of ours says how a user is.
+    pub(crate) fn told(&self, user_id: &UserId, local: bool, serial: u64, change: impl FnOnce(&mut PresenceEntry)) {
+        if self.enabled {
+            let now_ms = self.clock.now_ms();
+            self.users.lock().change(user_id, local, serial, |entry| {
+                entry.seen_ms = now_ms;
+                change(entry);
+                true
+            });
             let _ = self.changes.send(EduChange::Presence(user_id.to_owned()));
         }
+    }
+
+    /// Users of ours who are at another node.
+    pub(crate) fn seen_elsewhere(&self, users: &[OwnedUserId]) {
+        let now_ms = self.clock.now_ms();
+        let mut known = self.users.lock();
+        for user_id in users {
+            if let Some(entry) = known.users.get_mut(user_id) {
+                entry.seen_ms = now_ms;
+            }
+        }
+    }
+
+    /// Users of ours who were at this node within this time.
+    pub(crate) fn seen_here(&self, within: Duration) -> Vec<OwnedUserId> {
+        let since_ms = self.clock.now_ms().saturating_sub(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+        let is_here = |entry: &PresenceEntry| entry.local && (entry.syncing > 0 || entry.seen_here_ms >= since_ms);
+        let users = self.users.lock();
+        users.users.iter().filter(|(_, entry)| is_here(entry)).map(|(user_id, _)| user_id.clone()).collect()
     }
 
     /// What is known of a user.
@@ -239,7 +301,7 @@ impl Presence {
             .map(|(user_id, _)| user_id.clone())
             .collect();
         for user_id in due {
-            users.change(&user_id, true, |entry| {
+            users.change(&user_id, true, now_ms, |entry| {
                 entry.currently_active = false;
                 if gone(entry) {
                     entry.state = PresenceState::Offline;
@@ -270,7 +332,7 @@ mod tests {
     #[test]
     fn who_no_longer_syncs_goes_offline_and_who_waits_in_a_sync_does_not() {
         let clock = Clock::manual(1_000_000);
-        let presence = Presence::new(clock.clone(), broadcast::channel(8).0, true);
+        let presence = Presence::new(clock.clone(), broadcast::channel(8).0, Teller::default(), true);
         let user = user_id!("@u:a");
         let start = presence.serial();
         presence.sync_began(user, &PresenceState::Online);
@@ -289,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_sync_that_says_offline_changes_nothing() {
-        let presence = Presence::new(Clock::manual(5), broadcast::channel(8).0, true);
+        let presence = Presence::new(Clock::manual(5), broadcast::channel(8).0, Teller::default(), true);
         presence.sync_began(user_id!("@u:a"), &PresenceState::Offline);
         assert_eq!(presence.get(user_id!("@u:a")), None);
     }

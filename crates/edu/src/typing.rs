@@ -10,7 +10,10 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use samtal_kit::Clock;
 use tokio::sync::{Notify, broadcast};
 
-use crate::EduChange;
+use crate::{
+    EduChange,
+    told::{Teller, Told},
+};
 
 /// Longest time that one notification counts.
 const TIMEOUT_MS_MAX: u64 = 120_000;
@@ -40,12 +43,21 @@ pub struct Typing {
     rooms: Mutex<Rooms>,
     changes: broadcast::Sender<EduChange>,
     woken: Notify,
+    teller: Teller,
+}
+
+impl Rooms {
+    /// The next serial. It keeps up with the clock, so that those of several nodes can be compared, and with what they told.
+    fn next(&mut self, now_ms: u64, told: u64) -> u64 {
+        self.serial = (self.serial + 1).max(if told > 0 { told } else { now_ms });
+        self.serial
+    }
 }
 
 impl Typing {
-    pub(crate) fn new(clock: Clock, changes: broadcast::Sender<EduChange>) -> Self {
+    pub(crate) fn new(clock: Clock, changes: broadcast::Sender<EduChange>, teller: Teller) -> Self {
         let rooms = Rooms { serial: clock.now_ms(), rooms: HashMap::new() };
-        Self { clock, rooms: Mutex::new(rooms), changes, woken: Notify::new() }
+        Self { clock, rooms: Mutex::new(rooms), changes, woken: Notify::new(), teller }
     }
 
     /// The newest serial.
@@ -55,35 +67,61 @@ impl Typing {
 
     /// `user_id` types in the room for the next `timeout`.
     pub fn start(&self, room_id: &RoomId, user_id: &UserId, timeout: Duration) {
-        let now_ms = self.clock.now_ms();
-        let ms = u64::try_from(timeout.as_millis()).unwrap_or(TIMEOUT_MS_MAX).min(TIMEOUT_MS_MAX);
-        let mut rooms = self.rooms.lock();
-        let rooms = &mut *rooms;
-        let room = rooms.rooms.entry(room_id.to_owned()).or_default();
-        if room.users.len() >= USERS_MAX && !room.users.contains_key(user_id) {
-            return;
-        }
-        if room.users.insert(user_id.to_owned(), now_ms + ms).is_none() {
-            rooms.serial += 1;
-            room.serial = rooms.serial;
-            room.changed_ms = now_ms;
-            let _ = self.changes.send(EduChange::Typing(room_id.to_owned()));
-        }
-        self.woken.notify_one();
+        let ms = u64::try_from(timeout.as_millis()).unwrap_or(TIMEOUT_MS_MAX).clamp(1, TIMEOUT_MS_MAX);
+        let serial = self.begin(room_id, user_id, ms, 0);
+        self.tell(room_id, user_id, ms, serial);
     }
 
     /// `user_id` no longer types in the room.
     pub fn stop(&self, room_id: &RoomId, user_id: &UserId) {
+        if let Some(serial) = self.end(room_id, user_id, 0) {
+            self.tell(room_id, user_id, 0, serial);
+        }
+    }
+
+    fn tell(&self, room_id: &RoomId, user_id: &UserId, ms: u64, serial: u64) {
+        self.teller.tell(|| Told::Typing { room: room_id.to_owned(), user: user_id.to_owned(), ms, serial });
+    }
+
+    /// Another node of ours says so.
+    pub(crate) fn told(&self, room_id: &RoomId, user_id: &UserId, ms: u64, serial: u64) {
+        if ms > 0 {
+            self.begin(room_id, user_id, ms.min(TIMEOUT_MS_MAX), serial);
+        } else {
+            self.end(room_id, user_id, serial);
+        }
+    }
+
+    fn begin(&self, room_id: &RoomId, user_id: &UserId, ms: u64, told: u64) -> u64 {
         let now_ms = self.clock.now_ms();
         let mut rooms = self.rooms.lock();
-        let rooms = &mut *rooms;
-        let Some(room) = rooms.rooms.get_mut(room_id) else { return };
-        if room.users.remove(user_id).is_some() {
-            rooms.serial += 1;
-            room.serial = rooms.serial;
-            room.changed_ms = now_ms;
-            let _ = self.changes.send(EduChange::Typing(room_id.to_owned()));
+        let room = rooms.rooms.entry(room_id.to_owned()).or_default();
+        if room.users.len() >= USERS_MAX && !room.users.contains_key(user_id) {
+            return rooms.serial;
         }
+        let is_new = room.users.insert(user_id.to_owned(), now_ms + ms).is_none();
+        if is_new {
+            self.note(&mut rooms, room_id, now_ms, told);
+        }
+        self.woken.notify_one();
+        rooms.serial
+    }
+
+    fn end(&self, room_id: &RoomId, user_id: &UserId, told: u64) -> Option<u64> {
+        let now_ms = self.clock.now_ms();
+        let mut rooms = self.rooms.lock();
+        rooms.rooms.get_mut(room_id)?.users.remove(user_id)?;
+        self.note(&mut rooms, room_id, now_ms, told);
+        Some(rooms.serial)
+    }
+
+    fn note(&self, rooms: &mut Rooms, room_id: &RoomId, now_ms: u64, told: u64) {
+        let serial = rooms.next(now_ms, told);
+        if let Some(room) = rooms.rooms.get_mut(room_id) {
+            room.serial = serial;
+            room.changed_ms = now_ms;
+        }
+        let _ = self.changes.send(EduChange::Typing(room_id.to_owned()));
     }
 
     /// Who types in the room.
@@ -116,7 +154,7 @@ impl Typing {
             let before = room.users.len();
             room.users.retain(|_, ends_ms| *ends_ms > now_ms);
             if room.users.len() < before {
-                *serial += 1;
+                *serial = (*serial + 1).max(now_ms);
                 room.serial = *serial;
                 room.changed_ms = now_ms;
                 let _ = self.changes.send(EduChange::Typing(room_id.clone()));
@@ -147,7 +185,7 @@ mod tests {
     #[test]
     fn the_last_one_to_stop_leaves_an_empty_list_to_tell() {
         let clock = Clock::manual(1_000);
-        let typing = Typing::new(clock.clone(), broadcast::channel(8).0);
+        let typing = Typing::new(clock.clone(), broadcast::channel(8).0, Teller::default());
         let (room, user) = (room_id!("!r:a"), user_id!("@u:a"));
         let before = typing.serial();
         typing.start(room, user, Duration::from_secs(5));

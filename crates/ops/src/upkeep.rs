@@ -43,7 +43,7 @@ impl Homeserver {
     async fn shorten_log(&self) -> Result<(), DbError> {
         let Some(_lease) = self.db.lease("change log").await? else { return Ok(()) };
         let kept = if self.db.is_postgres() { KEPT_FOR_NODES } else { KEPT };
-        let waiting = self.sender.waiting().into_values().min().unwrap_or(i64::MAX);
+        let waiting = self.sender.needed_after().await.map_err(|error| DbError::Engine(error.to_string(), None))?;
         let needed_after = waiting.max(self.db.position() - KEPT_FOR_SERVERS);
         while self.db.prune_log(kept, needed_after).await? && !self.tasks.is_stopping() {
             tokio::time::sleep(PAUSE).await;

@@ -109,7 +109,15 @@ impl Delivery {
 
     async fn follow(self: &Arc<Self>) -> Result<(), PushError> {
         let db = &self.engines.pushers.db;
-        let Some(_lease) = db.lease(CURSOR).await? else { return Ok(()) };
+        let Some(lease) = db.lease(CURSOR).await? else { return Ok(()) };
+        tokio::select! {
+            () = lease.lost() => Ok(()),
+            followed = self.follow_alone() => followed,
+        }
+    }
+
+    async fn follow_alone(self: &Arc<Self>) -> Result<(), PushError> {
+        let db = &self.engines.pushers.db;
         self.read_pushers().await?;
         for row in db.query(&schema::PENDING_KEYS, vec![]).await? {
             if let Ok(user_id) = UserId::parse(row.text(0)?) {

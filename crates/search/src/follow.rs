@@ -99,7 +99,10 @@ impl Search {
     pub async fn run(&self) {
         while !self.engines.tasks.is_stopping() {
             let followed = match self.engines.db.lease(CURSOR).await {
-                Ok(Some(_lease)) => self.follow().await,
+                Ok(Some(lease)) => tokio::select! {
+                    () = lease.lost() => Ok(()),
+                    followed = self.follow() => followed,
+                },
                 Ok(None) => self.follow_other().await,
                 Err(error) => Err(error.into()),
             };

@@ -18,6 +18,7 @@ mod passing;
 mod schema;
 mod sender;
 mod transaction;
+mod turn;
 
 pub use schema::{SCHEMA, queue_edu};
 pub use sender::{Engines, Sender};

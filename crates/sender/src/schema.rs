@@ -24,6 +24,7 @@ pub const SCHEMA: Schema = Schema::new(
     )],
 );
 
+pub(crate) const OUTGOING_LEAST: Sql = sql!("SELECT MIN(after) FROM outgoing");
 pub(crate) const OUTGOING: Sql = sql!("SELECT destination, after FROM outgoing");
 /// When there was a row all before it had been sent: whoever makes one knows of nothing else that waits.
 pub(crate) const OUTGOING_BEGIN: Sql = sql!(

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The follower's cursor.
-const CURSOR: &str = "sender";
+pub(crate) const CURSOR: &str = "sender";
 /// Transactions under way at once, to different destinations.
 const AT_ONCE: usize = 128;
 /// How often those who did not answer are looked at, and how far all have come is stored.
@@ -114,16 +114,6 @@ impl Sender {
         }
     }
 
-    /// Starts its tasks: one follows the log, one typing and presence, one those who did not answer.
-    pub async fn start(&self) -> Result<(), SenderError> {
-        let after = self.restore().await?;
-        let tasks = &self.inner.engines.tasks;
-        tasks.spawn("sender", self.clone().follow(after));
-        tasks.spawn("sender passing", self.clone().follow_passing());
-        tasks.spawn("sender retry", self.clone().retry());
-        Ok(())
-    }
-
     /// Destinations for whom something waits, and since which position.
     pub fn waiting(&self) -> BTreeMap<OwnedServerName, i64> {
         let lanes = self.inner.lanes.lock();
@@ -140,7 +130,7 @@ impl Sender {
     }
 
     /// Whoever had something waiting at the last end is behind now.
-    async fn restore(&self) -> Result<i64, SenderError> {
+    pub(crate) async fn restore(&self) -> Result<i64, SenderError> {
         let db = &self.inner.engines.db;
         let mut after = db.cursor(CURSOR).await?;
         self.inner.saved.store(after, Ordering::SeqCst);
@@ -162,7 +152,7 @@ impl Sender {
         Ok(after)
     }
 
-    async fn follow(self, after: i64) {
+    pub(crate) async fn follow(self, after: i64) {
         let tasks = self.inner.engines.tasks.clone();
         let mut changes = self.inner.engines.db.changes(after);
         loop {
@@ -286,7 +276,7 @@ impl Sender {
     }
 
     /// Tries again those who are behind, when their time has come or they have shown up.
-    async fn retry(self) {
+    pub(crate) async fn retry(self) {
         let engines = &self.inner.engines;
         let mut came_back = engines.remote.destinations().came_back();
         loop {

@@ -240,6 +240,45 @@ async fn two_nodes_of_one_tenant_read_one_log_without_gaps() {
     samtal_db::testing::drop_schema(&options).await;
 }
 
+const TERMINATE: Sql = sql!(
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
+     AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(current_schema() || 'work', 0)"
+);
+
+#[tokio::test]
+async fn who_loses_the_connection_that_holds_a_lease_learns_of_it() {
+    let Some(options) = samtal_db::testing::postgres() else { return };
+    let one = open(&options, &[SCHEMA]).await;
+    let two = open(&options, &[SCHEMA]).await;
+    let held = one.lease("work").await.unwrap().unwrap();
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(10), held.lost()).await.is_err());
+    two.query(&TERMINATE, vec![]).await.unwrap();
+    held.lost().await;
+    assert!(two.lease("work").await.unwrap().is_some());
+    samtal_db::testing::drop_schema(&options).await;
+}
+
+#[tokio::test]
+async fn what_a_node_tells_the_others_hear_and_it_does_not() {
+    let Some(options) = samtal_db::testing::postgres() else { return };
+    let one = open(&options, &[SCHEMA]).await;
+    let two = open(&options, &[SCHEMA]).await;
+    let (mut here, mut there) = (one.heard(), two.heard());
+    // Until the other node listens, nobody hears it.
+    let heard = loop {
+        one.tell("it's me").await.unwrap();
+        if let Ok(heard) = tokio::time::timeout(std::time::Duration::from_millis(20), there.recv()).await {
+            break heard.unwrap();
+        }
+    };
+    assert_eq!(&*heard, "it's me");
+    two.tell("and me").await.unwrap();
+    let answered = tokio::time::timeout(std::time::Duration::from_secs(20), here.recv()).await.unwrap().unwrap();
+    assert_eq!(&*answered, "and me");
+    assert!(one.tell(&"x".repeat(samtal_db::TOLD_BYTES_MAX + 1)).await.is_err());
+    samtal_db::testing::drop_schema(&options).await;
+}
+
 #[tokio::test]
 async fn a_database_in_memory_runs_on_the_calling_thread() {
     let db = open(&samtal_db::Options::Memory, &[SCHEMA]).await;

@@ -11,4 +11,5 @@ mod membership;
 mod outage;
 mod partial;
 mod sending;
+mod several_nodes;
 mod sticky;

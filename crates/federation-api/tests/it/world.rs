@@ -53,9 +53,12 @@ pub struct Node {
     is_up: Arc<AtomicBool>,
     /// Requests whose path holds this text are not answered for now.
     held: watch::Sender<Option<&'static str>>,
-    /// It names no servers to those whom it lets in.
-    hides_servers: Arc<AtomicBool>,
+    /// What it says otherwise than it is.
+    lie: watch::Sender<Option<Lie>>,
 }
+
+/// Changes the answer to a request for this path.
+pub type Lie = fn(path: &str, answer: &mut Value);
 
 /// All servers.
 pub struct World {
@@ -74,6 +77,11 @@ impl World {
     }
 
     pub async fn node_with(&self, name: &str, settings: Settings) -> Node {
+        self.node_on(name, settings, &samtal_db::Options::Memory).await
+    }
+
+    /// Adds a server, or one more node of it, on this database. Others reach the one that came last.
+    pub async fn node_on(&self, name: &str, settings: Settings, storage: &samtal_db::Options) -> Node {
         let name: OwnedServerName = name.try_into().unwrap();
         let settings = Settings {
             encrypted_by_default: samtal_ops::EncryptedByDefault::None,
@@ -83,21 +91,20 @@ impl World {
         };
         let random = Random::seeded(name.as_bytes().iter().map(|byte| u64::from(*byte)).sum());
         let network: Arc<dyn Network> = Arc::clone(&self.network) as _;
-        let storage = samtal_db::Options::Memory;
-        let opening = Homeserver::open_with(name.clone(), &storage, settings, self.clock.clone(), random, network);
+        let opening = Homeserver::open_with(name.clone(), storage, settings, self.clock.clone(), random, network);
         let hs = Box::pin(opening).await.unwrap();
         let is_up = Arc::new(AtomicBool::new(true));
         let router = samtal_federation_api::router().layer(axum::Extension(Arc::clone(&hs)));
         let up = Arc::clone(&is_up);
         let held = watch::Sender::new(None);
-        let hides_servers = Arc::new(AtomicBool::new(false));
-        let hides = Arc::clone(&hides_servers);
+        let lie = watch::Sender::new(None::<Lie>);
+        let lying = lie.clone();
         let holding = held.clone();
         self.network.insert(
             name,
             Box::new(move |request: Request<Bytes>| {
                 let (router, up, mut holding) = (router.clone(), Arc::clone(&up), holding.subscribe());
-                let hides = hides.load(Ordering::SeqCst);
+                let lie = *lying.borrow();
                 Box::pin(async move {
                     let path = request.uri().path().to_owned();
                     let _ = holding.wait_for(|held| held.is_none_or(|part| !path.contains(part))).await;
@@ -107,17 +114,20 @@ impl World {
                     let response = router.oneshot(request.map(Body::from)).await.unwrap();
                     let (parts, body) = response.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
-                    if hides && path.contains("/send_join/") {
-                        let mut answer: Value = serde_json::from_slice(&body).unwrap();
-                        answer["servers_in_room"] = json!([]);
-                        return Response::new(answer.to_string().into());
+                    match (lie, serde_json::from_slice::<Value>(&body)) {
+                        (Some(lie), Ok(mut answer)) => {
+                            lie(&path, &mut answer);
+                            Response::from_parts(parts, answer.to_string().into())
+                        }
+                        _ => Response::from_parts(parts, body),
                     }
-                    Response::from_parts(parts, body)
                 })
             }),
         );
-        let node = Node { hs, is_up, held, hides_servers };
-        node.hs.accounts.create(NewUser::normal(node.user()), &Client::default()).await.unwrap();
+        let node = Node { hs, is_up, held, lie };
+        if node.hs.accounts.user(&node.user()).await.unwrap().is_none() {
+            node.hs.accounts.create(NewUser::normal(node.user()), &Client::default()).await.unwrap();
+        }
         node
     }
 }
@@ -141,9 +151,9 @@ impl Node {
         self.held.send_replace(part);
     }
 
-    /// Names no servers to those whom it lets in from now on.
-    pub fn hide_servers(&self) {
-        self.hides_servers.store(true, Ordering::SeqCst);
+    /// Has answers changed from now on, or (nothing) says how things are.
+    pub fn lie(&self, lie: Option<Lie>) {
+        self.lie.send_replace(lie);
     }
 
     pub fn is_partial(&self, room: &OwnedRoomId) -> bool {
