@@ -10,9 +10,11 @@ import pytest
 import yaml
 from mautrix.appservice import AppService
 from mautrix.appservice.state_store import FileASStateStore
+from mautrix.client import Client
+from mautrix.crypto import MemoryCryptoStore, OlmMachine
 from mautrix.errors import MExclusive
-from mautrix.types import EventType, Membership
-from people import PATIENCE_S, URL, person, room_of
+from mautrix.types import EventType, Membership, RoomEncryptionStateEventContent
+from people import PATIENCE_S, URL, device, person, room_of
 
 REGISTRATION = os.environ.get("SAMTAL_APPSERVICE")
 NAME = os.environ.get("SAMTAL_SERVER_NAME", "")
@@ -29,7 +31,8 @@ async def service():
         found = AppService(
             server=URL, domain=NAME, as_token=file["as_token"], hs_token=file["hs_token"],
             bot_localpart=file["sender_localpart"], id=file["id"], loop=asyncio.get_running_loop(),
-            state_store=FileASStateStore(path=f"{directory}/state.json", binary=False), ephemeral_events=True)
+            state_store=FileASStateStore(path=f"{directory}/state.json", binary=False), ephemeral_events=True,
+            encryption_events=True)
         events, changed = [], asyncio.Condition()
 
         @found.matrix_event_handler
@@ -105,6 +108,89 @@ async def test_a_ghost_talks_with_a_user(post):
         assert await alice.reads(answer) == "hello back"
         assert alice.messages[answer].sender == ghost.mxid
         assert alice.client.rooms[room_id].users[ghost.mxid].display_name == "Karin (post)"
+
+
+class EncryptedRooms:
+    """What the crypto machine asks about rooms: all that it is asked about are encrypted."""
+
+    async def is_encrypted(self, _room_id):
+        return True
+
+    async def get_encryption_info(self, _room_id):
+        return RoomEncryptionStateEventContent.deserialize({"algorithm": "m.megolm.v1.aes-sha2"})
+
+    async def find_shared_rooms(self, _user_id):
+        return ["!one:of.them"]
+
+
+@contextlib.asynccontextmanager
+async def ghost_with_device(post):
+    """A ghost that has a device without ever having logged in (MSC4190), and what it was told in transactions."""
+    ghost = post.intent.user(f"@post-{os.urandom(4).hex()}:{NAME}")
+    await ghost.ensure_registered()
+    client = Client(mxid=ghost.mxid, base_url=URL, token=post.as_token)
+    await client.create_device_msc4190(f"POST{os.urandom(4).hex()}", "Post")
+    crypto = OlmMachine(client, MemoryCryptoStore("", "test"), EncryptedRooms())
+    changed, told = asyncio.Condition(), {"counts": [], "devices": [], "messages": []}
+
+    async def note(kind, value):
+        async with changed:
+            told[kind].append(value)
+            changed.notify_all()
+
+    async def counts(all_counts):
+        await crypto.handle_as_otk_counts(all_counts)
+        await note("counts", all_counts[ghost.mxid][client.device_id])
+
+    async def devices(lists):
+        await crypto.handle_as_device_lists(lists)
+        await note("devices", set(lists.changed))
+
+    async def message(event):
+        await crypto.handle_as_to_device_event(event)
+        await note("messages", event.type)
+
+    async def until(condition):
+        async with changed:
+            await asyncio.wait_for(changed.wait_for(lambda: condition(told)), PATIENCE_S)
+
+    post.otk_handler, post.device_list_handler = counts, devices
+    post.to_device_handler = message
+    try:
+        await crypto.load()
+        await crypto.share_keys()
+        yield ghost, client, crypto, told, until
+    finally:
+        post.otk_handler = post.device_list_handler = post.to_device_handler = None
+        await client.api.session.close()
+
+
+@run
+async def test_a_ghost_talks_where_all_is_encrypted(post):
+    """Its room keys come in transactions, as do counts of its one-time keys and changes of others' devices."""
+    async with person("alice", encryption=True) as alice, ghost_with_device(post) as (ghost, client, crypto, told, until):
+        room_id = await room_of(alice, [], encrypted=True)
+        await alice.client.room_invite(room_id, ghost.mxid)
+        await ghost.join_room_by_id(room_id)
+        await alice.until("the ghost is in the room", lambda: ghost.mxid in alice.client.rooms[room_id].users)
+        event_id = await alice.say(room_id, "a secret for the post")
+        sent = await post.until(lambda e: getattr(e, "event_id", None) == event_id)
+        assert sent.type == EventType.ROOM_ENCRYPTED
+        await until(lambda told: EventType.TO_DEVICE_ENCRYPTED in told["messages"])
+        assert (await crypto.decrypt_megolm_event(sent)).content.body == "a secret for the post"
+        # alice's client took one of its one-time keys to get the room key there.
+        await until(lambda told: any(count.signed_curve25519 < 50 for count in told["counts"]))
+
+        await crypto.share_group_session(room_id, [alice.user_id])
+        content = await crypto.encrypt_megolm_event(
+            room_id, EventType.ROOM_MESSAGE, {"msgtype": "m.text", "body": "a secret from the post"})
+        answer = await client.send_message_event(room_id, EventType.ROOM_ENCRYPTED, content)
+        assert await alice.reads(answer) == "a secret from the post"
+        assert alice.messages[answer].sender == ghost.mxid and alice.messages[answer].decrypted
+
+        told["devices"].clear()
+        async with device(alice.user_id, encryption=True):
+            await until(lambda told: any(alice.user_id in changed for changed in told["devices"]))
 
 
 @run
