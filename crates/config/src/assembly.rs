@@ -12,6 +12,7 @@ pub(crate) fn main_tenant(server: &Server, name: OwnedServerName, options: Tenan
     Tenant {
         data_dir: tenant_dir(&server.data_dir, &name),
         public_base_url: base_url(server.public_base_url.as_deref(), &name),
+        is_base_url_given: server.public_base_url.is_some(),
         federation_address: server.federation_address.clone(),
         options,
         name,
@@ -24,6 +25,7 @@ pub(crate) fn tenant(entry: TenantEntry, data_dir: &Path, options: TenantOptions
     Some(Tenant {
         data_dir: tenant_dir(data_dir, &name),
         public_base_url: base_url(entry.public_base_url.as_deref(), &name),
+        is_base_url_given: entry.public_base_url.is_some(),
         federation_address: entry.federation_address,
         options,
         name,

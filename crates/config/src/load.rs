@@ -155,13 +155,15 @@ impl Reading {
     /// Sets one option from a text that is a TOML value, a bare text, or a list with commas.
     fn set(&mut self, user: &mut Table, place: &str, path: &str, text: &str) {
         let (mut text_is_value, mut list) = (false, false);
+        let toml = || format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
         if let Some(Shape::Value { text, list: is_list, .. }) = find(path) {
             (text_is_value, list) = (text, is_list);
         }
         let value = if text_is_value {
-            Value::String(text.to_owned())
+            // As it is, a number too; but who has put it in quotes meant what is in them.
+            toml().filter(Value::is_str).unwrap_or_else(|| Value::String(text.to_owned()))
         } else {
-            match format!("value = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("value")) {
+            match toml() {
                 Some(value) if !list || value.is_array() => value,
                 _ if list => Value::Array(
                     text.split(',')

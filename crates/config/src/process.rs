@@ -34,6 +34,7 @@ section! {
         /// The directory for everything that must last: databases, signing keys, uploaded files.
         data_dir: PathBuf = PathBuf::from("samtal-data") => PLAIN,
         /// Where clients reach this server, published at `/.well-known/matrix/client`. Default: `https://` and the name.
+        /// If it is set, clients are told when they log in, too.
         public_base_url: Option<String> = None => PLAIN.example("\"https://matrix.example.org\""),
         /// Where other servers reach this server (`host:port`), published at `/.well-known/matrix/server`. Without it nothing is
         /// published, and they come to the name itself, port 8448.

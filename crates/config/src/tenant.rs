@@ -16,6 +16,8 @@ pub struct Tenant {
     pub data_dir: PathBuf,
     /// Where clients reach it, without a slash at the end.
     pub public_base_url: String,
+    /// Whether that was said, and not made from the name.
+    pub is_base_url_given: bool,
     /// Where other servers reach it, if that is to be published.
     pub federation_address: Option<OwnedServerName>,
     /// What it does and allows.
