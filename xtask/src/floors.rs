@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["kit", "db", "http", "telemetry"],
     &["model", "config"],
     &["event", "state"],
-    &["tenant", "keyring", "jobs", "policy", "account", "room", "edu", "e2ee", "remote", "media"],
+    &["keyring", "policy", "account", "room", "edu", "e2ee", "remote", "media", "jobs"],
     &["sync", "push", "sender", "appservice", "search"],
     &["ops"],
     &["edge", "client-api", "federation-api", "admin-api"],

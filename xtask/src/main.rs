@@ -20,7 +20,7 @@ const CHECKS: &[Check] = &[
     ("floors", "imports point down, without cycles", floors::check),
     ("sql", "parameters come in order, tables stay with their owner", sql::check),
     ("docs", "links lead somewhere", docs::check),
-    ("notes", "each point of docs/notes.md has its test", notes::check),
+    ("notes", "each point of docs/notes.md, and each test that the map names, is there", notes::check),
     ("tidy", "files say what they are, and nothing is left behind", tidy::check),
 ];
 

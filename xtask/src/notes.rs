@@ -1,14 +1,39 @@
-//! Points that homeservers often get wrong: each one in `docs/notes.md` has a test with its number in the name, and each
-//! such test has its point there.
+//! What the pages say of tests: each point of `docs/notes.md`, which homeservers often get wrong, has a test with its number
+//! in the name, and each such test has its point there; each test that ARCHITECTURE.md names for an invariant exists.
 
 use std::collections::BTreeSet;
 
 use crate::tree::Tree;
 
 const PAGE: &str = "docs/notes.md";
+const MAP: &str = "ARCHITECTURE.md";
 
-/// Complains about points without a test, and tests without a point.
+/// Complains about points without a test, tests without a point, and invariants whose test is gone.
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
+    let mut complaints = points(tree);
+    complaints.extend(invariants(tree));
+    complaints
+}
+
+/// Tests that the map names and that are not there.
+fn invariants(tree: &Tree) -> Vec<String> {
+    let Some(map) = tree.files.iter().find(|file| file.path == MAP) else {
+        return vec![format!("{MAP} is not there")];
+    };
+    let rows = map.text.lines().filter(|line| line.starts_with("| I"));
+    let named = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(|name| is_test_name(name));
+    named
+        .filter(|name| !tree.rust().any(|file| file.text.contains(&format!("fn {name}("))))
+        .map(|name| format!("{MAP}: no test is named {name}"))
+        .collect()
+}
+
+/// A sentence in lower case: tests are named so, lints and files are not.
+fn is_test_name(name: &str) -> bool {
+    name.matches('_').count() > 2 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn points(tree: &Tree) -> Vec<String> {
     let Some(page) = tree.files.iter().find(|file| file.path == PAGE) else {
         return vec![format!("{PAGE} is not there")];
     };
