@@ -33,8 +33,6 @@ pub struct Config {
     pub process: Process,
     /// The tenants, that of `server.name` first.
     pub tenants: Vec<Tenant>,
-    /// Options that were given and have no effect yet, because what they ask for is not built.
-    pub unbuilt: Vec<String>,
 }
 
 impl Source {
@@ -82,7 +80,6 @@ impl Config {
 struct Reading {
     places: BTreeMap<String, (String, Option<(usize, usize)>)>,
     problems: Vec<Problem>,
-    unbuilt: Vec<String>,
 }
 
 impl Reading {
@@ -155,10 +152,10 @@ impl Reading {
     /// Sets one option from a text that is a TOML value, a bare text, or a list with commas.
     fn set(&mut self, user: &mut Table, place: &str, path: &str, text: &str) {
         let (mut text_is_value, mut list) = (false, false);
-        let toml = || format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
         if let Some(Shape::Value { text, list: is_list, .. }) = find(path) {
             (text_is_value, list) = (text, is_list);
         }
+        let toml = || format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
         let value = if text_is_value {
             // As it is, a number too; but who has put it in quotes meant what is in them.
             toml().filter(Value::is_str).unwrap_or_else(|| Value::String(text.to_owned()))
@@ -277,11 +274,7 @@ impl Reading {
             // The address itself is not told: there may be a password in it.
             self.problem("database.url", "expected an address that begins with postgres://".to_owned());
         }
-        if self.problems.is_empty() {
-            Ok(Config { process, tenants, unbuilt: self.unbuilt })
-        } else {
-            Err(ConfigError::Wrong(self.problems))
-        }
+        if self.problems.is_empty() { Ok(Config { process, tenants }) } else { Err(ConfigError::Wrong(self.problems)) }
     }
 
     /// A table that was found right, as what it is.
@@ -300,9 +293,6 @@ impl Reading {
                 self.unknown(options, &path, &key);
                 continue;
             };
-            if option.meta.planned {
-                self.unbuilt.push(path.clone());
-            }
             let laid = match (&option.shape, value) {
                 (Shape::Value { words, check, .. }, value) => {
                     self.check(&path, option, words, *check, &value);

@@ -26,15 +26,12 @@ pub struct Meta {
     pub reload: Reload,
     /// Whether it must be given when its table is.
     pub required: bool,
-    /// Whether what it asks for is not built yet: it may be given, and is told of.
-    pub planned: bool,
     /// A value for the example file, as TOML, for options without a default.
     pub example: &'static str,
 }
 
 /// An option of which nothing further is to be said.
-pub(crate) const PLAIN: Meta =
-    Meta { unit: "", range: None, reload: Reload::Restart, required: false, planned: false, example: "" };
+pub(crate) const PLAIN: Meta = Meta { unit: "", range: None, reload: Reload::Restart, required: false, example: "" };
 
 impl Meta {
     pub(crate) const fn unit(mut self, unit: &'static str) -> Meta {
@@ -54,11 +51,6 @@ impl Meta {
 
     pub(crate) const fn required(mut self) -> Meta {
         self.required = true;
-        self
-    }
-
-    pub(crate) const fn planned(mut self) -> Meta {
-        self.planned = true;
         self
     }
 

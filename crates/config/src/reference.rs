@@ -29,8 +29,7 @@ fn table(page: &mut String, path: &str, section: &Opt) {
         Shape::Tables { options, .. } => (options(), format!("[[{path}]]")),
         Shape::Value { .. } => return,
     };
-    let planned = if section.meta.planned { " *Not built yet: may be given, and has no effect.*" } else { "" };
-    page.push_str(&format!("\n## `{heading}`\n\n{}{planned}\n\n", prose(section.docs)));
+    page.push_str(&format!("\n## `{heading}`\n\n{}\n\n", prose(section.docs)));
     let mut inner = Vec::new();
     page.push_str("| option | takes | default | |\n| --- | --- | --- | --- |\n");
     for option in &options {
@@ -64,10 +63,9 @@ fn row(option: &Opt, words: &str) -> String {
         Some(value) => format!("`{value}`"),
         None => "none".to_owned(),
     };
-    let live = match (option.meta.planned, option.meta.reload) {
-        (true, _) => " *Not built yet.*",
-        (false, Reload::Live) => " *Live.*",
-        (false, Reload::Restart) => "",
+    let live = match option.meta.reload {
+        Reload::Live => " *Live.*",
+        Reload::Restart => "",
     };
     format!("| `{}` | {takes} | {default} | {}{live} |\n", option.name, prose(option.docs))
 }

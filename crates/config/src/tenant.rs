@@ -94,8 +94,6 @@ section! {
         shared_secret: Option<Secret> = None => PLAIN.live().example("\"a long random text\""),
         /// Terms that a new account must accept.
         terms: Option<Terms> = None => PLAIN,
-        /// Google's or a compatible check that a person registers.
-        recaptcha: Option<Recaptcha> = None => PLAIN.planned(),
         /// Shortest password accepted.
         password_length_min: u32 = 8 => PLAIN.unit("characters").range(1, 512).live(),
     }
@@ -114,34 +112,12 @@ section! {
 }
 
 section! {
-    /// A check that a person registers.
-    pub struct Recaptcha {
-        /// Where answers are verified.
-        verify_url: String = "https://www.google.com/recaptcha/api/siteverify".to_owned() => PLAIN.live(),
-        /// The site key.
-        public_key: String = String::new() => PLAIN.required().live().example("\"public\""),
-        /// The secret key.
-        private_key: Option<Secret> = None => PLAIN.required().live().example("\"secret\""),
-    }
-}
-
-section! {
     /// How people log in.
     pub struct Login {
         /// Whether passwords do.
         password: bool = true => PLAIN.live(),
         /// How long an access token lasts for clients that can refresh it.
         access_token_ms: u64 = 3_600_000 => PLAIN.unit("ms").range(10_000, 31_536_000_000).live(),
-        /// A CAS server that people log in at.
-        cas: Option<Cas> = None => PLAIN.planned(),
-    }
-}
-
-section! {
-    /// A CAS server.
-    pub struct Cas {
-        /// Its address.
-        server_url: String = String::new() => PLAIN.required().example("\"https://cas.example.org\""),
     }
 }
 

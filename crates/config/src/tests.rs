@@ -125,6 +125,23 @@ fn variables_win_over_the_file() {
 }
 
 #[test]
+fn a_text_may_stand_in_quotes_or_not() {
+    for (given, meant) in [
+        ("2", "2"),
+        ("1.5 \"quoted\"", "1.5 \"quoted\""),
+        ("\"a \\\"b\\\"\"", "a \"b\""),
+        ("'c'", "c"),
+        ("\"d", "\"d"),
+        ("", ""),
+    ] {
+        let arguments = [("server.name", "a.example"), ("contact.email", given)];
+        let arguments = arguments.map(|(option, value)| (option.to_owned(), value.to_owned())).to_vec();
+        let config = Source { arguments, ..Source::default() }.load().unwrap();
+        assert_eq!(config.tenants[0].options.contact.email.as_deref(), Some(meant));
+    }
+}
+
+#[test]
 fn a_wrong_variable_is_told_by_its_name() {
     let source = Source { environment: vec![("SAMTAL_SERVER__NANE".to_owned(), "x".to_owned())], ..Source::default() };
     assert_eq!(
@@ -187,12 +204,6 @@ fn a_name_cannot_be_there_twice() {
         problems("[server]\nname = 'a.example'\n[[tenants]]\nname = 'a.example'"),
         ["samtal.toml:3:3: tenants: a.example is there twice"]
     );
-}
-
-#[test]
-fn what_is_not_built_yet_is_told() {
-    let config = Config::from_text("[server]\nname = 'a.example'\n[login.cas]\nserver_url = 'x'").unwrap();
-    assert_eq!(config.unbuilt, ["login.cas"]);
 }
 
 #[test]
@@ -261,11 +272,6 @@ open = true
 guests = true
 shared_secret = "reg_secret"
 
-[registration.recaptcha]
-verify_url = "u"
-public_key = "a"
-private_key = "b"
-
 [rooms]
 publish = "everyone"
 public_directory_without_login = true
@@ -299,9 +305,6 @@ level = "info"
 smtp_host = "localhost"
 smtp_port = 25
 from = "samtal@localhost"
-
-[login.cas]
-server_url = "x"
 "#,
     )
     .unwrap();

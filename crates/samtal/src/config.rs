@@ -29,8 +29,5 @@ fn check(source: &Source) -> Outcome {
         .map_err(|wrong| wrong.iter().map(|e| told(e)).collect::<Vec<_>>().join("\n"))?;
     let names: Vec<String> = config.tenants.iter().map(|tenant| tenant.name.to_string()).collect();
     println!("right: {}", names.join(", "));
-    for option in &config.unbuilt {
-        println!("no effect yet: {option}");
-    }
     Ok(())
 }

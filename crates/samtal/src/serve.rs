@@ -19,9 +19,6 @@ pub(crate) async fn serve(source: Source) -> Outcome {
         (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let installation = Installation::take(source, Clock::system(), Random::system()).map_err(|e| told(&e))?;
     let log = installation.start_log();
-    if !installation.config.unbuilt.is_empty() {
-        tracing::warn!("these options have no effect yet: {}", installation.config.unbuilt.join(", "));
-    }
     let mut running = Running::start(installation, Metrics::new(), Some(log)).await.map_err(|e| told(&e))?;
     say_ready(&running);
     loop {
