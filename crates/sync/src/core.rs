@@ -260,6 +260,15 @@ pub(crate) struct Company {
 }
 
 impl Company {
+    /// Adds what happened in other rooms.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.joined.extend(other.joined);
+        self.invited.extend(other.invited);
+        self.left.extend(other.left);
+        self.new_rooms.extend(other.new_rooms);
+        self.left_rooms.extend(other.left_rooms);
+    }
+
     /// Whether nobody came or went.
     pub(crate) fn is_empty(&self) -> bool {
         self.joined.is_empty()

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream};
 use ruma::{OwnedDeviceId, OwnedUserId, RoomId, events::room::member::MembershipState, presence::PresenceState};
 use samtal_account::InviteVerdict;
 use samtal_edu::{Edus, PresenceEntry};
@@ -36,6 +37,9 @@ const NEWCOMERS_MAX: usize = 100;
 /// answer to their sending comes after it. That holds for a sync that did not wait, too: it may have been asked for while the
 /// event was on its way.
 const ECHO_PAUSE_MS: i64 = 25;
+/// Rooms that are put together at once, where each read is a way to another process and back. Half of the connections that there
+/// are by default.
+const ROOMS_AT_ONCE: usize = 8;
 /// Longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
@@ -242,9 +246,16 @@ impl Sync {
         let changed = self.active.changed(wanted.iter().map(|membership| &*membership.room_id), round.after());
         let mut sections = Sections::default();
         let mut company = Company::default();
-        for (membership, changed) in wanted.into_iter().zip(changed) {
+        let rooms = stream::iter(wanted.into_iter().zip(changed)).map(|(membership, changed)| {
             let typing = typing.contains(&membership.room_id);
-            Box::pin(self.one_room(round, membership, changed, typing, &mut sections, &mut company)).await?;
+            Box::pin(self.one_room(round, membership, changed, typing))
+        });
+        let at_once = if self.engines.db.is_postgres() { ROOMS_AT_ONCE } else { 1 };
+        let mut rooms = rooms.buffered(at_once);
+        while let Some(room) = rooms.next().await {
+            let (section, came_and_went) = room?;
+            sections.extend(section);
+            company.extend(came_and_went);
         }
         Ok((sections.finish(), company))
     }
@@ -255,9 +266,8 @@ impl Sync {
         membership: &RoomMembership,
         changed: Changed,
         typing: bool,
-        sections: &mut Sections,
-        company: &mut Company,
-    ) -> Result<(), SyncError> {
+    ) -> Result<(Sections, Company), SyncError> {
+        let (mut sections, mut company) = (Sections::default(), Company::default());
         let user_id = &round.request.user_id;
         let room_id = &membership.room_id;
         let is_new = membership.position.0 > round.after();
@@ -270,7 +280,7 @@ impl Sync {
                     && let Some(partial) = self.store().partial.get(room_id)
                 {
                     match partial.completed {
-                        None => return Ok(()),
+                        None => return Ok((sections, company)),
                         Some(completed) => known &= completed <= round.after(),
                     }
                 }
@@ -284,7 +294,7 @@ impl Sync {
                     || round.read.contains(room_id)
                     || has_data();
                 if !may_have_news {
-                    return Ok(());
+                    return Ok((sections, company));
                 }
                 let joined =
                     self.joined_room(round, membership, known, changed.events || is_new, changed.receipts).await?;
@@ -303,7 +313,7 @@ impl Sync {
             MembershipState::Invite if (initial || is_new) && !round.ignored.contains(&membership.sender) => {
                 let filter = self.engines.accounts.invite_filter(user_id).await?;
                 if filter.verdict(&membership.sender) != InviteVerdict::Allow {
-                    return Ok(());
+                    return Ok((sections, company));
                 }
                 let json = self.outside_room(membership, user_id, "invite_state").await?;
                 sections.invite.push((room_id.to_string(), json));
@@ -316,14 +326,14 @@ impl Sync {
                 let wanted = if initial { round.request.filter.include_leave } else { is_new };
                 let archived = !initial && !is_new && round.request.full_state && round.request.filter.include_leave;
                 if !wanted && !archived {
-                    return Ok(());
+                    return Ok((sections, company));
                 }
                 let known = !initial && is_new && self.was_joined(user_id, room_id, round.after()).await?;
                 if known {
                     company.left_rooms.push((room_id.clone(), membership.position));
                 }
                 if initial && self.never_was_there(user_id, membership).await? {
-                    return Ok(());
+                    return Ok((sections, company));
                 }
                 if let Some(json) = self.left_room(round, membership, known).await? {
                     sections.leave.push((room_id.to_string(), json));
@@ -331,7 +341,7 @@ impl Sync {
             }
             _ => {}
         }
-        Ok(())
+        Ok((sections, company))
     }
 
     /// Whether the user has never been in a room that they are not in now.
@@ -518,6 +528,13 @@ struct Sections {
 }
 
 impl Sections {
+    fn extend(&mut self, other: Self) {
+        self.join.extend(other.join);
+        self.invite.extend(other.invite);
+        self.knock.extend(other.knock);
+        self.leave.extend(other.leave);
+    }
+
     fn finish(self) -> String {
         let sections = [("invite", self.invite), ("join", self.join), ("knock", self.knock), ("leave", self.leave)];
         if sections.iter().all(|(_, rooms)| rooms.is_empty()) {
