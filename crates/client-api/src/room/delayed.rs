@@ -137,6 +137,9 @@ fn written(found: &Scheduled) -> Value {
         "content": found.event.content,
         "delay": found.event.delay,
         "running_since": found.since_ms,
+        // As newer drafts name them.
+        "delay_ms": found.event.delay,
+        "delayed_since_ts": found.since_ms,
     });
     if let Some(sticky_ms) = found.event.sticky_ms {
         data["org.matrix.msc4354.sticky_duration_ms"] = sticky_ms.into();
@@ -147,11 +150,43 @@ fn written(found: &Scheduled) -> Value {
     if let Some(ended_ms) = found.ended_ms {
         data["finalised_ts"] = ended_ms.into();
     }
-    match (found.state, &found.outcome) {
-        (State::Done, Some(event_id)) => data["event_id"] = event_id.as_str().into(),
-        (State::Failed, Some(why)) => data["error"] = json!({ "errcode": "M_UNKNOWN", "error": why }),
-        _ => {}
+    let outcome = outcome(found);
+    for key in ["event_id", "error"] {
+        if let Some(value) = outcome.get(key) {
+            data[key] = value.clone();
+        }
     }
+    if let (Some(ended_ms), Value::Object(mut outcome)) = (found.ended_ms, outcome) {
+        outcome.insert("finalised_ts".into(), ended_ms.into());
+        data["finalised"] = outcome.into();
+    }
+    data
+}
+
+/// What came of one that no longer waits: the event, or why there is none.
+fn outcome(found: &Scheduled) -> Value {
+    match (found.state, &found.outcome) {
+        (State::Done, Some(event_id)) => json!({ "event_id": event_id }),
+        (State::Failed, Some(why)) => json!({ "error": { "errcode": "M_UNKNOWN", "error": why } }),
+        _ => json!({}),
+    }
+}
+
+/// One that no longer waits, as matrix-js-sdk lists it.
+fn finalised(found: &Scheduled) -> Value {
+    let delay_ms = i64::try_from(found.event.delay).unwrap_or(i64::MAX);
+    let is_due = found.ended_ms.is_some_and(|ended_ms| ended_ms >= found.since_ms.saturating_add(delay_ms));
+    let (outcome_word, reason) = match found.state {
+        State::Failed => ("cancel", "error"),
+        State::Cancelled => ("cancel", "action"),
+        State::Done | State::Waiting if is_due => ("send", "delay"),
+        State::Done | State::Waiting => ("send", "action"),
+    };
+    let mut data = outcome(found);
+    data["delayed_event"] = written(found);
+    data["outcome"] = outcome_word.into();
+    data["reason"] = reason.into();
+    data["origin_server_ts"] = found.ended_ms.into();
     data
 }
 
@@ -176,7 +211,11 @@ async fn list(args: RawArgs) -> Answer<Json<Value>> {
             && (which.delay_id.is_empty() || which.delay_id.contains(&found.delay_id))
     });
     let events: Vec<Value> = found.iter().map(written).collect();
-    Ok(Json(json!({ "delayed_events": events })))
+    // The one list of older drafts, and the two that clients have now.
+    Ok(Json(match ended {
+        false => json!({ "delayed_events": &events, "scheduled": &events }),
+        true => json!({ "delayed_events": events, "finalised": found.iter().map(finalised).collect::<Vec<_>>() }),
+    }))
 }
 
 /// `GET …/delayed_events/{delayId}`

@@ -10,6 +10,7 @@ mod appservice;
 mod bad_input;
 mod clock;
 mod counts;
+mod delayed;
 mod device;
 mod invite_filter;
 mod keys;
