@@ -100,21 +100,31 @@ async fn register(args: RawArgs<AppserviceTokenOptional>) -> Answer<Json<Value>>
     if registration.login_type.as_deref() == Some("m.login.application_service") || args.who.is_some() {
         return register_for_service(&args, &registration).await;
     }
+    register_user(&args, &registration, &json).await
+}
+
+/// Somebody makes an account, or a guest's their own, once they have proven what is demanded.
+async fn register_user(
+    args: &RawArgs<AppserviceTokenOptional>,
+    registration: &Registration,
+    json: &[u8],
+) -> Answer<Json<Value>> {
+    let hs = &args.hs;
     let flows = flows(hs).await?;
     if let Some(username) = &registration.username {
-        own_or_free_user_id(&args, &registration, username).await?;
+        own_or_free_user_id(args, registration, username).await?;
     }
     if let Some(password) = &registration.password {
         hs.accounts.check_password_strength(password)?;
     }
     let demand = Demand { hs, path: args.parts.uri.path(), user: None, flows, intent: b"", purpose: Purpose::Register };
-    let proven = demand.check(&json).await?;
+    let proven = demand.check(json).await?;
     let registration = Registration::parse(proven.body.clone())?;
     let Some(password) = registration.password.clone() else {
         return Err(ApiError::missing_param("password is missing"));
     };
     let (user_id, was_guest) = match &registration.username {
-        Some(username) => own_or_free_user_id(&args, &registration, username).await?,
+        Some(username) => own_or_free_user_id(args, &registration, username).await?,
         None => (hs.accounts.random_user_id()?, false),
     };
     let mut new = NewUser::normal(user_id);

@@ -113,8 +113,26 @@ impl Homeserver {
         time: Duration,
     ) -> Result<(KeysFound, Vec<OwnedServerName>), OpError> {
         let users: Vec<OwnedUserId> = wanted.keys().filter(|user| !self.is_local(user)).cloned().collect();
-        let current = self.e2ee.remote_current(&users).await?;
-        let mut failed = Vec::new();
+        let strangers = self.not_held(&users, time).await?;
+        let held: BTreeMap<OwnedUserId, Vec<String>> = wanted
+            .iter()
+            .filter(|(user, _)| {
+                users.contains(user) && !strangers.get(user.server_name()).is_some_and(|users| users.contains(user))
+            })
+            .map(|(user, devices)| (user.clone(), devices.clone()))
+            .collect();
+        let mut found = self.e2ee.keys_query(&held, viewer).await?;
+        let failed = self.ask_for_keys(&mut found, strangers, wanted, time).await;
+        Ok((found, failed))
+    }
+
+    /// Those of the users whose device lists are not held, by server, after asking for the lists of those who share a room.
+    async fn not_held(
+        &self,
+        users: &[OwnedUserId],
+        time: Duration,
+    ) -> Result<BTreeMap<OwnedServerName, Vec<OwnedUserId>>, OpError> {
+        let current = self.e2ee.remote_current(users).await?;
         let mut strangers: BTreeMap<OwnedServerName, Vec<OwnedUserId>> = BTreeMap::new();
         let mut followed = Vec::new();
         for user in users.iter().filter(|user| !current.contains(user)) {
@@ -139,14 +157,17 @@ impl Homeserver {
                 strangers.entry(user.server_name().to_owned()).or_default().push(user);
             }
         }
-        let held: BTreeMap<OwnedUserId, Vec<String>> = wanted
-            .iter()
-            .filter(|(user, _)| {
-                users.contains(user) && !strangers.get(user.server_name()).is_some_and(|users| users.contains(user))
-            })
-            .map(|(user, devices)| (user.clone(), devices.clone()))
-            .collect();
-        let mut found = self.e2ee.keys_query(&held, viewer).await?;
+        Ok(strangers)
+    }
+
+    /// Adds what servers answer for users whose lists are not held. The servers that did not answer.
+    async fn ask_for_keys(
+        &self,
+        found: &mut KeysFound,
+        strangers: BTreeMap<OwnedServerName, Vec<OwnedUserId>>,
+        wanted: &BTreeMap<OwnedUserId, Vec<String>>,
+        time: Duration,
+    ) -> Vec<OwnedServerName> {
         let asked: Vec<_> = stream::iter(strangers)
             .map(|(server, users)| async move {
                 let device_keys = users
@@ -162,16 +183,17 @@ impl Homeserver {
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
+        let mut failed = Vec::new();
         for (server, answer) in asked {
             match answer {
-                Ok(answer) => add_keys(&mut found, &server, answer),
+                Ok(answer) => add_keys(found, &server, answer),
                 Err(error) => {
                     tracing::info!(%server, %error, "keys were not given");
                     failed.push(server);
                 }
             }
         }
-        Ok((found, failed))
+        failed
     }
 
     /// Claims one-time keys of devices elsewhere. The second value names servers that did not answer.

@@ -207,6 +207,19 @@ impl Search {
     }
 }
 
+/// What is shown of what was found.
+struct Page {
+    events: Vec<Arc<StoredEvent>>,
+    looks: HashMap<EventNid, Match>,
+    /// Where the next page begins, if there is one: a document by time, a number of events by rank.
+    next: Option<i64>,
+    /// By rank: all that has been shown when this page has been.
+    shown: Vec<Arc<StoredEvent>>,
+}
+
+/// Events that answer, with their places in the index.
+type Visible = Vec<(Candidate, Arc<StoredEvent>)>;
+
 impl Asked<'_> {
     async fn answer(mut self, from: Option<Token>) -> Result<Found, SearchError> {
         let mut reach = from.as_ref().map_or(Reach::Form, |from| from.reach);
@@ -216,82 +229,98 @@ impl Asked<'_> {
             (all, ended) = self.look_from(reach, i64::MAX, LOOKED_AT).await?;
         }
         let count = all.len();
-        let limit = self.wish.limit.max(1);
         let at = from.as_ref().map(|from| from.at);
-        let group = from.and_then(|from| from.group);
-        let mut looks: HashMap<EventNid, Match>;
-        let (page, next) = match self.wish.order {
-            Order::Rank => {
-                looks = self.looks(&all).await?;
-                let rank = |event: &StoredEvent| looks.get(&event.nid).map_or(0.0, |look| look.rank);
-                all.sort_by(|(one, first), (other, second)| {
-                    rank(second).total_cmp(&rank(first)).then(other.id.cmp(&one.id))
-                });
-                let start = usize::try_from(at.unwrap_or(0)).unwrap_or(0);
-                let page: Vec<_> = all.iter().skip(start).take(limit).map(|(_, event)| Arc::clone(event)).collect();
-                let next = (page.len() == limit).then(|| i64::try_from(start + limit).unwrap_or(i64::MAX));
-                (page, next)
-            }
-            Order::Recent => {
-                let before = at.unwrap_or(i64::MAX);
-                all.retain(|(candidate, _)| candidate.id < before);
-                if all.len() < limit && !ended {
-                    (all, _) = self.look_from(reach, before, i64::try_from(limit).unwrap_or(LOOKED_AT)).await?;
-                }
-                all.truncate(limit);
-                let next = (all.len() == limit).then(|| all.last().map(|(candidate, _)| candidate.id)).flatten();
-                let page: Vec<_> = all.iter().map(|(_, event)| Arc::clone(event)).collect();
-                looks = self.looks(&all).await?;
-                (page, next)
-            }
+        let mut page = match self.wish.order {
+            Order::Rank => self.best(all, at).await?,
+            Order::Recent => self.newest(all, ended, reach, at).await?,
         };
-        let token = |at, group| Token { reach, at, group }.print();
-        let mut found = Found { count, next: next.map(|at| token(at, group)), ..Found::default() };
+        let group = from.and_then(|from| from.group);
+        let next = page.next.map(|at| Token { reach, at, group }.print());
+        let mut found = Found { count, next, ..Found::default() };
         let mut highlights = BTreeSet::new();
-        for event in page {
-            let look = looks.remove(&event.nid).unwrap_or_default();
+        for event in std::mem::take(&mut page.events) {
+            let look = page.looks.remove(&event.nid).unwrap_or_default();
             highlights.extend(look.words);
             found.hits.push(Hit { event, rank: look.rank });
         }
         found.highlights = highlights.into_iter().collect();
-        // By rank a group goes on behind those of its own that have been shown; by time behind the same event as the whole.
-        let shown = &all[..next.and_then(|next| usize::try_from(next).ok()).unwrap_or(0).min(all.len())];
-        let at = |is_of: &dyn Fn(&StoredEvent) -> bool| match self.wish.order {
-            Order::Recent => next,
-            Order::Rank => {
-                next.map(|_| i64::try_from(shown.iter().filter(|(_, event)| is_of(event)).count()).unwrap_or(i64::MAX))
-            }
+        self.group(&mut found, &page, reach);
+        found.viewers = self.viewers;
+        Ok(found)
+    }
+
+    /// The page that begins behind the first `at` events by rank.
+    async fn best(&self, mut all: Visible, at: Option<i64>) -> Result<Page, SearchError> {
+        let looks = self.looks(&all).await?;
+        let rank = |event: &StoredEvent| looks.get(&event.nid).map_or(0.0, |look| look.rank);
+        all.sort_by(|(one, first), (other, second)| rank(second).total_cmp(&rank(first)).then(other.id.cmp(&one.id)));
+        let all: Vec<_> = all.into_iter().map(|(_, event)| event).collect();
+        let (start, limit) = (usize::try_from(at.unwrap_or(0)).unwrap_or(0), self.limit());
+        let events: Vec<_> = all.iter().skip(start).take(limit).cloned().collect();
+        let is_full = events.len() == limit;
+        let next = is_full.then(|| i64::try_from(start + limit).unwrap_or(i64::MAX));
+        let shown = all.into_iter().take(if is_full { start + limit } else { 0 }).collect();
+        Ok(Page { events, looks, next, shown })
+    }
+
+    /// The page that begins behind the document `at`.
+    async fn newest(
+        &mut self,
+        mut all: Visible,
+        ended: bool,
+        reach: Reach,
+        at: Option<i64>,
+    ) -> Result<Page, SearchError> {
+        let (before, limit) = (at.unwrap_or(i64::MAX), self.limit());
+        all.retain(|(candidate, _)| candidate.id < before);
+        if all.len() < limit && !ended {
+            (all, _) = self.look_from(reach, before, i64::try_from(limit).unwrap_or(LOOKED_AT)).await?;
+        }
+        all.truncate(limit);
+        let next = (all.len() == limit).then(|| all.last().map(|(candidate, _)| candidate.id)).flatten();
+        let looks = self.looks(&all).await?;
+        let events = all.into_iter().map(|(_, event)| event).collect();
+        Ok(Page { events, looks, next, shown: Vec::new() })
+    }
+
+    fn limit(&self) -> usize {
+        self.wish.limit.max(1)
+    }
+
+    /// Puts the results together as was wished. By rank a group goes on behind those of its own that have been shown; by time
+    /// behind the same event as the whole.
+    fn group(&self, found: &mut Found, page: &Page, reach: Reach) {
+        let token = |of: GroupBy, name: &str, is_of: &dyn Fn(&StoredEvent) -> bool| {
+            let next = page.next?;
+            let at = match self.wish.order {
+                Order::Recent => next,
+                Order::Rank => {
+                    i64::try_from(page.shown.iter().filter(|event| is_of(event)).count()).unwrap_or(i64::MAX)
+                }
+            };
+            Some(Token { reach, at, group: Some((of, name.to_owned())) }.print())
         };
         for by in &self.wish.groups {
             match by {
                 GroupBy::Room => {
                     let key = |hit: &Hit| hit.event.pdu.room_id().to_owned();
                     found.by_room = Some(grouped(&found.hits, key, |room| {
-                        at(&|event| event.pdu.room_id() == *room)
-                            .map(|at| token(at, Some((GroupBy::Room, room.to_string()))))
+                        token(GroupBy::Room, room.as_str(), &|event| event.pdu.room_id() == *room)
                     }));
                 }
                 GroupBy::Sender => {
                     let key = |hit: &Hit| hit.event.pdu.sender().to_owned();
                     found.by_sender = Some(grouped(&found.hits, key, |user| {
-                        at(&|event| event.pdu.sender() == *user)
-                            .map(|at| token(at, Some((GroupBy::Sender, user.to_string()))))
+                        token(GroupBy::Sender, user.as_str(), &|event| event.pdu.sender() == *user)
                     }));
                 }
             }
         }
-        found.viewers = self.viewers;
-        Ok(found)
     }
 
     /// What answers before the document `before`, newest first: at least `wanted` of the visible if there are so many and
     /// they are not too deep below what is hidden. Also says whether that was all.
-    async fn look_from(
-        &mut self,
-        reach: Reach,
-        before: i64,
-        wanted: i64,
-    ) -> Result<(Vec<(Candidate, Arc<StoredEvent>)>, bool), SearchError> {
+    async fn look_from(&mut self, reach: Reach, before: i64, wanted: i64) -> Result<(Visible, bool), SearchError> {
         let wanted = usize::try_from(wanted).unwrap_or(0);
         let mut before = before;
         let mut found = Vec::new();
@@ -321,7 +350,7 @@ impl Asked<'_> {
     }
 
     /// Those that are wanted and that the asker may see.
-    async fn visible(&mut self, candidates: Vec<Candidate>) -> Result<Vec<(Candidate, Arc<StoredEvent>)>, SearchError> {
+    async fn visible(&mut self, candidates: Vec<Candidate>) -> Result<Visible, SearchError> {
         let rooms = &self.search.engines.rooms;
         let nids: Vec<EventNid> = candidates.iter().map(|candidate| candidate.nid).collect();
         let mut events = rooms.store().graph.events_by_nid(&nids).await?;
