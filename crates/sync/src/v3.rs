@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use ruma::{OwnedDeviceId, OwnedUserId, RoomId, events::room::member::MembershipState, presence::PresenceState};
 use samtal_account::InviteVerdict;
 use samtal_edu::{Edus, PresenceEntry};
@@ -246,12 +246,13 @@ impl Sync {
         let changed = self.active.changed(wanted.iter().map(|membership| &*membership.room_id), round.after());
         let mut sections = Sections::default();
         let mut company = Company::default();
-        let rooms = stream::iter(wanted.into_iter().zip(changed)).map(|(membership, changed)| {
+        let mut rooms: Vec<BoxFuture<'_, Result<(Sections, Company), SyncError>>> = Vec::with_capacity(wanted.len());
+        for (membership, changed) in wanted.into_iter().zip(changed) {
             let typing = typing.contains(&membership.room_id);
-            Box::pin(self.one_room(round, membership, changed, typing))
-        });
+            rooms.push(Box::pin(self.one_room(round, membership, changed, typing)));
+        }
         let at_once = if self.engines.db.is_postgres() { ROOMS_AT_ONCE } else { 1 };
-        let mut rooms = rooms.buffered(at_once);
+        let mut rooms = stream::iter(rooms).buffered(at_once);
         while let Some(room) = rooms.next().await {
             let (section, came_and_went) = room?;
             sections.extend(section);
