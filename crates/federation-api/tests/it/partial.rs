@@ -11,7 +11,7 @@ use samtal_room::membership_of;
 
 use crate::{
     device::upload,
-    world::{Node, World, until},
+    world::{Node, World, each_engine, until},
 };
 
 /// Of a room with users of two servers, `b` knows a part of the state.
@@ -49,30 +49,38 @@ async fn member_before(of: &Node, event: &OwnedEventId, user: &ruma::UserId) -> 
 
 #[tokio::test]
 async fn note_37_all_write_and_read_before_the_whole_state_is_here_and_it_is_the_same_afterwards() {
-    for version in [RoomVersionId::V10, RoomVersionId::V12] {
-        let world = World::new();
-        let (a, b, c, room) = partial_room(&world, version).await;
-        assert_eq!(b.membership(&c.user(), &room).await, MembershipState::Leave, "members are left out");
-        let from_b = b.say(&room, "from b").await;
-        until("both hear b, whom only servers were named to", async || a.has(&from_b).await && c.has(&from_b).await)
+    each_engine(async |world| {
+        for version in [RoomVersionId::V10, RoomVersionId::V12] {
+            let (a, b, c, room) = partial_room(world, version).await;
+            assert_eq!(b.membership(&c.user(), &room).await, MembershipState::Leave, "members are left out");
+            let from_b = b.say(&room, "from b").await;
+            until("both hear b, whom only servers were named to", async || {
+                a.has(&from_b).await && c.has(&from_b).await
+            })
             .await;
-        let from_c = c.say(&room, "from c").await;
-        until("b hears of somebody it did not know", async || b.has(&from_c).await).await;
-        let from_a = a.say(&room, "from a").await;
-        until("b hears a", async || b.has(&from_a).await).await;
-        assert_ne!(b.state_so_far(&room).await, a.state(&room).await);
-        assert_eq!(member_before(&b, &from_a, &c.user()).await, None);
+            let from_c = c.say(&room, "from c").await;
+            until("b hears of somebody it did not know", async || b.has(&from_c).await).await;
+            let from_a = a.say(&room, "from a").await;
+            until("b hears a", async || b.has(&from_a).await).await;
+            assert_ne!(b.state_so_far(&room).await, a.state(&room).await);
+            assert_eq!(member_before(&b, &from_a, &c.user()).await, None);
 
-        a.hold(None);
-        assert_eq!(b.state(&room).await, a.state(&room).await);
-        assert_eq!(b.membership(&c.user(), &room).await, MembershipState::Join);
-        assert_eq!(member_before(&b, &from_a, &c.user()).await, Some(MembershipState::Join), "of events before, too");
-        let late = c.say(&room, "once more").await;
-        until("b hears c", async || b.has(&late).await).await;
-        assert_eq!(b.state(&room).await, a.state(&room).await);
-        let (joined, _) = b.hs.rooms.store().graph.counts(b.hs.rooms.room(&room).await.unwrap().nid).await.unwrap();
-        assert_eq!(joined, 3);
-    }
+            a.hold(None);
+            assert_eq!(b.state(&room).await, a.state(&room).await);
+            assert_eq!(b.membership(&c.user(), &room).await, MembershipState::Join);
+            assert_eq!(
+                member_before(&b, &from_a, &c.user()).await,
+                Some(MembershipState::Join),
+                "of events before, too"
+            );
+            let late = c.say(&room, "once more").await;
+            until("b hears c", async || b.has(&late).await).await;
+            assert_eq!(b.state(&room).await, a.state(&room).await);
+            let (joined, _) = b.hs.rooms.store().graph.counts(b.hs.rooms.room(&room).await.unwrap().nid).await.unwrap();
+            assert_eq!(joined, 3);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -91,55 +99,61 @@ async fn who_does_not_know_the_whole_state_lets_nobody_in() {
 
 #[tokio::test]
 async fn whoever_stops_in_between_goes_on_with_it_after_the_restart() {
-    let world = World::new();
-    let (a, b, c, room) = partial_room(&world, RoomVersionId::V11).await;
-    let said = c.say(&room, "meanwhile").await;
-    until("b hears c", async || b.has(&said).await).await;
-    // What was in the database at a sudden end is all that the next start has.
-    b.hs.tasks.shut_down(std::time::Duration::ZERO).await;
-    let hs = Homeserver::over(
-        b.hs.name.clone(),
-        b.hs.db.clone(),
-        b.hs.settings.clone(),
-        world.clock.clone(),
-        samtal_kit::Random::seeded(9),
-        Arc::clone(&world.network) as _,
-    )
-    .await
-    .unwrap();
-    assert!(hs.rooms.store().partial.is_partial(&room));
-    a.hold(None);
-    hs.rooms.until_whole(&room).await.unwrap();
-    let head = hs.rooms.head(&hs.rooms.room(&room).await.unwrap()).await.unwrap();
-    let state = hs.rooms.store().state(head.snapshot).await.unwrap();
-    let state: std::collections::BTreeSet<OwnedEventId> =
-        state.iter().map(|event| event.pdu.event_id().to_owned()).collect();
-    assert_eq!(state, a.state(&room).await);
+    each_engine(async |world| {
+        let (a, b, c, room) = partial_room(world, RoomVersionId::V11).await;
+        let said = c.say(&room, "meanwhile").await;
+        until("b hears c", async || b.has(&said).await).await;
+        // What was in the database at a sudden end is all that the next start has.
+        b.hs.tasks.shut_down(std::time::Duration::ZERO).await;
+        let hs = Homeserver::over(
+            b.hs.name.clone(),
+            b.hs.db.clone(),
+            b.hs.settings.clone(),
+            world.clock.clone(),
+            samtal_kit::Random::seeded(9),
+            Arc::clone(&world.network) as _,
+        )
+        .await
+        .unwrap();
+        assert!(hs.rooms.store().partial.is_partial(&room));
+        a.hold(None);
+        hs.rooms.until_whole(&room).await.unwrap();
+        let head = hs.rooms.head(&hs.rooms.room(&room).await.unwrap()).await.unwrap();
+        let state = hs.rooms.store().state(head.snapshot).await.unwrap();
+        let state: std::collections::BTreeSet<OwnedEventId> =
+            state.iter().map(|event| event.pdu.event_id().to_owned()).collect();
+        assert_eq!(state, a.state(&room).await);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn the_state_comes_from_another_server_when_the_first_is_gone() {
-    let world = World::new();
-    let (a, b, c, room) = partial_room(&world, RoomVersionId::V11).await;
-    a.set_up(false);
-    a.hold(None);
-    c.hold(None);
-    assert_eq!(b.state(&room).await, c.state(&room).await);
+    each_engine(async |world| {
+        let (a, b, c, room) = partial_room(world, RoomVersionId::V11).await;
+        a.set_up(false);
+        a.hold(None);
+        c.hold(None);
+        assert_eq!(b.state(&room).await, c.state(&room).await);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn who_leaves_meanwhile_is_out_and_may_come_back() {
-    let world = World::new();
-    let (a, b, _, room) = partial_room(&world, RoomVersionId::V11).await;
-    b.hs.leave(&b.user(), &room, Content::new()).await.unwrap();
-    assert_eq!(b.membership(&b.user(), &room).await, MembershipState::Leave);
-    until("a hears of it", async || a.membership(&b.user(), &room).await == MembershipState::Leave).await;
-    b.join(&room, &a).await;
-    let said = b.say(&room, "back").await;
-    until("a hears b", async || a.has(&said).await).await;
-    a.hold(None);
-    assert_eq!(b.state(&room).await, a.state(&room).await);
-    b.hs.leave(&b.user(), &room, Content::new()).await.unwrap();
+    each_engine(async |world| {
+        let (a, b, _, room) = partial_room(world, RoomVersionId::V11).await;
+        b.hs.leave(&b.user(), &room, Content::new()).await.unwrap();
+        assert_eq!(b.membership(&b.user(), &room).await, MembershipState::Leave);
+        until("a hears of it", async || a.membership(&b.user(), &room).await == MembershipState::Leave).await;
+        b.join(&room, &a).await;
+        let said = b.say(&room, "back").await;
+        until("a hears b", async || a.has(&said).await).await;
+        a.hold(None);
+        assert_eq!(b.state(&room).await, a.state(&room).await);
+        b.hs.leave(&b.user(), &room, Content::new()).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -209,7 +223,14 @@ async fn presence_that_comes_before_the_answer_to_the_join_is_kept() {
 #[tokio::test]
 async fn servers_that_were_not_known_to_be_in_the_room_hear_what_they_missed() {
     let world = World::new();
-    let (a, b, c, room) = partial_room_told_by(&world, RoomVersionId::V11, Node::hide_servers).await;
+    let (a, b, c, room) = partial_room_told_by(&world, RoomVersionId::V11, |a| {
+        a.lie(Some(|path, answer| {
+            if path.contains("/send_join/") {
+                answer["servers_in_room"] = serde_json::json!([]);
+            }
+        }));
+    })
+    .await;
     upload(&b).await;
     let knows = async |node: &Node| node.hs.e2ee.remote_current(&[b.user()]).await.unwrap() == [b.user()];
     until("a hears of b's device", async || knows(&a).await).await;

@@ -64,11 +64,25 @@ pub type Lie = fn(path: &str, answer: &mut Value);
 pub struct World {
     pub network: Arc<LocalFirst<Nowhere>>,
     pub clock: Clock,
+    /// The schemas of its servers, if they are on PostgreSQL.
+    schemas: Option<parking_lot::Mutex<Vec<samtal_db::Options>>>,
+}
+
+/// Runs a test with servers in memory, and with servers on PostgreSQL where there is one.
+pub async fn each_engine(test: impl AsyncFn(&World)) {
+    test(&World::new()).await;
+    if samtal_db::testing::postgres().is_some() {
+        let world = World { schemas: Some(parking_lot::Mutex::default()), ..World::new() };
+        test(&world).await;
+        for schema in world.schemas.map(parking_lot::Mutex::into_inner).unwrap_or_default() {
+            samtal_db::testing::drop_schema(&schema).await;
+        }
+    }
 }
 
 impl World {
     pub fn new() -> Self {
-        Self { network: Arc::new(LocalFirst::new(Nowhere)), clock: Clock::manual(1_700_000_000_000) }
+        Self { network: Arc::new(LocalFirst::new(Nowhere)), clock: Clock::manual(1_700_000_000_000), schemas: None }
     }
 
     /// Adds a server with a user called `user`.
@@ -77,7 +91,14 @@ impl World {
     }
 
     pub async fn node_with(&self, name: &str, settings: Settings) -> Node {
-        self.node_on(name, settings, &samtal_db::Options::Memory).await
+        let storage = match (&self.schemas, samtal_db::testing::postgres()) {
+            (Some(schemas), Some(storage)) => {
+                schemas.lock().push(storage.clone());
+                storage
+            }
+            _ => samtal_db::Options::Memory,
+        };
+        self.node_on(name, settings, &storage).await
     }
 
     /// Adds a server, or one more node of it, on this database. Others reach the one that came last.
