@@ -8,11 +8,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use matrix_sdk::RoomState;
+use matrix_sdk::ruma::api::client::room::create_room::v3::{CreationContent, Request as CreateRoom, RoomPreset};
+use matrix_sdk::ruma::events::InitialStateEvent;
+use matrix_sdk::ruma::events::room::join_rules::{JoinRule, RoomJoinRulesEventContent};
 use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
-use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId};
+use matrix_sdk::ruma::events::space::child::SpaceChildEventContent;
+use matrix_sdk::ruma::room::RoomType;
+use matrix_sdk::ruma::serde::Raw;
+use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, assign};
 use matrix_sdk_ui::eyeball_im::Vector;
 use matrix_sdk_ui::room_list_service::RoomListLoadingState;
 use matrix_sdk_ui::room_list_service::filters::new_filter_non_left;
+use matrix_sdk_ui::spaces::SpaceService;
 use matrix_sdk_ui::sync_service::{State, SyncService};
 use matrix_sdk_ui::timeline::{RoomExt, Timeline, TimelineItem};
 use samtal_clients::{Device, Encryption, PATIENCE, log_in, register, room_of, until};
@@ -119,6 +126,77 @@ async fn an_invite_is_shown_and_accepted() -> Result<()> {
     room_list(&service, |ids| ids.is_empty()).await?;
     service.stop().await;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_knock_is_shown_answered_and_taken_up() -> Result<()> {
+    let (alice, service) = sliding("alice").await?;
+    let bob = Device::of_new("bob").await?;
+    let rule = RoomJoinRulesEventContent::new(JoinRule::Knock);
+    let request = assign!(CreateRoom::new(), {
+        preset: Some(RoomPreset::PrivateChat),
+        name: Some("Behind a door".to_owned()),
+        initial_state: vec![InitialStateEvent::with_empty_state_key(rule).to_raw_any()],
+    });
+    let room_id = bob.client.create_room(request).await?.room_id().to_owned();
+    let door = bob.is_in(&room_id).await?;
+    let room = alice.client.knock(room_id.clone().into(), Some("let me in".to_owned()), Vec::new()).await?;
+    room_list(&service, |ids| ids == [room_id.clone()]).await?;
+    until("the knock is known as one", || async { Ok((room.state() == RoomState::Knocked).then_some(())) }).await?;
+    until("the name is known from outside", || async {
+        Ok((room.name().as_deref() == Some("Behind a door")).then_some(()))
+    })
+    .await?;
+    until("the knock is heard", || async {
+        let member = door.get_member_no_sync(alice.user_id()).await?;
+        Ok(member.filter(|member| member.membership().as_str() == "knock"))
+    })
+    .await?;
+    door.invite_user_by_id(alice.user_id()).await?;
+    until("the knock is answered", || async { Ok((room.state() == RoomState::Invited).then_some(())) }).await?;
+    room.join().await?;
+    until("the room is joined", || async { Ok((room.state() == RoomState::Joined).then_some(())) }).await?;
+    service.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_space_shows_its_rooms_joined_or_not() -> Result<()> {
+    let (alice, service) = sliding("alice").await?;
+    let creation = assign!(CreationContent::new(), { room_type: Some(RoomType::Space) });
+    let request = assign!(CreateRoom::new(), {
+        preset: Some(RoomPreset::PublicChat),
+        name: Some("Housing".to_owned()),
+        creation_content: Some(Raw::new(&creation)?),
+    });
+    let space_id = alice.client.create_room(request).await?.room_id().to_owned();
+    let (bob, mut children) = (Device::of_new("bob").await?, Vec::new());
+    for owner in [&alice, &bob] {
+        let room_id = room_of_any(owner).await?;
+        let via = vec![alice.user_id().server_name().to_owned()];
+        alice.is_in(&space_id).await?.send_state_event_for_key(&room_id, SpaceChildEventContent::new(via)).await?;
+        children.push(room_id);
+    }
+    children.sort();
+    let spaces = SpaceService::new(alice.client.clone()).await;
+    until("the space is among those at the top", || async {
+        Ok(spaces.top_level_joined_spaces().await.into_iter().find(|space| space.room_id == space_id))
+    })
+    .await?;
+    let list = spaces.space_room_list(space_id.clone()).await;
+    list.paginate().await?;
+    let rooms = list.rooms().await;
+    let mut found: Vec<_> = rooms.iter().map(|room| room.room_id.clone()).collect();
+    found.sort();
+    assert_eq!(found, children, "alice's room and bob's");
+    assert!(rooms.iter().all(|room| room.num_joined_members == 1));
+    service.stop().await;
+    Ok(())
+}
+
+async fn room_of_any(owner: &Device) -> Result<OwnedRoomId> {
+    let request = assign!(CreateRoom::new(), { preset: Some(RoomPreset::PublicChat) });
+    Ok(owner.client.create_room(request).await?.room_id().to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
