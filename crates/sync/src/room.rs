@@ -12,7 +12,7 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId, events::room::member::MembershipS
 use samtal_account::AccountData;
 use samtal_event::stripped_form;
 use samtal_model::{StreamPosition, SyncToken};
-use samtal_room::{Room, RoomMembership, StoredEvent, Viewer};
+use samtal_room::{Room, RoomError, RoomMembership, StoredEvent, Viewer};
 use samtal_state::SnapshotId;
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
@@ -207,7 +207,11 @@ impl Sync {
             Some(text) => serde_json::from_str::<Vec<Box<RawValue>>>(&text).unwrap_or_default(),
             None => {
                 let room = self.engines.rooms.room(&membership.room_id).await?;
-                self.engines.rooms.stripped_state(&room, user_id).await?
+                match self.engines.rooms.stripped_state(&room, user_id).await {
+                    // The invite has been taken back meanwhile, and nothing else is known of the room.
+                    Err(RoomError::UnknownRoom) => Vec::new(),
+                    events => events?,
+                }
             }
         };
         #[derive(serde::Deserialize)]
