@@ -15,7 +15,7 @@ use samtal_account::Client;
 use samtal_ops::Homeserver;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
 use crate::{
@@ -168,7 +168,11 @@ fn json_object(bytes: Bytes) -> Result<Bytes, ApiError> {
         return Err(ApiError::not_json("The body is not UTF-8"));
     }
     if let Err(error) = serde_json::from_slice::<WellFormed>(&bytes) {
-        return Err(ApiError::not_json(format!("The body is not JSON: {error}")));
+        // What JSON's grammar allows, numbers without bound, unpaired surrogates and any depth too, is JSON.
+        return Err(match serde_json::from_slice::<IgnoredAny>(&bytes) {
+            Ok(_) => ApiError::bad_json(format!("The body holds what cannot be read: {error}")),
+            Err(error) => ApiError::not_json(format!("The body is not JSON: {error}")),
+        });
     }
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(ApiError::bad_json("The body is not a JSON object"));

@@ -190,8 +190,7 @@ fn size(limit: UInt) -> usize {
 struct PageQuery {
     from: Option<String>,
     to: Option<String>,
-    #[serde(default)]
-    dir: Way,
+    dir: Option<Way>,
     limit: Option<UInt>,
     filter: Option<String>,
 }
@@ -202,12 +201,10 @@ struct FilterQuery {
     filter: Option<String>,
 }
 
-/// SPEC: `dir` is required; old clients leave it out.
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 enum Way {
     #[serde(rename = "b")]
     Backward,
-    #[default]
     #[serde(rename = "f")]
     Forward,
 }
@@ -225,7 +222,8 @@ async fn page(args: RawArgs) -> Answer<messages::Response> {
     let (_, is_current) = hs.rooms.readable_snapshot(&who.user_id, &room).await?;
     let mut viewer =
         hs.rooms.viewer(&who.user_id, &room).await?.on_device(who.device_id.as_ref().map(|id| id.as_str()));
-    let direction = match query.dir {
+    // Whether one may read comes first: clients that forget `dir` learn that they are not in the room.
+    let direction = match query.dir.ok_or_else(|| ApiError::missing_param("dir is missing: b or f"))? {
         Way::Backward => Direction::Backward,
         Way::Forward => Direction::Forward,
     };

@@ -46,8 +46,8 @@ pub(super) fn cases() -> Vec<Case> {
         post("/v3/user/{me}/filter", r#"{"room":{"timeline":{"limit":1.5}}}"#, 400, "M_BAD_JSON"),
         post("/v3/user/{me}/filter", r#"{"room":{"rooms":["not a room"]}}"#, 400, "M_BAD_JSON"),
         // Unpaired surrogates are no text.
-        put("/v3/profile/{me}/displayname", br#"{"displayname":"\ud800"}"#, 400, "M_NOT_JSON"),
-        put("/v3/devices/PHONE", br#"{"display_name":"\udfff"}"#, 400, "M_NOT_JSON"),
+        put("/v3/profile/{me}/displayname", br#"{"displayname":"\ud800"}"#, 400, "M_BAD_JSON"),
+        put("/v3/devices/PHONE", br#"{"display_name":"\udfff"}"#, 400, "M_BAD_JSON"),
         // Missing values.
         post("/v3/login", "{}", 400, "M_MISSING_PARAM"),
         post("/v3/login", r#"{"type":"m.login.password","user":"alice"}"#, 400, "M_MISSING_PARAM"),

@@ -104,7 +104,7 @@ pub(super) fn cases() -> Vec<Case> {
         put(&format!("{message}/n1"), r#"{"msgtype":"m.text","body":"x","n":1.5}"#, 400, "M_BAD_JSON"),
         put(&format!("{message}/n2"), r#"{"msgtype":"m.text","body":"x","n":9007199254740992}"#, 400, "M_BAD_JSON"),
         put(&format!("{message}/n3"), r#"{"msgtype":"m.text","body":"x","n":-9007199254740992}"#, 400, "M_BAD_JSON"),
-        put(&format!("{message}/n4"), r#"{"msgtype":"m.text","body":"x","n":1e400}"#, 400, "M_NOT_JSON"),
+        put(&format!("{message}/n4"), r#"{"msgtype":"m.text","body":"x","n":1e400}"#, 400, "M_BAD_JSON"),
         put("/v3/rooms/{room}/state/m.room.power_levels", r#"{"users":{"{me}":"100"}}"#, 400, "M_BAD_JSON"),
         put("/v3/rooms/{room}/state/m.room.power_levels", r#"{"ban":50.0}"#, 400, "M_BAD_JSON"),
         put("/v3/rooms/{room}/state/m.room.member/{me}", r#"{"membership":5}"#, 400, "M_BAD_JSON"),
@@ -112,8 +112,8 @@ pub(super) fn cases() -> Vec<Case> {
         put("/v3/rooms/{room}/state/m.room.create", "{}", 400, "M_UNKNOWN"),
         put("/v3/rooms/{room}/send/m.room.create/c", "{}", 403, "M_FORBIDDEN"),
         // Text that is none.
-        put(&format!("{message}/s1"), br#"{"msgtype":"m.text","body":"\ud800"}"#, 400, "M_NOT_JSON"),
-        put(&format!("{message}/s2"), br#"{"msgtype":"m.text","\udfff":"x"}"#, 400, "M_NOT_JSON"),
+        put(&format!("{message}/s1"), br#"{"msgtype":"m.text","body":"\ud800"}"#, 400, "M_BAD_JSON"),
+        put(&format!("{message}/s2"), br#"{"msgtype":"m.text","\udfff":"x"}"#, 400, "M_BAD_JSON"),
         // Ids.
         get("/v3/rooms/nonsense/state", 400, "M_INVALID_PARAM"),
         get("/v3/rooms/!%00:samtal.test/state", 400, "M_INVALID_PARAM"),
@@ -135,6 +135,8 @@ pub(super) fn cases() -> Vec<Case> {
         get("/v3/sync?filter=%7B", 400, "M_INVALID_PARAM"),
         get("/v3/sync?filter=%7B%22room%22%3A5%7D", 400, "M_INVALID_PARAM"),
         get("/v3/sync?full_state=maybe", 400, "M_INVALID_PARAM"),
+        get("/v3/rooms/{room}/messages", 400, "M_MISSING_PARAM"),
+        get("/v3/rooms/!nowhere:samtal.test/messages", 403, "M_FORBIDDEN"),
         get("/v3/rooms/{room}/messages?dir=x", 400, "M_INVALID_PARAM"),
         get("/v3/rooms/{room}/messages?dir=b&limit=1.5", 400, "M_INVALID_PARAM"),
         get("/v3/rooms/{room}/messages?dir=b&limit=-1", 400, "M_INVALID_PARAM"),
