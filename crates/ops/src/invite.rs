@@ -18,10 +18,6 @@ impl Homeserver {
         if self.rooms.is_blocked(room_id).await? {
             return Err(RoomError::Blocked.into());
         }
-        if self.is_local(target) && self.accounts.user(target).await?.is_none() {
-            // An application service makes users when somebody first asks for them. Whether it did shows in the profile below.
-            self.appservices.query_user(target.as_str()).await;
-        }
         self.check_invite(sender, target).await?;
         let mut content = extra;
         content.insert("membership".into(), "invite".into());
@@ -36,10 +32,15 @@ impl Homeserver {
         self.invite_remote(sender, target, room_id, content).await
     }
 
-    /// Refuses an invite that its target has said they do not want (CS API, "Invite permission").
+    /// Refuses an invite that its target has said they do not want (CS API, "Invite permission"). A target of ours that we
+    /// do not know is asked for first.
     pub(crate) async fn check_invite(&self, sender: &UserId, target: &UserId) -> Result<(), OpError> {
         if !self.is_local(target) {
             return Ok(());
+        }
+        if self.accounts.user(target).await?.is_none() {
+            // An application service makes users when somebody first asks for them. Whether it did shows in their profile.
+            self.appservices.query_user(target.as_str()).await;
         }
         match self.accounts.invite_filter(target).await?.verdict(sender) {
             InviteVerdict::Allow | InviteVerdict::Ignore => Ok(()),

@@ -328,6 +328,27 @@ async fn names_of_a_bridge_are_its_own() {
 }
 
 #[tokio::test]
+async fn an_unknown_user_of_a_bridge_is_asked_for_by_whoever_invites_it() {
+    each_engine(async |node: Node| {
+        let mut bridge = Bridge::attached(&node).await;
+        let alice = node.person("alice").await;
+        let room = room(&node, &alice, json!({ "invite": ["@irc_kim:samtal.test", "@irc_lee:samtal.test"] })).await;
+        for who in ["kim", "lee"] {
+            assert_eq!(bridge.next().await.path, format!("/_matrix/app/v1/users/%40irc_{who}%3Asamtal.test"));
+        }
+        let invite = json!({ "user_id": "@irc_mo:samtal.test" });
+        node.post_as(&alice, &format!("/v3/rooms/{room}/invite"), invite).await.ok();
+        loop {
+            let asked = bridge.next().await.path;
+            if asked.contains("/users/") {
+                break assert_eq!(asked, "/_matrix/app/v1/users/%40irc_mo%3Asamtal.test");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_unknown_alias_of_a_bridge_is_asked_for_and_made() {
     each_engine(async |node: Node| {
         let mut bridge = Bridge::attached(&node).await;
