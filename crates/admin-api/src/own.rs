@@ -6,10 +6,11 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use samtal_client_api::{Answer, ApiError, Json, RawArgs};
 use samtal_jobs::State;
 use samtal_ops::{
-    Homeserver,
+    Homeserver, OpError,
     moderation::Invites,
     room_care::{RoomTask, TaskStatus},
 };
+use samtal_policy::WhichHeld;
 use samtal_room::{Case, CaseStep};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -51,6 +52,15 @@ const TASK_FORM: Form = Form::Object(&[
     field!("begun_ts", Form::Moment, "When it began"),
     field!("result", Form::Maybe(&Form::Free), "What came of it"),
     field!("error", Form::Maybe(&Form::Text), "Why it failed"),
+]);
+
+const HELD_FORM: Form = Form::Object(&[
+    field!("room_id", Form::Text, "Where to"),
+    field!("user_id", Form::Text, "Who is invited"),
+    field!("sender", Form::Text, "By whom"),
+    field!("server", Form::Text, "Their server"),
+    field!("version", Form::Text, "The room's version"),
+    field!("since_ms", Form::Moment, "Since when it waits"),
 ]);
 
 const SENDER: Field = optional!("sender", Form::Text, "Only invites from this user");
@@ -151,6 +161,43 @@ pub(crate) fn routes() -> Admin {
             )
             .body(Form::Object(&[SENDER, SERVER, ROOM, INVITED])),
             refuse,
+        )
+        .own(
+            Method::GET,
+            "/_samtal/admin/v1/held_invites",
+            About::new(
+                "Invites",
+                "Invites from servers that nobody named, which wait for an administrator",
+                Form::Object(&[
+                    field!("invites", Form::List(&HELD_FORM), "The invites, the oldest first"),
+                    field!("total", Form::Number, "How many there are"),
+                    optional!("next_token", Form::Text, "Where the next page begins, if there is one"),
+                ]),
+            )
+            .query(&[FROM, LIMIT, SERVER, ROOM, INVITED]),
+            held,
+        )
+        .own(
+            Method::POST,
+            "/_samtal/admin/v1/held_invites/release",
+            About::new(
+                "Invites",
+                "Lets held invites through: those invited are told of them now",
+                Form::Object(&[field!("released", Form::Number, "How many there were")]),
+            )
+            .body(Form::Object(&[SERVER, ROOM, INVITED])),
+            release_held,
+        )
+        .own(
+            Method::POST,
+            "/_samtal/admin/v1/held_invites/refuse",
+            About::new(
+                "Invites",
+                "Refuses held invites; those invited hear nothing of them",
+                Form::Object(&[field!("refused", Form::Number, "How many there were")]),
+            )
+            .body(Form::Object(&[SERVER, ROOM, INVITED])),
+            refuse_held,
         )
         .own(
             Method::GET,
@@ -344,6 +391,37 @@ async fn refuse(args: RawArgs) -> Answer<Json<Value>> {
     }
     let task = RoomTask::RefuseInvites { which, by: args.who.user_id.clone() };
     Ok(Json(json!({ "task_id": args.hs.begin_room_task(&task).await? })))
+}
+
+/// `GET /_samtal/admin/v1/held_invites`
+async fn held(args: RawArgs) -> Answer<Json<Value>> {
+    let (which, page): (WhichHeld, Page) = (args.query()?, args.query()?);
+    let found = args.hs.held_invites().list(&which).await.map_err(OpError::from)?;
+    let total = found.len();
+    let (found, next) = page.cut(found);
+    let mut answer = json!({ "invites": found, "total": total });
+    set_next(&mut answer, "next_token", next);
+    Ok(Json(answer))
+}
+
+/// `POST /_samtal/admin/v1/held_invites/release`
+async fn release_held(args: RawArgs) -> Answer<Json<Value>> {
+    let which = which_held(&args).await?;
+    Ok(Json(json!({ "released": args.hs.release_invites(&which).await? })))
+}
+
+/// `POST /_samtal/admin/v1/held_invites/refuse`
+async fn refuse_held(args: RawArgs) -> Answer<Json<Value>> {
+    let which = which_held(&args).await?;
+    Ok(Json(json!({ "refused": args.hs.refuse_held_invites(&which).await? })))
+}
+
+async fn which_held(args: &RawArgs) -> Result<WhichHeld, ApiError> {
+    let which: WhichHeld = args.json().await?;
+    if which.is_empty() {
+        return Err(ApiError::missing_param("Say which invites: by server, room_id or user_id"));
+    }
+    Ok(which)
 }
 
 fn task(status: &TaskStatus) -> Value {

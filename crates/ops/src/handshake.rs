@@ -16,6 +16,7 @@ use ruma::{
     events::StateEventType,
     room_version_rules::RoomVersionRules,
 };
+use samtal_db::Lease;
 use samtal_event::{Draft, Origin as Source, ParsedPdu, Pdu, UnsignedPdu, build, rules_of, stripped_form};
 use samtal_policy::Action;
 use samtal_remote::{Options, RemoteError, Urgency};
@@ -46,6 +47,7 @@ impl Homeserver {
         let entering = self.inbound.entering(room_id);
         let _entering = entering.lock().await;
         let _joining = self.inbound.joining();
+        let _lease = self.lease_entering(room_id).await?;
         let mut refusals = Refusals::default();
         for server in via.iter().take(SERVERS_MAX) {
             match Box::pin(self.join_through(user, room_id, server, &content)).await {
@@ -54,6 +56,19 @@ impl Homeserver {
             }
         }
         Err(refusals.worst())
+    }
+
+    /// Held while this room is entered, so that no other node does it at once: what came to nothing is deleted.
+    async fn lease_entering(&self, room_id: &RoomId) -> Result<Lease, OpError> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        const ATTEMPTS: usize = 600;
+        for _ in 0..ATTEMPTS {
+            if let Some(lease) = self.db.lease(&format!("entering {room_id}")).await? {
+                return Ok(lease);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(RoomError::Busy.into())
     }
 
     async fn join_through(
@@ -67,7 +82,7 @@ impl Homeserver {
         let mut request = make_join::Request::new(room_id.to_owned(), user.to_owned());
         request.ver = known_versions();
         let made = self.remote.send_with(server, request, waiting(TEMPLATE_TIME)).await?;
-        let version = made.room_version.unwrap_or(RoomVersionId::V1);
+        let version = made.room_version.unwrap_or_else(|| unnamed_version(&made.event));
         let rules = rules_of(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
         let mut content = content.clone();
         let authorizer = content_of(&made.event, "join_authorised_via_users_server");
@@ -78,8 +93,24 @@ impl Homeserver {
             content.insert("join_authorised_via_users_server".into(), authorizer);
         }
         let room = self.rooms.ensure_room(room_id, &version).await?;
-        let join = self.complete_template(&room, user, &made.event, &content)?;
+        let entered = self.join_by_template(user, &room, server, &made.event, &content).await;
+        if entered.is_err() {
+            // The next server may say something else of the room, even which version it has.
+            self.rooms.purge_unentered(&room).await?;
+        }
+        entered
+    }
 
+    async fn join_by_template(
+        &self,
+        user: &UserId,
+        room: &Arc<Room>,
+        server: &ServerName,
+        template: &RawValue,
+        content: &Content,
+    ) -> Result<(), OpError> {
+        let room_id = &room.room_id;
+        let join = self.complete_template(room, user, template, content)?;
         let mut request = send_join::Request::new(room_id.to_owned(), join.event_id().to_owned(), join.to_raw());
         request.omit_members = true;
         let options =
@@ -90,27 +121,20 @@ impl Homeserver {
                 Err(error) if is_old(&error) => self.send_join_v1(server, room_id, &join, options).await?,
                 Err(error) => return Err(error.into()),
             };
-            self.enter(server, &room, &version, &join, answer.body()).await
+            self.enter(server, room, &join, answer.body()).await
         };
         let entered: Result<(), OpError> = entered.await;
         if let Err(error) = &entered
             && may_have_let_us_in(error)
         {
             // The other servers may think that we are in the room.
-            self.take_back(user, &room, server).await;
+            self.take_back(user, room, server).await;
         }
         entered
     }
 
     /// Makes the room ours: the answer of the server that has taken the join holds its state, or a part of it.
-    async fn enter(
-        &self,
-        server: &ServerName,
-        room: &Arc<Room>,
-        version: &RoomVersionId,
-        join: &Pdu,
-        answer: &[u8],
-    ) -> Result<(), OpError> {
+    async fn enter(&self, server: &ServerName, room: &Arc<Room>, join: &Pdu, answer: &[u8]) -> Result<(), OpError> {
         let unreadable = |error: serde_json::Error| OpError::BadRemote(error.to_string());
         let answer: JoinAnswer<'_> = match answer.iter().find(|byte| !byte.is_ascii_whitespace()) {
             // The form of before room version 3 is a list of a number and what we want.
@@ -124,7 +148,7 @@ impl Homeserver {
         let state = self.rooms.store().graph.events(&told).await?;
         let create = state.iter().find(|event| event.pdu.is_state_of("m.room.create", ""));
         let create = create.ok_or_else(|| OpError::BadRemote("the room's state has no create event".into()))?;
-        check_version(&create.pdu, version)?;
+        check_version(&create.pdu, &room.version)?;
         self.check_entering(server, &room.room_id, state.iter().map(|event| &event.pdu))?;
         let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id().to_owned()).collect();
         drop(state);
@@ -187,18 +211,16 @@ impl Homeserver {
         Ok(self.remote.send_raw(server, request, options).await?)
     }
 
-    /// The join as the other server has signed it too (restricted rooms), or as we made it.
+    /// The join as the other server (in restricted rooms) or the room's policy server has signed it too, or as we made it.
     async fn accepted_join(&self, room: &Room, join: Pdu, answered: Option<&RawValue>) -> Result<Pdu, OpError> {
-        let Some(answered) =
-            answered.filter(|_| join.content_field::<String>("join_authorised_via_users_server").is_some())
-        else {
-            return Ok(join);
-        };
-        let signed = self.received_one(&room.room_id, room.rules, answered).await?;
-        if signed.event_id() == join.event_id() {
-            Ok(signed)
-        } else {
-            Err(OpError::BadRemote("another join came back".into()))
+        let Some(answered) = answered else { return Ok(join) };
+        let is_needed = join.content_field::<String>("join_authorised_via_users_server").is_some();
+        match self.received_one(&room.room_id, room.rules, answered).await {
+            Ok(signed) if signed.event_id() == join.event_id() => Ok(signed),
+            // Only a restricted room needs what was added.
+            _ if !is_needed => Ok(join),
+            Ok(_) => Err(OpError::BadRemote("another join came back".into())),
+            Err(error) => Err(error),
         }
     }
 
@@ -273,7 +295,7 @@ impl Homeserver {
         Ok(self.rooms.note_outside(&room, user, &leave, None).await?)
     }
 
-    async fn leave_through(
+    pub(crate) async fn leave_through(
         &self,
         user: &UserId,
         room: &Room,
@@ -417,6 +439,19 @@ struct JoinAnswer<'a> {
 fn event_id_of(room: &Room, event: &RawValue) -> Option<OwnedEventId> {
     let parsed = ParsedPdu::from_bytes_of(event.get().as_bytes(), room.rules, Source::History).ok()?;
     (parsed.room_id() == room.room_id).then(|| parsed.event_id().to_owned())
+}
+
+/// The version of a template that names none: 1, as the specification says; or, where it has the form that events have from version
+/// 3 on, 3. The room's create event has to say the same.
+fn unnamed_version(template: &RawValue) -> RoomVersionId {
+    #[derive(serde::Deserialize)]
+    struct Template {
+        prev_events: Vec<Value>,
+    }
+    match serde_json::from_str::<Template>(template.get()) {
+        Ok(template) if template.prev_events.first().is_some_and(Value::is_string) => RoomVersionId::V3,
+        _ => RoomVersionId::V1,
+    }
 }
 
 /// Whether a join that failed here may have been taken there.

@@ -198,14 +198,21 @@ impl Homeserver {
             Err(OpError::InviteBlocked) => true,
             Err(error) => return Err(error),
         };
-        self.review_invite(invite.origin, Direction::Inbound, invite.room_id, &state, is_unwanted)?;
+        let is_held = self.review_invite(invite.origin, Direction::Inbound, invite.room_id, &state, is_unwanted)?;
         let signed = self.rooms.cosign(&pdu, &room)?;
         // A server that is in the room gets the invite as an event of the room too.
         let is_resident =
             self.rooms.store().head(&room).await?.is_some() && self.rooms.has_server(&room, &self.name).await?;
+        if is_resident && is_held {
+            return Err(OpError::Forbidden("invites of servers that nobody named are not accepted".into()));
+        }
         if !is_resident {
             let stripped = self.stripped(&room, invite.state).await?;
-            self.rooms.note_outside(&room, &target, &signed, Some(&stripped)).await?;
+            if is_held {
+                self.hold_invite(&room, &target, &signed, stripped).await?;
+            } else {
+                self.rooms.note_outside(&room, &target, &signed, Some(&stripped)).await?;
+            }
         }
         Ok(signed)
     }

@@ -6,6 +6,7 @@ pub mod delayed_event;
 mod error;
 mod gap;
 mod handshake;
+mod held_invite;
 mod hierarchy;
 mod homeserver;
 mod identity;

@@ -51,9 +51,9 @@ pub struct Template {
 /// What a server gets that has joined.
 #[derive(Clone, Debug)]
 pub struct JoinAnswer {
-    /// The join, with our signature where it was needed.
+    /// The join, with our signature where it was needed, and that of the room's policy server.
     pub event: Pdu,
-    /// Whether we had to sign it.
+    /// Whether signatures were added.
     pub is_cosigned: bool,
     /// The state before the join.
     pub state: Vec<Pdu>,
@@ -175,6 +175,9 @@ impl Homeserver {
         let (pdu, is_cosigned) = self.receive_member(origin, &room, event_id, raw, &MembershipState::Join).await?;
         self.take_in_member(origin, &room, &pdu).await?;
         let event = self.rooms.event(pdu.event_id()).await?;
+        // With the signature of the room's policy server, where it has one.
+        let is_cosigned = is_cosigned || event.pdu.json() != pdu.json();
+        let pdu = event.pdu.clone();
         if !omit_members {
             let (state, chain) = self.rooms.state_before(&event).await?;
             let pdus = |events: Vec<Arc<StoredEvent>>| events.iter().map(|event| event.pdu.clone()).collect();

@@ -74,7 +74,11 @@ impl Homeserver {
             _ => Situation { acl: self.server_acl(room_id).await?, ..Situation::default() },
         };
         let question = Question::new(server, Direction::Inbound, action).room(situation.facts(room_id));
-        self.policy.review(&question).permit().map_err(|denial| OpError::Forbidden(denial.to_string()))
+        match self.policy.review(&question) {
+            Decision::Deny(denial) => Err(OpError::Forbidden(denial.to_string())),
+            // An invite that may have to wait is asked about again when it is read.
+            Decision::Allow | Decision::Hold(_) => Ok(()),
+        }
     }
 
     /// Whether policy lets a passing message of this server in that is about no room.
@@ -114,7 +118,7 @@ impl Homeserver {
         self.policy.review(&question).permit().map_err(|denial| OpError::Forbidden(denial.to_string()))
     }
 
-    /// Asks our policy about an invitation, of which this is said of the room.
+    /// Asks our policy about an invitation, of which this is said of the room. Whether it has to wait for an operator.
     pub(crate) fn review_invite(
         &self,
         server: &ServerName,
@@ -122,11 +126,15 @@ impl Homeserver {
         room_id: &RoomId,
         state: &[Pdu],
         is_unwanted: bool,
-    ) -> Result<(), OpError> {
+    ) -> Result<bool, OpError> {
         let situation = Situation::of_state(state);
         let question = Question::new(server, direction, Action::Invite).room(situation.facts(room_id));
-        match self.policy.review(&question.unwanted(is_unwanted)).permit() {
-            Ok(()) => Ok(()),
+        let decision = self.policy.review(&question.unwanted(is_unwanted));
+        if matches!(decision, Decision::Hold(_)) {
+            return Ok(true);
+        }
+        match decision.permit() {
+            Ok(()) => Ok(false),
             Err(denial) if denial.rule == Rule::NotWanted => Err(OpError::InviteBlocked),
             Err(denial) => Err(OpError::Forbidden(denial.to_string())),
         }

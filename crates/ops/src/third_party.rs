@@ -1,7 +1,7 @@
 //! Invites to addresses: an identity server knows whose address it is, or keeps the invite until somebody proves that it is
 //! theirs (CS API, "Third-party invites").
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -12,9 +12,12 @@ use ruma::{
     events::{StateEventType, room::member::MembershipState},
     serde::Raw,
 };
+use samtal_db::{Batch, Change};
 use samtal_event::{Draft, Pdu};
 use samtal_http::FetchLimits;
-use samtal_room::{LocalDraft, RoomError};
+use samtal_model::ChangeKind;
+use samtal_policy::{Action, Direction};
+use samtal_room::{Ingested, LocalDraft, Room, RoomError};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -152,8 +155,8 @@ impl Homeserver {
         Err(OpError::Forbidden("the identity server does not stand by the invite's keys".into()))
     }
 
-    /// Turns an invite to an address into one to the user who owns it: here, where the inviter is ours, or at the inviter's
-    /// server.
+    /// Turns an invite to an address into one to the user who owns it: here, where the inviter is ours or we are in the room, or at
+    /// the inviter's server.
     pub async fn invite_bound(&self, room_id: &RoomId, bound: BoundInvite) -> Result<(), OpError> {
         let BoundInvite { sender, target, signed } = bound;
         let mut third_party = json!({ "signed": signed });
@@ -175,11 +178,56 @@ impl Homeserver {
         if self.is_local(&sender) {
             return Err(OpError::NotFound("the room is not known here".into()));
         }
+        if let Some(room) = resident
+            && self.is_local(&target)
+            && self.rooms.has_server(&room, &self.name).await?
+        {
+            return self.invite_for(&sender, &target, &room, content).await;
+        }
         content.insert("membership".into(), MembershipState::Invite.as_str().into());
         let content = Raw::new(&content).map_err(|error| OpError::BadContent(error.to_string()))?.cast_unchecked();
         let server = sender.server_name().to_owned();
         let request = exchange::Request::new(room_id.to_owned(), sender, target, content);
         self.remote.send(&server, request).await?;
+        Ok(())
+    }
+}
+
+impl Homeserver {
+    /// Makes the invite that an inviter of another server has promised to whoever owns an address: whoever is in the room may, since
+    /// what the identity server signed proves it (server-server API, "Third-party invites").
+    async fn invite_for(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        room: &Arc<Room>,
+        mut content: Content,
+    ) -> Result<(), OpError> {
+        let origin = sender.server_name();
+        self.rooms.until_whole(&room.room_id).await?;
+        let is_unwanted = match self.check_invite(sender, target).await {
+            Ok(()) => false,
+            Err(OpError::InviteBlocked) => true,
+            Err(error) => return Err(error),
+        };
+        self.check_server(&room.room_id, origin, Action::Invite).await?;
+        let state = self.stripped_events(&room.room_id, Some(sender)).await?;
+        if self.review_invite(origin, Direction::Inbound, &room.room_id, &state, is_unwanted)? {
+            return Err(OpError::Forbidden("invites of servers that nobody named are not accepted".into()));
+        }
+        content.insert("membership".into(), MembershipState::Invite.as_str().into());
+        self.complete_member(target, &mut content).await?;
+        let draft = Draft::state_of(&StateEventType::RoomMember, target.as_str(), &content)?;
+        let unsigned = self.rooms.template(&room.room_id, sender, &draft).await?;
+        let invite = self.rooms.sign(&unsigned, room)?.into_pdu();
+        match self.take_in(&self.name, room, &invite).await? {
+            Ingested::Accepted | Ingested::Duplicate => {}
+            Ingested::Rejected(reason) | Ingested::SoftFailed(reason) => return Err(OpError::Forbidden(reason)),
+        }
+        // The inviter's server hears of it from us too.
+        let mut batch = Batch::new();
+        batch.log(Change::new(ChangeKind::Relay).room(&room.room_id).reference(invite.event_id()));
+        self.db.commit(batch).await?;
         Ok(())
     }
 }

@@ -210,6 +210,12 @@ impl Homeserver {
         }
         let before =
             self.rooms.store().graph.membership(user, &room.room_id).await.map_err(|error| error.to_string())?;
+        if before.is_none() {
+            let held = self.held_invites().taken_back(&room.room_id, user, pdu.sender()).await;
+            if held.map_err(|error| error.to_string())? {
+                return Ok(());
+            }
+        }
         // Without the room's state only whoever invited can be seen to have the right to take it back.
         let may_end = |member: &RoomMembership| match member.membership {
             MembershipState::Invite => member.sender == pdu.sender(),

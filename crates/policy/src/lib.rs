@@ -9,10 +9,12 @@
 //! falls under the default, the stored one before the file's. Refusals are counted, and [`Policy::explain`] tells an operator what
 //! would happen to a server and why.
 //!
-//! Modules in reading order: [`pattern`] → [`acl`] → [`settings`] → [`stored`] → [`review`] → [`explain`] → [`rulebook`].
+//! Modules in reading order: [`pattern`] → [`acl`] → [`settings`] → [`stored`] → [`review`] → [`explain`] → [`rulebook`]
+//! → [`held`].
 
 pub mod acl;
 pub mod explain;
+pub mod held;
 pub mod pattern;
 pub mod review;
 pub mod rulebook;
@@ -23,9 +25,10 @@ mod tally;
 
 pub use acl::Acl;
 pub use explain::Explanation;
+pub use held::{HeldInvite, HeldInvites, WhichHeld};
 pub use pattern::Pattern;
 pub use review::{Action, Decided, Decision, Denial, Direction, Policy, Question, RoomFacts, Rule};
 pub use rulebook::{Refusal, RuleError, Rulebook, Which};
 pub use schema::SCHEMA;
 pub use settings::{ServerRule, Settings, Unnamed};
-pub use stored::{Effect, Setting, Stored, StoredRule};
+pub use stored::{Effect, RoomTypes, Setting, Stored, StoredRule};

@@ -430,7 +430,11 @@ pub(crate) fn decide(rules: &Rules, question: &Question<'_>) -> Decision {
     if stored.encrypted_only.unwrap_or(file.encrypted_only) && room.encrypted == Some(false) {
         return deny(Rule::NotEncrypted);
     }
-    if let (Some(types), Some(kind)) = (&file.room_types, room.room_type)
+    let types = match &stored.room_types {
+        Some(types) => types.only(),
+        None => file.room_types.as_deref(),
+    };
+    if let (Some(types), Some(kind)) = (types, room.room_type)
         && !types.iter().any(|allowed| allowed == kind)
     {
         return deny(Rule::RoomType(kind.to_owned()));

@@ -1,15 +1,16 @@
-//! The tables of this crate and their queries. They hold names of servers, no personal data.
+//! The tables of this crate and their queries. They hold names of servers; `held_invite` holds user ids and what people wrote.
 
 use samtal_db::{Migration::Both, Schema, Sql, sql};
 
 /// The tables of this crate.
 ///
-/// Growth: rules are bounded when they are stored, settings are a handful, and of refusals the newest are kept.
+/// Growth: rules and held invitations are bounded when they are stored, settings are a handful, and of refusals the newest are kept.
 pub const SCHEMA: Schema = Schema::new(
     "policy",
-    &[Both(
-        // direction and action are empty where a rule is for all of them.
-        "CREATE TABLE federation_rule (
+    &[
+        Both(
+            // direction and action are empty where a rule is for all of them.
+            "CREATE TABLE federation_rule (
             server TEXT NOT NULL,
             direction TEXT NOT NULL,
             action TEXT NOT NULL,
@@ -34,7 +35,21 @@ pub const SCHEMA: Schema = Schema::new(
             PRIMARY KEY (server, direction, action, rule)
          ) WITHOUT ROWID;
          CREATE INDEX federation_refusal_last ON federation_refusal (last_ms);",
-    )],
+        ),
+        Both(
+            "CREATE TABLE held_invite (
+            room_id TEXT NOT NULL,
+            target TEXT NOT NULL,
+            sender TEXT NOT NULL,
+            server TEXT NOT NULL,
+            version TEXT NOT NULL,
+            event TEXT NOT NULL,
+            stripped TEXT NOT NULL,
+            since_ms BIGINT NOT NULL,
+            PRIMARY KEY (room_id, target)
+         ) WITHOUT ROWID;",
+        ),
+    ],
 );
 
 pub(crate) const RULES: Sql = sql!(

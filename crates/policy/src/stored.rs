@@ -56,21 +56,57 @@ pub enum Setting {
     EncryptedOnly(Option<bool>),
     /// Whether invitations of servers nobody named wait for a person.
     HoldUnknownInvites(Option<bool>),
+    /// Rooms of which types are shared.
+    RoomTypes(Option<RoomTypes>),
+}
+
+/// Rooms of which types are shared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoomTypes {
+    /// Of any.
+    Any,
+    /// Of these only; a plain room has the type `""`.
+    Only(Vec<String>),
+}
+
+impl RoomTypes {
+    /// As it is stored: `any`, or a JSON list.
+    fn to_text(&self) -> String {
+        match self {
+            Self::Any => "any".to_owned(),
+            Self::Only(types) => serde_json::json!(types).to_string(),
+        }
+    }
+
+    /// From its text. What cannot be read shares nothing.
+    fn from_text(text: &str) -> Self {
+        match text {
+            "any" => Self::Any,
+            list => Self::Only(serde_json::from_str(list).unwrap_or_default()),
+        }
+    }
+
+    /// The types that are shared; nothing for any.
+    pub fn only(&self) -> Option<&[String]> {
+        match self {
+            Self::Any => None,
+            Self::Only(types) => Some(types),
+        }
+    }
 }
 
 impl Setting {
     /// Its name and, if it is stored, its value.
-    pub(crate) fn row(&self) -> (&'static str, Option<&'static str>) {
-        let switch = |on: bool| if on { "on" } else { "off" };
+    pub(crate) fn row(&self) -> (&'static str, Option<String>) {
+        let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
+        let default = |unnamed: Option<Unnamed>| unnamed.map(|unnamed| unnamed.as_str().to_owned());
         match self {
-            Self::Default { direction: Direction::Inbound, unnamed } => {
-                ("default_inbound", unnamed.map(Unnamed::as_str))
-            }
-            Self::Default { direction: Direction::Outbound, unnamed } => {
-                ("default_outbound", unnamed.map(Unnamed::as_str))
-            }
+            Self::Default { direction: Direction::Inbound, unnamed } => ("default_inbound", default(*unnamed)),
+            Self::Default { direction: Direction::Outbound, unnamed } => ("default_outbound", default(*unnamed)),
             Self::EncryptedOnly(on) => ("encrypted_only", on.map(switch)),
             Self::HoldUnknownInvites(on) => ("hold_unknown_invites", on.map(switch)),
+            Self::RoomTypes(types) => ("room_types", types.as_ref().map(RoomTypes::to_text)),
         }
     }
 }
@@ -88,6 +124,8 @@ pub struct Stored {
     pub encrypted_only: Option<bool>,
     /// Whether invitations of servers nobody named wait for a person.
     pub hold_unknown_invites: Option<bool>,
+    /// Rooms of which types are shared.
+    pub room_types: Option<RoomTypes>,
 }
 
 impl Stored {
@@ -103,6 +141,7 @@ impl Stored {
             "default_outbound" => self.default_outbound = Unnamed::from_word(value),
             "encrypted_only" => self.encrypted_only = switch,
             "hold_unknown_invites" => self.hold_unknown_invites = switch,
+            "room_types" => self.room_types = Some(RoomTypes::from_text(value)),
             _ => {}
         }
     }

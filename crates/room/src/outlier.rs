@@ -6,7 +6,7 @@ use std::{
 };
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, UserId};
-use samtal_db::{Batch, Value};
+use samtal_db::{Batch, Sql, Value, params, sql};
 use samtal_event::Pdu;
 use samtal_state::authorize;
 
@@ -22,6 +22,8 @@ use crate::{
 const BATCH_MAX: usize = 500;
 /// How often a batch is tried again when another task stores the same events.
 const TRIES: usize = 5;
+
+const ROOM_IS: Sql = sql!("SELECT 1 FROM room WHERE nid = $1");
 
 /// What became of events that were to be held.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +88,8 @@ impl Rooms {
             }
             let mut judged = Held::default();
             let mut batch = Batch::new();
+            // A join that came to nothing may have taken the room away.
+            batch.require(&ROOM_IS, params![room.nid.0]);
             let floor = at_hand.values().map(|(_, nid)| nid.0).max().unwrap_or(0);
             let first = store.event_numbers.take(store.db(), chunk.len(), floor).await?;
             let mut stored = Vec::with_capacity(chunk.len());
@@ -137,6 +141,8 @@ impl Rooms {
     ) -> Result<(), RoomError> {
         let store = &self.inner.store;
         let mut batch = Batch::new();
+        // A join that came to nothing may have taken the room away.
+        batch.require(&ROOM_IS, params![room.nid.0]);
         let mut stored = None;
         if store.graph.event(pdu.event_id()).await?.is_none() {
             let number = EventNid(store.event_numbers.take(store.db(), 1, 0).await?);

@@ -18,6 +18,19 @@ const STEP: usize = 500;
 /// Events behind the gap that are searched for references into it.
 const SEARCHED_MAX: usize = 2_000;
 
+const IS_UNENTERED: Sql =
+    sql!("SELECT 1 FROM room r WHERE r.nid = $1 AND NOT EXISTS (SELECT 1 FROM room_head h WHERE h.room = r.nid)");
+/// Events of a room, but those by which a user of ours is invited to it or knocks.
+const UNENTERED: Sql = sql!(
+    "SELECT nid, event_id FROM event WHERE room = $1
+     AND event_id NOT IN (SELECT m.event_id FROM membership m WHERE m.room = $1)"
+);
+const UNENTERED_DELETE: Sql = sql!(
+    "DELETE FROM event WHERE room = $1
+     AND event_id NOT IN (SELECT m.event_id FROM membership m WHERE m.room = $1)"
+);
+const ROOM_DELETE: Sql =
+    sql!("DELETE FROM room WHERE nid = $1 AND NOT EXISTS (SELECT 1 FROM membership m WHERE m.room = $1)");
 const EVENTS: Sql = sql!("SELECT nid, event_id FROM event WHERE room = $1");
 const OF_ROOM: [Sql; 16] = [
     sql!("DELETE FROM relation WHERE room = $1"),
@@ -70,6 +83,25 @@ impl Rooms {
         let gone: Result<Vec<_>, RoomError> = rows.iter().map(named).collect();
         store.graph.forget_events(&gone?);
         store.graph.drop_room(&room);
+        Ok(())
+    }
+
+    /// Deletes what a join left behind of which nothing came: events of a room that was never entered, and the room, unless a
+    /// user of ours is invited to it or knocks. Nobody may be entering it meanwhile.
+    pub async fn purge_unentered(&self, room: &Room) -> Result<(), RoomError> {
+        let store = &self.inner.store;
+        if store.head(room).await?.is_some() {
+            return Ok(());
+        }
+        let rows = store.db().scan(&UNENTERED, params![room.nid.0]).await?;
+        let mut batch = Batch::new();
+        batch.require(&IS_UNENTERED, params![room.nid.0]);
+        batch.exec(&UNENTERED_DELETE, params![room.nid.0]);
+        batch.exec(&ROOM_DELETE, params![room.nid.0]);
+        store.db().commit(batch).await?;
+        let gone: Result<Vec<_>, RoomError> = rows.iter().map(named).collect();
+        store.graph.forget_events(&gone?);
+        store.graph.drop_room(room);
         Ok(())
     }
 

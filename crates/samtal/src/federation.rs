@@ -4,10 +4,10 @@ use clap::{
     Args, Subcommand, ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
-use ruma::{OwnedRoomId, OwnedServerName};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 use samtal_config::Source;
-use samtal_policy::{Action, Direction, Effect, Pattern, ServerRule, Setting, Unnamed};
-use samtal_server::control::{Command, FederationCommand, FederationVerb};
+use samtal_policy::{Action, Direction, Effect, Pattern, RoomTypes, ServerRule, Setting, Unnamed, WhichHeld};
+use samtal_server::control::{Command, FederationCommand, FederationVerb, HeldVerb};
 
 use crate::Outcome;
 use crate::backup::run;
@@ -61,10 +61,31 @@ enum Verb {
         /// Whether; `file`: as the file says
         switch: Switch,
     },
-    /// Refuse invitations of servers that no allow rule names, until one does; `refusals` shows them as `unknown_invite`
+    /// Let invitations of servers that no allow rule names wait: see `held`
     HoldUnknownInvites {
         /// Whether; `file`: as the file says
         switch: Switch,
+    },
+    /// Share rooms of these types only
+    RoomTypes {
+        /// Types, as `m.space`
+        #[arg(required_unless_present_any = ["plain", "any", "file"])]
+        types: Vec<String>,
+        /// Rooms without a type too
+        #[arg(long)]
+        plain: bool,
+        /// Rooms of any type
+        #[arg(long, conflicts_with_all = ["types", "plain", "file"])]
+        any: bool,
+        /// As the file says
+        #[arg(long, conflicts_with_all = ["types", "plain"])]
+        file: bool,
+    },
+    /// Show invites that wait since no allow rule names their server, let them through, or refuse them
+    Held {
+        /// What to do
+        #[command(subcommand)]
+        verb: Held,
     },
     /// Say what would happen to a server, and why
     Explain {
@@ -82,6 +103,46 @@ enum Verb {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Held {
+    /// Show them
+    List(HeldArgs),
+    /// Let them through
+    Release(HeldArgs),
+    /// Refuse them
+    Refuse(HeldArgs),
+}
+
+#[derive(Debug, Args)]
+struct HeldArgs {
+    /// Those from this server
+    #[arg(long)]
+    server: Option<OwnedServerName>,
+    /// Those to this room
+    #[arg(long, value_name = "ROOM_ID")]
+    room: Option<OwnedRoomId>,
+    /// Those of this user
+    #[arg(long, value_name = "USER_ID")]
+    user: Option<OwnedUserId>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+}
+
+impl HeldArgs {
+    fn which(self, is_needed: bool) -> Result<WhichHeld, String> {
+        let which = WhichHeld {
+            server: self.server.map(|server| server.to_string()),
+            room_id: self.room.map(|room| room.to_string()),
+            target: self.user.map(|user| user.to_string()),
+        };
+        if is_needed && !self.all && which.is_empty() {
+            return Err("say which: --server, --room, --user or --all".to_owned());
+        }
+        Ok(which)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -188,6 +249,18 @@ pub(crate) async fn federation(source: &Source, args: FederationArgs) -> Outcome
         },
         Verb::EncryptedOnly { switch } => FederationVerb::Set(Setting::EncryptedOnly(switch.stored())),
         Verb::HoldUnknownInvites { switch } => FederationVerb::Set(Setting::HoldUnknownInvites(switch.stored())),
+        Verb::RoomTypes { mut types, plain, any, file } => {
+            if plain {
+                types.push(String::new());
+            }
+            let stored = if any { RoomTypes::Any } else { RoomTypes::Only(types) };
+            FederationVerb::Set(Setting::RoomTypes((!file).then_some(stored)))
+        }
+        Verb::Held { verb } => match verb {
+            Held::List(which) => FederationVerb::Held { what: HeldVerb::List, which: which.which(false)? },
+            Held::Release(which) => FederationVerb::Held { what: HeldVerb::Release, which: which.which(true)? },
+            Held::Refuse(which) => FederationVerb::Held { what: HeldVerb::Refuse, which: which.which(true)? },
+        },
         Verb::Explain { server, room } => FederationVerb::Explain { server, room },
         Verb::Refusals { server, limit } => FederationVerb::Refusals { server, limit },
     };

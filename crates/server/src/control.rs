@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-pub use federation::{FederationCommand, FederationVerb};
+pub use federation::{FederationCommand, FederationVerb, HeldVerb};
 pub use reports::{ReportCommand, ReportVerb};
 pub use rooms::{RoomCommand, RoomVerb};
 pub use users::UserCommand;

@@ -1,7 +1,10 @@
 //! Joining, inviting, leaving and knocking between servers.
 
-use ruma::{RoomVersionId, events::room::member::MembershipState};
+use std::time::Duration;
+
+use ruma::{RoomVersionId, events::room::member::MembershipState, presence::PresenceState};
 use samtal_ops::{Content, Federation, OpError, Settings};
+use samtal_sync::{StateAfter, SyncRequest};
 use serde_json::json;
 
 use crate::world::{World, until};
@@ -80,6 +83,34 @@ async fn an_invite_that_is_taken_back_goes_away() {
     a.hs.invite(&a.user(), &b.user(), &room, Content::new()).await.unwrap();
     a.hs.kick(&a.user(), &b.user(), &room, Content::new()).await.unwrap();
     until("the invite is gone", async || b.membership(&b.user(), &room).await == MembershipState::Leave).await;
+}
+
+#[tokio::test]
+async fn an_invite_that_is_taken_back_in_the_middle_of_a_sync_does_not_break_it() {
+    let world = World::new();
+    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    let request = SyncRequest {
+        user_id: b.user(),
+        device_id: None,
+        filter: b.hs.sync.filter(&b.user(), None).await.unwrap(),
+        since: None,
+        full_state: false,
+        state_after: StateAfter::No,
+        timeout: Duration::ZERO,
+        set_presence: PresenceState::Offline,
+    };
+    for _ in 0..20 {
+        let room = a.private_room(RoomVersionId::V11).await;
+        a.hs.invite(&a.user(), &b.user(), &room, Content::new()).await.unwrap();
+        let syncing = async {
+            while b.membership(&b.user(), &room).await == MembershipState::Invite {
+                b.hs.sync.sync(&request).await.unwrap();
+            }
+        };
+        let (kicker, kicked) = (a.user(), b.user());
+        let (kicked, ()) = tokio::join!(a.hs.kick(&kicker, &kicked, &room, Content::new()), syncing);
+        kicked.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -193,7 +224,7 @@ async fn a_dead_server_is_passed_over() {
     assert_eq!(b.state(&room).await, c.state(&room).await);
     a.set_up(true);
     until("a hears of it in the end", async || {
-        world.clock.advance(std::time::Duration::from_secs(60));
+        world.clock.advance(Duration::from_secs(60));
         a.membership(&c.user(), &room).await == MembershipState::Join
     })
     .await;
@@ -209,4 +240,77 @@ async fn an_alias_is_found_on_its_server() {
     let (found, servers) = b.hs.resolve_alias(alias).await.unwrap();
     assert_eq!((found, servers), (room, vec![a.hs.name.clone()]));
     assert!(matches!(b.hs.resolve_alias(ruma::room_alias_id!("#no:a.example")).await, Err(OpError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_join_that_comes_to_nothing_leaves_nothing_behind() {
+    let world = World::new();
+    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    let room = a.public_room(RoomVersionId::V11).await;
+    let create = a.hs.rooms.current_state(&room, "m.room.create", "").await.unwrap().unwrap();
+    let graph = &b.hs.rooms.store().graph;
+    let lies: [crate::world::Lie; 2] = [
+        // A version that the room does not have must not stick to it.
+        |path, answer| {
+            if path.contains("/make_join/") {
+                answer["room_version"] = json!("6");
+            }
+        },
+        // Most of the state arrives, and is held, before it shows that something is lacking.
+        |path, answer| {
+            if path.contains("/send_join/") {
+                answer["state"].as_array_mut().unwrap().retain(|event| event["type"] != "m.room.join_rules");
+                let lacks_create = |event: &serde_json::Value| event["type"] != "m.room.create";
+                answer["state"].as_array_mut().unwrap().retain(lacks_create);
+            }
+        },
+    ];
+    for lie in lies {
+        a.lie(Some(lie));
+        b.hs.join(&b.user(), &room, std::slice::from_ref(&a.hs.name), Content::new()).await.unwrap_err();
+        assert!(graph.room(&room).await.unwrap().is_none());
+        assert!(graph.event(create.pdu.event_id()).await.unwrap().is_none());
+    }
+    a.lie(None);
+    until("the failed joins are taken back", async || a.membership(&b.user(), &room).await == MembershipState::Leave)
+        .await;
+    b.join(&room, &a).await;
+    assert_eq!(a.state(&room).await, b.state(&room).await);
+}
+
+#[tokio::test]
+async fn an_invite_of_a_server_that_nobody_named_waits_until_it_is_released_or_refused() {
+    use samtal_policy::{RoomTypes, Setting, WhichHeld};
+    let world = World::new();
+    let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+    b.hs.rulebook.set(&[Setting::HoldUnknownInvites(Some(true))]).await.unwrap();
+    let (all, mut rooms) = (WhichHeld::default(), Vec::new());
+    for _ in 0..3 {
+        let room = a.private_room(RoomVersionId::V11).await;
+        a.hs.invite(&a.user(), &b.user(), &room, Content::new()).await.unwrap();
+        assert!(b.hs.rooms.store().graph.membership(&b.user(), &room).await.unwrap().is_none(), "nobody is told");
+        rooms.push(room);
+    }
+    let held = b.hs.held_invites().list(&all).await.unwrap();
+    assert_eq!(held.len(), 3);
+    assert_eq!((held[0].sender.as_str(), held[0].target.as_str()), (a.user().as_str(), b.user().as_str()));
+    let only = |room: &ruma::OwnedRoomId| WhichHeld { room_id: Some(room.to_string()), ..WhichHeld::default() };
+
+    assert_eq!(b.hs.release_invites(&only(&rooms[0])).await.unwrap(), 1);
+    assert_eq!(b.membership(&b.user(), &rooms[0]).await, MembershipState::Invite);
+    b.hs.join(&b.user(), &rooms[0], &[], Content::new()).await.unwrap();
+
+    assert_eq!(b.hs.refuse_held_invites(&only(&rooms[1])).await.unwrap(), 1);
+    assert_eq!(a.membership(&b.user(), &rooms[1]).await, MembershipState::Leave);
+    assert!(b.hs.rooms.store().graph.membership(&b.user(), &rooms[1]).await.unwrap().is_none());
+
+    a.hs.kick(&a.user(), &b.user(), &rooms[2], Content::new()).await.unwrap();
+    until("one is taken back", async || b.hs.held_invites().list(&all).await.unwrap().is_empty()).await;
+
+    // Rules about types of rooms hold at once too.
+    b.hs.rulebook.set(&[Setting::RoomTypes(Some(RoomTypes::Only(vec!["m.space".to_owned()])))]).await.unwrap();
+    let refused = a.hs.invite(&a.user(), &b.user(), &rooms[2], Content::new()).await.unwrap_err();
+    assert!(refused.to_string().contains("are not shared"), "{refused}");
+    b.hs.rulebook.set(&[Setting::RoomTypes(Some(RoomTypes::Any))]).await.unwrap();
+    a.hs.invite(&a.user(), &b.user(), &rooms[2], Content::new()).await.unwrap();
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use samtal_ops::Homeserver;
 use samtal_policy::{
-    Action, Direction, Effect, Explanation, Pattern, Refusal, ServerRule, Setting, Settings, Stored, StoredRule,
-    Unnamed, Which,
+    Action, Direction, Effect, Explanation, HeldInvite, Pattern, Refusal, ServerRule, Setting, Settings, Stored,
+    StoredRule, Unnamed, Which, WhichHeld,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -58,6 +58,13 @@ pub enum FederationVerb {
     },
     /// Stores another setting.
     Set(Setting),
+    /// Shows the invites that wait, lets them through, or refuses them.
+    Held {
+        /// What to do with them.
+        what: HeldVerb,
+        /// With which of them.
+        which: WhichHeld,
+    },
     /// Says what would happen to a server, and why.
     Explain {
         /// The server.
@@ -72,6 +79,18 @@ pub enum FederationVerb {
         /// At most so many.
         limit: usize,
     },
+}
+
+/// What to do with invites that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldVerb {
+    /// Shows them.
+    List,
+    /// Tells those invited of them.
+    Release,
+    /// Refuses them.
+    Refuse,
 }
 
 /// Runs it.
@@ -105,9 +124,35 @@ pub(crate) async fn answer(homeservers: &[Arc<Homeserver>], command: FederationC
             homeserver.rulebook.set(&[setting]).await.map_err(|e| told(&e))?;
             list_or_say(homeserver, is_json, "the setting is in force now")
         }
+        FederationVerb::Held { what, which } => held(homeserver, is_json, what, &which).await,
         FederationVerb::Explain { server, room } => explain(homeserver, is_json, &server, room.as_deref()).await,
         FederationVerb::Refusals { server, limit } => refusals(homeserver, is_json, server.as_deref(), limit).await,
     }
+}
+
+async fn held(homeserver: &Homeserver, is_json: bool, what: HeldVerb, which: &WhichHeld) -> Answer {
+    let (count, done) = match what {
+        HeldVerb::List => {
+            let held = homeserver.held_invites().list(which).await.map_err(|e| told(&e))?;
+            if is_json {
+                return Ok(vec![json!({ "tenant": homeserver.name, "held": held }).to_string()]);
+            }
+            if held.is_empty() {
+                return Ok(vec!["no invite waits".to_owned()]);
+            }
+            let now_ms = i64::try_from(homeserver.clock.now_ms()).unwrap_or(i64::MAX);
+            let line = |held: &HeldInvite| {
+                format!("{}\t{}\tby {}\t{}", held.room_id, held.target, held.sender, ago(now_ms - held.since_ms))
+            };
+            return Ok(held.iter().map(line).collect());
+        }
+        HeldVerb::Release => (homeserver.release_invites(which).await.map_err(|e| told(&e))?, "released"),
+        HeldVerb::Refuse => (homeserver.refuse_held_invites(which).await.map_err(|e| told(&e))?, "refused"),
+    };
+    if is_json {
+        return Ok(vec![json!({ "tenant": homeserver.name, done: count }).to_string()]);
+    }
+    Ok(vec![format!("{done}: {count}")])
 }
 
 fn find<'a>(homeservers: &'a [Arc<Homeserver>], tenant: Option<&str>) -> Result<&'a Arc<Homeserver>, String> {
@@ -173,6 +218,10 @@ fn stored_lines(stored: &Stored) -> Vec<String> {
     let switch = |name: &str, on: Option<bool>| on.map(|on| format!("  {name} {}", if on { "on" } else { "off" }));
     lines.extend(switch("encrypted-only", stored.encrypted_only));
     lines.extend(switch("hold-unknown-invites", stored.hold_unknown_invites));
+    lines.extend(stored.room_types.as_ref().map(|types| match types.only() {
+        None => "  rooms of any type".to_owned(),
+        Some(types) => format!("  rooms of these types only: {types:?}"),
+    }));
     if lines.is_empty() {
         lines.push("  nothing".to_owned());
     }
