@@ -68,7 +68,11 @@ impl Homeserver {
 
     /// Who of us may let the user into a restricted room: a joined user of ours who may invite. Nobody, if the user meets
     /// none of the room's conditions ([`OpError::Forbidden`]) or none of us may invite (`None`).
-    pub(crate) async fn restricted_authorizer(&self, room: &Room, user: &UserId) -> Result<Option<OwnedUserId>, OpError> {
+    pub(crate) async fn restricted_authorizer(
+        &self,
+        room: &Room,
+        user: &UserId,
+    ) -> Result<Option<OwnedUserId>, OpError> {
         let rules = self.state_content(&room.room_id, "m.room.join_rules").await?.unwrap_or_default();
         if !self.meets_condition(&rules, user).await? {
             return Err(OpError::Forbidden("you are in none of the rooms that let you join this one".into()));

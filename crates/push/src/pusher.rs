@@ -151,7 +151,11 @@ impl Pushers {
     }
 
     /// Removes the pushers of a device; of all devices for `None`.
-    pub(crate) async fn delete_of_device(&self, user_id: &UserId, device_id: Option<&DeviceId>) -> Result<(), PushError> {
+    pub(crate) async fn delete_of_device(
+        &self,
+        user_id: &UserId,
+        device_id: Option<&DeviceId>,
+    ) -> Result<(), PushError> {
         let mut batch = Batch::new();
         for pusher in self.of_user(user_id).await? {
             if device_id.is_none_or(|device_id| pusher.device_id.as_deref() == Some(device_id.as_str())) {
