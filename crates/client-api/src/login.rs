@@ -115,7 +115,7 @@ pub(crate) fn issued_json(hs: &Homeserver, issued: &Issued) -> Value {
     if let Some(expires_in_ms) = issued.expires_in_ms {
         body["expires_in_ms"] = expires_in_ms.into();
     }
-    if let Some(base_url) = &hs.settings.public_base_url {
+    if let Some(base_url) = hs.settings.public_base_url.as_ref().filter(|_| hs.settings.tell_base_url) {
         body["well_known"] = json!({ "m.homeserver": { "base_url": base_url } });
     }
     body

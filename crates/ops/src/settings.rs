@@ -11,6 +11,9 @@ pub struct Settings {
     pub accounts: samtal_account::Options,
     /// Where clients reach this homeserver, without a slash at the end: `https://matrix.example.org`.
     pub public_base_url: Option<String>,
+    /// Whether clients that log in are told to go there, wherever they came from. Not so where the operator did not say where
+    /// it is: then they are best off where they are.
+    pub tell_base_url: bool,
     /// Version of new rooms whose creator names none.
     pub default_room_version: RoomVersionId,
     /// Which new rooms are encrypted when their creator does not say.
@@ -128,6 +131,7 @@ impl Default for Settings {
         Self {
             accounts: samtal_account::Options::default(),
             public_base_url: None,
+            tell_base_url: false,
             default_room_version: RoomVersionId::V12,
             encrypted_by_default: EncryptedByDefault::Private,
             directory: Directory::default(),

@@ -16,6 +16,7 @@ mod routes;
 mod running;
 mod settings;
 mod tenants;
+mod welcome;
 mod well_known;
 
 pub use error::ServerError;

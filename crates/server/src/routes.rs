@@ -15,7 +15,7 @@ use samtal_http::{error_response, tell_route};
 use samtal_telemetry::Metrics;
 
 use crate::tenants::Open;
-use crate::{Tenants, health, well_known};
+use crate::{Tenants, health, welcome, well_known};
 
 /// The router of a listener.
 pub(crate) fn router(serve: &[Serve], tenants: &Tenants, metrics: &Metrics, body_bytes_max: usize) -> Router {
@@ -23,7 +23,7 @@ pub(crate) fn router(serve: &[Serve], tenants: &Tenants, metrics: &Metrics, body
     let mut edges = Router::new();
     let (client, admin) = (serve.contains(Serve::Client.word()), serve.contains(Serve::Admin.word()));
     if client {
-        edges = edges.merge(well_known::for_clients());
+        edges = edges.merge(well_known::for_clients()).merge(welcome::router());
     }
     if client || admin {
         // The tools for administrators log in at the same address as they administrate.

@@ -50,6 +50,7 @@ pub(crate) fn tenant(process: &Process, tenant: &Tenant) -> Settings {
     Settings {
         accounts: accounts(tenant),
         public_base_url: Some(tenant.public_base_url.clone()),
+        tell_base_url: tenant.is_base_url_given,
         default_room_version: tenant.options.rooms.default_version.clone(),
         encrypted_by_default: match tenant.options.rooms.encrypted_by_default {
             WhichRooms::None => EncryptedByDefault::None,

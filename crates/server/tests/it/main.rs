@@ -54,6 +54,38 @@ fn json(response: &Response<Bytes>) -> serde_json::Value {
 }
 
 #[tokio::test]
+async fn a_browser_is_told_what_this_is_and_where_clients_connect() {
+    let server =
+        start("server.name = 'a.example'\n[[tenants]]\nname = 'b.example'\npublic_base_url = 'https://b/?<&'").await;
+    let page = async |host| {
+        let answer = server.get(host, "/").await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
+        assert!(answer.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+        String::from_utf8(answer.body().to_vec()).unwrap()
+    };
+    let (a, b) = (page("a.example").await, page("b.example").await);
+    assert!(a.contains("Matrix homeserver") && a.contains("<code>a.example</code>"), "{a}");
+    assert!(!a.contains("https://a.example"), "nobody said that clients reach it there: {a}");
+    assert!(b.contains("<code>https://b/?&lt;&amp;</code>"), "{b}");
+}
+
+#[tokio::test]
+async fn who_logs_in_is_sent_to_another_address_only_if_the_operator_gave_one() {
+    let text = "registration.open = true\nserver.name = 'a.example'\n[[tenants]]\nname = 'b.example'\npublic_base_url = 'https://b'";
+    let server = start(text).await;
+    let base_url = async |host| {
+        let body = r#"{"username":"kim","password":"a-long-password","auth":{"type":"m.login.dummy"}}"#;
+        let request = Request::post(format!("{}/_matrix/client/v3/register", server.running.urls()[0]));
+        let answer = server.send(request.header("host", host).body(Bytes::from_static(body.as_bytes())).unwrap()).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        json(&answer)["well_known"]["m.homeserver"]["base_url"].clone()
+    };
+    assert_eq!(base_url("a.example").await, serde_json::Value::Null);
+    assert_eq!(base_url("b.example").await, "https://b");
+}
+
+#[tokio::test]
 async fn a_server_with_a_name_only_answers_and_ends() {
     let server = start("server.name = 'a.example'").await;
     assert_eq!(server.get("", "/health").await.status(), 200);
