@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, future::BoxFuture, stream};
+use futures_util::future::{BoxFuture, try_join_all};
 use ruma::{OwnedDeviceId, OwnedUserId, RoomId, events::room::member::MembershipState, presence::PresenceState};
 use samtal_account::InviteVerdict;
 use samtal_edu::{Edus, PresenceEntry};
@@ -246,17 +246,18 @@ impl Sync {
         let changed = self.active.changed(wanted.iter().map(|membership| &*membership.room_id), round.after());
         let mut sections = Sections::default();
         let mut company = Company::default();
-        let mut rooms: Vec<BoxFuture<'_, Result<(Sections, Company), SyncError>>> = Vec::with_capacity(wanted.len());
-        for (membership, changed) in wanted.into_iter().zip(changed) {
-            let typing = typing.contains(&membership.room_id);
-            rooms.push(Box::pin(self.one_room(round, membership, changed, typing)));
-        }
         let at_once = if self.engines.db.is_postgres() { ROOMS_AT_ONCE } else { 1 };
-        let mut rooms = stream::iter(rooms).buffered(at_once);
-        while let Some(room) = rooms.next().await {
-            let (section, came_and_went) = room?;
-            sections.extend(section);
-            company.extend(came_and_went);
+        let mut left = wanted.into_iter().zip(changed).peekable();
+        while left.peek().is_some() {
+            let mut part: Vec<BoxFuture<'_, Result<(Sections, Company), SyncError>>> = Vec::with_capacity(at_once);
+            for (membership, changed) in left.by_ref().take(at_once) {
+                let typing = typing.contains(&membership.room_id);
+                part.push(Box::pin(self.one_room(round, membership, changed, typing)));
+            }
+            for (section, came_and_went) in try_join_all(part).await? {
+                sections.extend(section);
+                company.extend(came_and_went);
+            }
         }
         Ok((sections.finish(), company))
     }
