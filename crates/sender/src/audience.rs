@@ -94,7 +94,7 @@ impl<'a> Audience<'a> {
         let mut news = Vec::new();
         for user in store.graph.joined_of(room.nid, &self.engines.name).await? {
             if self.engines.e2ee.device_list_position(&user).await? > entered {
-                news.push(News { item: Item::Devices { user }, servers: BTreeSet::from([server.clone()]) });
+                news.push(News { item: Item::Missed { user }, servers: BTreeSet::from([server.clone()]) });
             }
         }
         Ok(news)

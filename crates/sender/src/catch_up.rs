@@ -124,7 +124,7 @@ impl Missed {
             Item::DeviceList { user } => {
                 self.device_lists.insert(user);
             }
-            Item::Devices { user } => {
+            Item::Devices { user } | Item::Missed { user } => {
                 self.devices.insert(user);
             }
             Item::Receipt { room, user } => {

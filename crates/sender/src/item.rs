@@ -12,6 +12,8 @@ pub(crate) enum Item {
     DeviceList { user: OwnedUserId },
     /// A user of ours who now shares a room: all their devices.
     Devices { user: OwnedUserId },
+    /// A user of ours whose devices changed while nobody knew that the destination had to hear of it.
+    Missed { user: OwnedUserId },
     /// A user of ours has read something.
     Receipt { room: OwnedRoomId, user: OwnedUserId },
     /// Our fresh sticky events of a room, for a server that has come into it.
@@ -25,7 +27,9 @@ impl Item {
     pub(crate) fn action(&self) -> Action {
         match self {
             Self::Event { .. } | Self::Sticky { .. } => Action::Event,
-            Self::DeviceList { .. } | Self::Devices { .. } | Self::Receipt { .. } | Self::Edu => Action::Edu,
+            Self::DeviceList { .. } | Self::Devices { .. } | Self::Missed { .. } | Self::Receipt { .. } | Self::Edu => {
+                Action::Edu
+            }
         }
     }
 }

@@ -53,7 +53,7 @@ impl Transaction {
                 match &placed.item {
                     Item::Event { .. } => pdus += 1,
                     Item::Sticky { .. } => pdus += PDUS_MAX,
-                    Item::Devices { .. } => edus += DEVICES_MAX,
+                    Item::Devices { .. } | Item::Missed { .. } => edus += DEVICES_MAX,
                     Item::Edu => {}
                     Item::DeviceList { .. } | Item::Receipt { .. } => edus += 1,
                 }
@@ -88,6 +88,11 @@ impl Transaction {
                     transaction.pdus.extend(own.map(|sticky| sticky.event.pdu.json().to_owned()));
                 }
                 Item::DeviceList { user } => transaction.device_list(engines, user, placed.position).await?,
+                // The last change: whoever lacks those before asks for the whole.
+                Item::Missed { user } => {
+                    let position = engines.e2ee.device_list_position(user).await?;
+                    transaction.device_list(engines, user, position).await?;
+                }
                 Item::Devices { user } => transaction.devices(engines, user).await?,
                 Item::Receipt { room, user } => {
                     let all = engines.edus.receipts.of_user_in_room(user, room).await?;
