@@ -13,7 +13,7 @@ use samtal_sync::filter::EventFilter;
 use crate::{
     Key, Search, SearchError,
     document::text,
-    index::{Candidate, FIND, room_mark, sender_mark},
+    index::{Candidate, FIND, FIND_NEAR, room_mark, sender_mark},
     query::{Dialect, Match, Query, Reach},
     token::Token,
 };
@@ -24,6 +24,8 @@ const LOOKED_AT: i64 = 500;
 const ROUNDS_MAX: usize = 8;
 /// Rooms and senders that are asked for in the index itself; beyond, documents of others are passed over.
 const MARKS_MAX: usize = 32;
+/// The same on PostgreSQL, where each mark costs more.
+const MARKS_MAX_POSTGRES: usize = 4;
 /// How many rooms back a room's history goes.
 const PREDECESSORS_MAX: usize = 20;
 
@@ -148,10 +150,11 @@ impl Search {
             return Ok(Found::default());
         }
         let mut marks = Vec::new();
-        if rooms.len() <= MARKS_MAX {
+        let marks_max = if self.engines.db.is_postgres() { MARKS_MAX_POSTGRES } else { MARKS_MAX };
+        if rooms.len() <= marks_max {
             marks.push(rooms.iter().map(|room| room_mark(room.nid)).collect());
         }
-        if let Some(senders) = senders.as_ref().filter(|senders| senders.len() <= MARKS_MAX) {
+        if let Some(senders) = senders.as_ref().filter(|senders| senders.len() <= marks_max) {
             marks.push(senders.iter().map(|sender| sender_mark(sender.as_str())).collect());
         }
         let ignored = self.engines.accounts.ignored(user).await?;
@@ -345,6 +348,13 @@ impl Asked<'_> {
         let expression = self.query.expression(dialect, reach, &self.marks);
         let keys = if self.wish.keys.is_empty() { &Key::ALL[..] } else { &self.wish.keys };
         let keys: Vec<i64> = keys.iter().map(|key| key.code()).collect();
+        if db.is_postgres() {
+            let wish = params![before, expression.clone(), self.rooms.clone(), keys.clone(), LOOKED_AT];
+            let near = db.scan(&FIND_NEAR, wish).await?;
+            if i64::try_from(near.len()).is_ok_and(|found| found >= LOOKED_AT) {
+                return Ok(near.iter().map(Candidate::from_row).collect::<Result<_, _>>()?);
+            }
+        }
         let rows = db.scan(&FIND, params![expression, before, self.rooms.clone(), keys, LOOKED_AT]).await?;
         Ok(rows.iter().map(Candidate::from_row).collect::<Result<_, _>>()?)
     }
