@@ -2,12 +2,54 @@
 
 use std::collections::BTreeMap;
 
+use encoding_rs::Encoding;
 use html5gum::{Token, Tokenizer};
 
 /// Properties taken from one page.
 const PROPERTIES_MAX: usize = 64;
 /// Longest value of a property, in characters.
 const VALUE_CHARS_MAX: usize = 1_000;
+
+/// Bytes at the beginning of a page in which it may say how it is written (HTML, "prescan a byte stream").
+const PRESCAN_BYTES: usize = 1_024;
+
+/// A page's text: as a byte order mark says, or what it was sent as, or what it says itself near its beginning; otherwise
+/// UTF-8.
+pub(crate) fn text(content_type: &str, body: &[u8]) -> String {
+    let sent_as = || charset_in(content_type.as_bytes());
+    let said = || {
+        let beginning = body.get(..PRESCAN_BYTES).unwrap_or(body);
+        Tokenizer::new(beginning).flatten().find_map(|token| match token {
+            Token::StartTag(tag) if tag.name.as_slice() == b"meta" => {
+                let attribute = |name: &[u8]| {
+                    tag.attributes.iter().find(|(key, _)| key.as_slice() == name).map(|(_, value)| value.as_slice())
+                };
+                attribute(b"charset")
+                    .and_then(Encoding::for_label)
+                    .or_else(|| charset_in(attribute(b"http-equiv").and(attribute(b"content"))?))
+                    // Whoever can be read so far does not write in two bytes a letter.
+                    .map(Encoding::output_encoding)
+            }
+            _ => None,
+        })
+    };
+    let encoding = Encoding::for_bom(body).map(|(encoding, _)| encoding);
+    let encoding = encoding.or_else(sent_as).or_else(said).unwrap_or(encoding_rs::UTF_8);
+    encoding.decode(body).0.into_owned()
+}
+
+/// The encoding that a content type names.
+fn charset_in(content_type: &[u8]) -> Option<&'static Encoding> {
+    let mut parameters = content_type.split(|byte| *byte == b';').skip(1);
+    parameters.find_map(|parameter| {
+        let (name, value) = parameter.split_at_checked(parameter.iter().position(|byte| *byte == b'=')?)?;
+        let is_charset = name.trim_ascii().eq_ignore_ascii_case(b"charset");
+        let value = value.get(1..)?.trim_ascii();
+        let value = value.strip_prefix(b"\"").unwrap_or(value);
+        let value = value.strip_suffix(b"\"").unwrap_or(value);
+        is_charset.then(|| Encoding::for_label(value)).flatten()
+    })
+}
 
 /// The page's OpenGraph properties; title and description come from elsewhere in it when it has none.
 pub(crate) fn properties(html: &str) -> BTreeMap<String, String> {
@@ -56,7 +98,30 @@ fn tidy(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::properties;
+    use super::{properties, text};
+
+    #[test]
+    fn a_page_is_read_as_it_is_written() {
+        let swedish = b"<title>R\xe4ksm\xf6rg\xe5s</title>";
+        let with = |head: &[u8]| [head, swedish].concat();
+        for (content_type, body, expected) in [
+            ("text/html; charset=ISO-8859-1", swedish.to_vec(), "R\u{e4}ksm\u{f6}rg\u{e5}s"),
+            ("text/html;x=y; Charset=\"windows-1252\"", swedish.to_vec(), "R\u{e4}ksm\u{f6}rg\u{e5}s"),
+            ("text/html", with(b"<meta charset=latin1>"), "R\u{e4}ksm\u{f6}rg\u{e5}s"),
+            (
+                "text/html",
+                with(b"<META http-equiv=Content-Type content='text/html; charset=iso-8859-15'>"),
+                "R\u{e4}ksm\u{f6}rg\u{e5}s",
+            ),
+            ("text/html", with(b"<meta charset=utf-16><meta charset=no-such>"), "R\u{fffd}ksm\u{fffd}rg\u{fffd}s"),
+            ("text/html; charset=no-such", "<title>caf\u{e9}</title>".into(), "caf\u{e9}"),
+            ("text/html; charset=shift_jis", b"<title>\x93\xfa\x96{</title>".to_vec(), "\u{65e5}\u{672c}"),
+            ("text/html; charset=latin1", "\u{feff}<title>caf\u{e9}</title>".into(), "caf\u{e9}"),
+        ] {
+            let found = properties(&text(content_type, &body));
+            assert_eq!(found.get("og:title").map(String::as_str), Some(expected), "{content_type}");
+        }
+    }
 
     fn check(html: &str, expected: &[(&str, &str)]) {
         let found = properties(html);

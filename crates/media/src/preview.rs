@@ -122,9 +122,9 @@ impl Media {
         if !matches!(content_type.as_str(), "text/html" | "application/xhtml+xml") {
             return Ok(preview);
         }
-        let body = answer.into_body();
-        let html = String::from_utf8_lossy(&body).into_owned();
-        let found = tokio::task::spawn_blocking(move || page::properties(&html))
+        let sent_as = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let (sent_as, body) = (sent_as.unwrap_or_default().to_owned(), answer.into_body());
+        let found = tokio::task::spawn_blocking(move || page::properties(&page::text(&sent_as, &body)))
             .await
             .map_err(|error| PreviewError::Fetch(error.to_string()))?;
         preview.extend(found.into_iter().map(|(name, value)| (name, Value::from(value))));
