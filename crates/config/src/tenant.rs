@@ -197,7 +197,7 @@ section! {
         encrypted_only: bool = false => PLAIN.live(),
         /// Types of rooms that are shared with other servers; a plain room has the type `""`. Default: all.
         room_types: Option<Vec<String>> = None => PLAIN.live().example("[\"\", \"m.space\"]"),
-        /// Whether invitations from servers that no allow rule names are refused until an operator allows the server.
+        /// Whether invitations from servers that no allow rule names wait until an operator lets them through.
         hold_unknown_invites: bool = false => PLAIN.live(),
         /// PEM files with certificate authorities that are trusted besides the public ones.
         trusted_certificates: Vec<PathBuf> = Vec::new() => PLAIN,
