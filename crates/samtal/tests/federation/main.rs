@@ -1,5 +1,7 @@
 //! `samtal federation` against a running server: two tenants in one process, and rules that hold the moment the command ends.
 
+mod partial;
+
 use std::{path::Path, process::Stdio, time::Duration};
 
 use bytes::Bytes;
@@ -72,10 +74,13 @@ impl Hub {
     async fn remove(self) {
         let Some(url) = self.database else { return };
         for name in &self.names {
-            let schema = format!("samtal_{}", name.replace('.', "_").replace('-', "_x2d_"));
-            drop_schema(&Options::Postgres { url: url.clone(), schema, connections_max: 1 }).await;
+            drop_schema(&Options::Postgres { url: url.clone(), schema: schema_of(name), connections_max: 1 }).await;
         }
     }
+}
+
+fn schema_of(tenant: &str) -> String {
+    format!("samtal_{}", tenant.replace('.', "_").replace('-', "_x2d_"))
 }
 
 fn command(config: &Path, args: &[&str]) -> Command {
