@@ -110,12 +110,11 @@ async fn typing_and_presence_cross_and_other_servers_hear_of_each_event_once() {
     end(&[&one, &other], &storage).await;
 }
 
+/// The events that a bridge was told, each with the path of its transaction.
+type Told = Arc<Mutex<Vec<(String, Value)>>>;
+
 /// A bridge that notes the events of each transaction.
-async fn heard(
-    State(heard): State<Arc<Mutex<Vec<(String, Value)>>>>,
-    uri: Uri,
-    Json(body): Json<Value>,
-) -> Json<Value> {
+async fn heard(State(heard): State<Told>, uri: Uri, Json(body): Json<Value>) -> Json<Value> {
     let events = body["events"].as_array().cloned().unwrap_or_default();
     heard.lock().extend(events.into_iter().map(|event| (uri.path().to_owned(), event)));
     Json(json!({}))
@@ -127,7 +126,7 @@ async fn a_bridge_is_told_by_one_node_and_by_the_other_when_that_is_gone() {
     let Some((one, other, storage)) = two_nodes(&world).await else { return };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let told: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+    let told: Told = Arc::default();
     let router = Router::new().fallback(heard).with_state(Arc::clone(&told));
     let bridge = other.hs.tasks.spawn("bridge", async move { axum::serve(listener, router).await });
     let registration = json!({
