@@ -61,6 +61,11 @@ pub struct Sync {
 
 /// How often idle listeners are looked for.
 const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long presences are gathered before those who wait are told: where a thousand people come online at once, each of
+/// them is woken a few times, and not a thousand times.
+const PRESENCE_GATHERING: std::time::Duration = std::time::Duration::from_millis(250);
+/// With more people than this among them, everybody is woken, and nobody's rooms are read.
+const PRESENCES_MAX: usize = 100;
 
 impl Sync {
     /// Over these engines, from where the log stands now. [`Sync::run`] must be running before anyone is answered.
@@ -83,6 +88,9 @@ impl Sync {
         let mut changes = self.engines.db.changes(self.active.position());
         let mut edus = self.engines.edus.subscribe();
         let mut sweep = tokio::time::interval(SWEEP);
+        let mut seen: HashSet<OwnedUserId> = HashSet::new();
+        let gathered = tokio::time::sleep(PRESENCE_GATHERING);
+        tokio::pin!(gathered);
         loop {
             tokio::select! {
                 () = self.engines.tasks.stopping() => {
@@ -106,12 +114,29 @@ impl Sync {
                 },
                 change = edus.recv() => match change {
                     Ok(EduChange::Typing(room_id)) => self.active.wake_rooms([&*room_id]),
-                    Ok(EduChange::Presence(user_id)) => self.wake_rooms_of(&user_id).await,
+                    Ok(EduChange::Presence(user_id)) => {
+                        if seen.is_empty() {
+                            gathered.as_mut().reset(tokio::time::Instant::now() + PRESENCE_GATHERING);
+                        }
+                        seen.insert(user_id);
+                    }
                     Err(RecvError::Lagged(_)) => self.active.wake_all(),
                     Err(RecvError::Closed) => return,
                 },
+                () = &mut gathered, if !seen.is_empty() => self.tell_presences(std::mem::take(&mut seen)).await,
                 _ = sweep.tick() => self.active.forget_idle(self.engines.clock.now_ms()),
             }
+        }
+    }
+
+    /// Wakes all who may see one of these users.
+    async fn tell_presences(&self, users: HashSet<OwnedUserId>) {
+        if users.len() > PRESENCES_MAX {
+            self.active.wake_all();
+            return;
+        }
+        for user_id in users {
+            self.wake_rooms_of(&user_id).await;
         }
     }
 
