@@ -110,8 +110,7 @@ impl Homeserver {
         // Where there are very many, the newest say where we stand.
         let mut newest = self.rooms.extremities(room).await?;
         newest.drain(..newest.len().saturating_sub(EARLIEST_MAX));
-        let mut request =
-            missing_events::Request::new(room.room_id.clone(), newest, vec![pdu.event_id().to_owned()]);
+        let mut request = missing_events::Request::new(room.room_id.clone(), newest, vec![pdu.event_id().to_owned()]);
         request.limit = GAP_EVENTS.into();
         let answer = match self.remote.send_with(origin, request, Options::default().time(QUESTION_TIME)).await {
             Ok(answer) => answer,
