@@ -17,6 +17,7 @@ mod compare;
 mod disagree;
 mod node;
 mod read;
+mod side;
 mod snapshot;
 
 pub use build::{Update, update};

@@ -1,6 +1,10 @@
 //! What differs between two trees, at the cost of the difference.
 
-use super::{FANOUT, Missing, NodeId, NodeSource, Walk, node::Content, read::collect, slot};
+use super::{
+    Missing, NodeId, NodeSource, Walk,
+    read::collect,
+    side::{Opened, Side, open, sides},
+};
 
 /// One key whose value differs: added (no `before`), removed (no `after`) or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,28 +29,6 @@ pub fn diff(source: &impl NodeSource, before: NodeId, after: NodeId) -> Result<V
     walk.end(differences)
 }
 
-/// One side of a comparison: a subtree, or the part of a leaf that would be in it.
-enum Side {
-    Stored(NodeId),
-    Entries(Vec<(i64, i64)>),
-}
-
-enum Opened {
-    Inner([NodeId; FANOUT]),
-    Entries(Vec<(i64, i64)>),
-}
-
-fn open<S: NodeSource>(walk: &mut Walk<'_, S>, side: Side) -> Option<Opened> {
-    match side {
-        Side::Entries(entries) => Some(Opened::Entries(entries)),
-        Side::Stored(id) => match walk.node(id)?.content() {
-            Content::Leaf(entries) => Some(Opened::Entries(entries)),
-            Content::Inner(inner) => Some(Opened::Inner(inner.children)),
-            Content::Snapshot(..) => None,
-        },
-    }
-}
-
 fn compare<S: NodeSource>(walk: &mut Walk<'_, S>, before: Side, after: Side, level: u32, out: &mut Vec<Difference>) {
     match (&before, &after) {
         (Side::Stored(one), Side::Stored(other)) if one == other => return,
@@ -68,19 +50,6 @@ fn compare<S: NodeSource>(walk: &mut Walk<'_, S>, before: Side, after: Side, lev
             }
         }
         _ => {}
-    }
-}
-
-fn sides(opened: Opened, level: u32) -> [Side; FANOUT] {
-    match opened {
-        Opened::Inner(children) => children.map(Side::Stored),
-        Opened::Entries(entries) => {
-            let mut parts: [Vec<(i64, i64)>; FANOUT] = Default::default();
-            for entry in entries {
-                parts[slot(entry.0, level)].push(entry);
-            }
-            parts.map(|part| if part.is_empty() { Side::Stored(NodeId::EMPTY) } else { Side::Entries(part) })
-        }
     }
 }
 

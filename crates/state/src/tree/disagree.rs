@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{FANOUT, Missing, NodeId, NodeSource, Walk, node::Content, slot};
+use super::{
+    FANOUT, Missing, NodeId, NodeSource, Walk,
+    side::{Opened, Side, open, sides},
+};
 
 /// A key on which not all trees agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,18 +50,6 @@ struct Group {
     holders: Holders,
 }
 
-/// What is in one place of a tree: a subtree, or the part of a leaf that would be in it.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Side {
-    Stored(NodeId),
-    Entries(Vec<(i64, i64)>),
-}
-
-enum Opened {
-    Inner([NodeId; FANOUT]),
-    Entries(Vec<(i64, i64)>),
-}
-
 fn part<S: NodeSource>(
     walk: &mut Walk<'_, S>,
     usual: Side,
@@ -89,30 +80,6 @@ fn part<S: NodeSource>(
     for (usual, others) in usual.into_iter().zip(slots) {
         let others = others.into_iter().map(|(side, holders)| Group { side, holders: together(holders) });
         part(walk, usual, others.collect(), level + 1, found);
-    }
-}
-
-fn open<S: NodeSource>(walk: &mut Walk<'_, S>, side: Side) -> Option<Opened> {
-    match side {
-        Side::Entries(entries) => Some(Opened::Entries(entries)),
-        Side::Stored(id) => match walk.node(id)?.content() {
-            Content::Leaf(entries) => Some(Opened::Entries(entries)),
-            Content::Inner(inner) => Some(Opened::Inner(inner.children)),
-            Content::Snapshot(..) => None,
-        },
-    }
-}
-
-fn sides(opened: Opened, level: u32) -> [Side; FANOUT] {
-    match opened {
-        Opened::Inner(children) => children.map(Side::Stored),
-        Opened::Entries(entries) => {
-            let mut parts: [Vec<(i64, i64)>; FANOUT] = Default::default();
-            for entry in entries {
-                parts[slot(entry.0, level)].push(entry);
-            }
-            parts.map(|part| if part.is_empty() { Side::Stored(NodeId::EMPTY) } else { Side::Entries(part) })
-        }
     }
 }
 
