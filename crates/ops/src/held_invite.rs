@@ -53,7 +53,8 @@ impl Homeserver {
     }
 
     async fn release_invite(&self, invite: &HeldInvite) -> Result<(), OpError> {
-        let (room, target, pdu) = self.read_held(invite).await?;
+        let Some(invite) = self.held_invites().with_texts(invite).await? else { return Ok(()) };
+        let (room, target, pdu) = self.read_held(&invite).await?;
         let before = self.rooms.store().graph.membership(&target, &room.room_id).await?;
         let is_there = before.is_some_and(|before| {
             use ruma::events::room::member::MembershipState::{Ban, Invite, Join};
@@ -70,14 +71,23 @@ impl Homeserver {
     pub async fn refuse_held_invites(&self, which: &WhichHeld) -> Result<usize, OpError> {
         let held = self.held_invites().list(which).await?;
         for invite in &held {
-            let (room, target, pdu) = self.read_held(invite).await?;
-            let content = Content::from_iter([("membership".to_owned(), "leave".into())]);
-            if let Err(error) = self.leave_through(&target, &room, pdu.sender().server_name(), &content).await {
-                tracing::info!(room = %invite.room_id, %error, "the sender of a held invite does not hear that it is refused");
+            match self.refuse_held_invite(invite).await {
+                Err(error @ OpError::Storage(_)) => return Err(error),
+                Err(error) => {
+                    tracing::info!(room = %invite.room_id, %error, "the sender of a held invite does not hear that it is refused");
+                }
+                Ok(()) => {}
             }
             self.held_invites().remove(&invite.room_id, &invite.target).await?;
         }
         Ok(held.len())
+    }
+
+    async fn refuse_held_invite(&self, invite: &HeldInvite) -> Result<(), OpError> {
+        let Some(invite) = self.held_invites().with_texts(invite).await? else { return Ok(()) };
+        let (room, target, pdu) = self.read_held(&invite).await?;
+        let content = Content::from_iter([("membership".to_owned(), "leave".into())]);
+        self.leave_through(&target, &room, pdu.sender().server_name(), &content).await.map(|_| ())
     }
 
     /// What was checked when it came.

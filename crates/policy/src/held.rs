@@ -22,9 +22,11 @@ const PUT: Sql = sql!(
         version = excluded.version, event = excluded.event, stripped = excluded.stripped, since_ms = excluded.since_ms"
 );
 const ALL: Sql = sql!(
-    "SELECT room_id, target, sender, server, version, event, stripped, since_ms FROM held_invite
+    "SELECT room_id, target, sender, server, version, '', '', since_ms FROM held_invite
      ORDER BY since_ms, room_id, target"
 );
+const TEXTS: Sql = sql!("SELECT event, stripped FROM held_invite WHERE room_id = $1 AND target = $2");
+const IS_HELD: Sql = sql!("SELECT 1 FROM held_invite WHERE room_id = $1 AND target = $2 AND sender = $3");
 const DELETE: Sql = sql!("DELETE FROM held_invite WHERE room_id = $1 AND target = $2");
 const DELETE_OF: Sql = sql!("DELETE FROM held_invite WHERE room_id = $1 AND target = $2 AND sender = $3");
 
@@ -42,10 +44,10 @@ pub struct HeldInvite {
     pub server: String,
     /// The room's version.
     pub version: String,
-    /// The invitation, signed by both servers.
+    /// The invitation, signed by both servers; empty in a list.
     #[serde(skip)]
     pub event: String,
-    /// What its target may see of the room: a JSON list.
+    /// What its target may see of the room: a JSON list; empty in a list of invitations.
     #[serde(skip)]
     pub stripped: String,
     /// Since when, in ms since the epoch.
@@ -132,12 +134,22 @@ impl HeldInvites {
         Ok(true)
     }
 
-    /// Those that wait, the oldest first.
+    /// Those that wait, the oldest first, without their texts: [`HeldInvites::with_texts`].
     pub async fn list(&self, which: &WhichHeld) -> Result<Vec<HeldInvite>, DbError> {
         let rows = self.db.scan(&ALL, params![]).await?;
         let mut all: Vec<HeldInvite> = rows.iter().map(HeldInvite::from_row).collect::<Result<_, _>>()?;
         all.retain(|invite| which.holds(invite));
         Ok(all)
+    }
+
+    /// One with its texts, if it still waits.
+    pub async fn with_texts(&self, invite: &HeldInvite) -> Result<Option<HeldInvite>, DbError> {
+        let row = self.db.query_opt(&TEXTS, params![invite.room_id.as_str(), invite.target.as_str()]).await?;
+        let whole = |row: Row| {
+            let (event, stripped) = (row.text(0)?.to_owned(), row.text(1)?.to_owned());
+            Ok(HeldInvite { event, stripped, ..invite.clone() })
+        };
+        row.map(whole).transpose()
     }
 
     /// Forgets one that has been decided on.
@@ -149,16 +161,12 @@ impl HeldInvites {
 
     /// Forgets one that its sender has taken back. Whether there was one.
     pub async fn taken_back(&self, room_id: &RoomId, target: &UserId, sender: &UserId) -> Result<bool, DbError> {
-        let which = WhichHeld {
-            server: Some(sender.server_name().to_string()),
-            room_id: Some(room_id.to_string()),
-            target: Some(target.to_string()),
-        };
-        if !self.list(&which).await?.iter().any(|invite| invite.sender == *sender) {
+        let key = || params![room_id.as_str(), target.as_str(), sender.as_str()];
+        if self.db.query_opt(&IS_HELD, key()).await?.is_none() {
             return Ok(false);
         }
         let mut batch = Batch::new();
-        batch.exec(&DELETE_OF, params![room_id.as_str(), target.as_str(), sender.as_str()]);
+        batch.exec(&DELETE_OF, key());
         self.db.commit(batch).await.map(|_| true)
     }
 }
