@@ -15,7 +15,7 @@ use matrix_sdk::ruma::events::room::message::{MessageType, OriginalSyncRoomMessa
 use matrix_sdk::{Client, Room};
 use tokio::sync::mpsc;
 
-use crate::{PASSWORD, PATIENCE, until};
+use crate::{Device, PASSWORD, PATIENCE, until};
 
 /// Makes a user's cross-signing keys and uploads them, with the password where it is asked for.
 pub async fn bootstrap_cross_signing(client: &Client) -> Result<()> {
@@ -29,7 +29,7 @@ pub async fn bootstrap_cross_signing(client: &Client) -> Result<()> {
 }
 
 /// Verification requests that come in rooms.
-pub fn room_requests(client: &Client) -> mpsc::Receiver<VerificationRequest> {
+fn room_requests(client: &Client) -> mpsc::Receiver<VerificationRequest> {
     let (tell, requests) = mpsc::channel(4);
     client.add_event_handler(move |event: OriginalSyncRoomMessageEvent, _: Room, client: Client| {
         let tell = tell.clone();
@@ -79,6 +79,26 @@ pub fn macs(client: &Client) -> mpsc::Receiver<()> {
         }
     });
     macs
+}
+
+/// One user verifies another by emoji, in the room that is theirs; then each knows the other as verified.
+pub async fn two_users_verify(one: &Device, other: &Device) -> Result<()> {
+    let mut requests = room_requests(&other.client);
+    let macs = macs(&other.client);
+    let identity = one.client.encryption().request_user_identity(other.user_id()).await?;
+    let identity = identity.context("the other has an identity")?;
+    let ours = identity.request_verification_with_methods(vec![VerificationMethod::SasV1]).await?;
+    let theirs =
+        tokio::time::timeout(PATIENCE, requests.recv()).await.context("no request came")?.context("a request comes")?;
+    verify(ours, theirs, macs).await?;
+    for (me, other) in [(one, other), (other, one)] {
+        until("the identity is verified", || async {
+            let identity = me.client.encryption().get_user_identity(other.user_id()).await?;
+            Ok(identity.filter(|i| i.is_verified()))
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// Plays both sides of SAS to its end.

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use matrix_sdk::Client;
 use matrix_sdk::ruma::events::key::verification::VerificationMethod;
-use samtal_clients::verification::{bootstrap_cross_signing, macs, room_requests, to_device_requests, verify};
+use samtal_clients::verification::{bootstrap_cross_signing, macs, to_device_requests, two_users_verify, verify};
 use samtal_clients::{Device, Encryption, PATIENCE, room_of, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,22 +94,7 @@ async fn two_users_verify_each_other_by_emoji() -> Result<()> {
     bob.sees(&alice.say(&room_id, "let us verify").await?).await?;
     alice.sees(&bob.say(&room_id, "yes").await?).await?;
 
-    let mut requests = room_requests(&bob.client);
-    let macs = macs(&bob.client);
-    let identity =
-        alice.client.encryption().request_user_identity(bob.user_id()).await?.context("bob has an identity")?;
-    let ours = identity.request_verification_with_methods(vec![VerificationMethod::SasV1]).await?;
-    let theirs =
-        tokio::time::timeout(PATIENCE, requests.recv()).await.context("no request came")?.context("a request comes")?;
-    verify(ours, theirs, macs).await?;
-    for (me, other) in [(&alice, &bob), (&bob, &alice)] {
-        until("the identity is verified", || async {
-            let identity = me.client.encryption().get_user_identity(other.user_id()).await?;
-            Ok(identity.filter(|i| i.is_verified()))
-        })
-        .await?;
-    }
-    Ok(())
+    two_users_verify(&alice, &bob).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,9 +5,8 @@
 #![recursion_limit = "256"]
 
 use anyhow::{Context, Result};
-use matrix_sdk::ruma::events::key::verification::VerificationMethod;
-use samtal_clients::verification::{bootstrap_cross_signing, macs, room_requests, verify};
-use samtal_clients::{Device, Encryption, PATIENCE, homeserver, other_homeserver, room_of, until};
+use samtal_clients::verification::{bootstrap_cross_signing, two_users_verify};
+use samtal_clients::{Device, Encryption, homeserver, other_homeserver, room_of, until};
 
 async fn alice_and_bob() -> Result<(Device, Device)> {
     Ok((Device::of_new_at(&homeserver(), "alice").await?, Device::of_new_at(&other_homeserver(), "bob").await?))
@@ -66,20 +65,5 @@ async fn users_of_two_servers_verify_each_other_by_emoji() -> Result<()> {
     }
     alice.client.account().mark_as_dm(&room_id, &[bob.user_id().to_owned()]).await?;
     until("the room is theirs", || async { Ok(alice.client.get_dm_room(bob.user_id())) }).await?;
-
-    let mut requests = room_requests(&bob.client);
-    let macs = macs(&bob.client);
-    let identity = alice.client.encryption().get_user_identity(bob.user_id()).await?.context("bob has an identity")?;
-    let ours = identity.request_verification_with_methods(vec![VerificationMethod::SasV1]).await?;
-    let theirs =
-        tokio::time::timeout(PATIENCE, requests.recv()).await.context("no request came")?.context("a request comes")?;
-    verify(ours, theirs, macs).await?;
-    for (me, other) in [(&alice, &bob), (&bob, &alice)] {
-        until("the identity is verified", || async {
-            let identity = me.client.encryption().get_user_identity(other.user_id()).await?;
-            Ok(identity.filter(|i| i.is_verified()))
-        })
-        .await?;
-    }
-    Ok(())
+    two_users_verify(&alice, &bob).await
 }
