@@ -21,6 +21,8 @@ use crate::{
 
 /// Most bytes that a node tells the others at once: PostgreSQL takes 8,000 in all.
 pub const TOLD_BYTES_MAX: usize = 7_900;
+/// Longest name of a channel.
+const CHANNEL_BYTES_MAX: usize = 63;
 const WAITING_MAX: usize = 4_096;
 const GROUP_MAX: usize = 512;
 /// Changes read at a time.
@@ -82,7 +84,7 @@ impl Postgres {
         let head = reading.query(&schema::HEAD, &[]).await?.first().map_or(Ok(0), |row| row.int(0))?;
         reading.announcer.start_at(head);
         let tasks = Tasks::new();
-        let telling = Telling { channel: format!("samtal_{schema}_told"), node: Random::system().alphanumeric(16) };
+        let telling = Telling { channel: told_channel(schema), node: Random::system().alphanumeric(16) };
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
         tasks.spawn("db-writer", write(reading.clone(), schema.to_owned(), waiting));
         tasks.spawn("db-listener", listen(reading.clone(), config, schema.to_owned(), telling.clone()));
@@ -134,6 +136,16 @@ impl Postgres {
         self.tasks.shut_down(patience).await;
         self.reading.pool.close();
     }
+}
+
+/// Where the nodes of a schema tell each other: as PostgreSQL names channels, of at most 63 bytes.
+fn told_channel(schema: &str) -> String {
+    let plain = format!("samtal_{schema}_told");
+    if plain.len() <= CHANNEL_BYTES_MAX {
+        return plain;
+    }
+    // Two long schemas must not hear each other.
+    format!("told_{}", blake3::hash(schema.as_bytes()).to_hex().get(..32).unwrap_or_default())
 }
 
 impl Drop for Postgres {

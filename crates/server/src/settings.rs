@@ -42,8 +42,20 @@ fn schema_name(name: &str) -> String {
             other => schema.push_str(&format!("_x{:x}_", u32::from(other))),
         }
     }
+    if schema.len() > SCHEMA_CHARS_MAX {
+        // PostgreSQL would cut it off, and two tenants might share what is left.
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        schema.truncate(SCHEMA_CHARS_MAX - SCHEMA_HASH_CHARS - 1);
+        schema.push('_');
+        schema.extend(hash.chars().take(SCHEMA_HASH_CHARS));
+    }
     schema
 }
+
+/// Longest name of a schema in PostgreSQL.
+const SCHEMA_CHARS_MAX: usize = 63;
+/// What tells long names apart.
+const SCHEMA_HASH_CHARS: usize = 24;
 
 /// What one tenant is opened with.
 pub(crate) fn tenant(process: &Process, tenant: &Tenant) -> Settings {
@@ -319,9 +331,15 @@ mod tests {
 
     #[test]
     fn two_server_names_never_share_a_schema() {
-        let names = ["example.org", "example-org", "example.org:8448", "[::1]:80", "example_org"];
+        let long = "a-very-long-name-of-an-authority.in-a-municipality.example.org";
+        let longer = format!("{long}:8448");
+        let names = ["example.org", "example-org", "example.org:8448", "[::1]:80", "example_org", long, &longer];
         let mut schemas: Vec<String> = names.iter().map(|name| schema_name(name)).collect();
         assert!(schemas.iter().all(|s| s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')), "{schemas:?}");
+        assert!(
+            schemas.iter().all(|schema| schema.len() <= SCHEMA_CHARS_MAX),
+            "PostgreSQL cuts off the rest: {schemas:?}"
+        );
         schemas.sort();
         schemas.dedup();
         assert_eq!(schemas.len(), names.len());
