@@ -327,7 +327,7 @@ fn rate(rate: &ConfigRate) -> Rate {
 
 #[cfg(test)]
 mod tests {
-    use super::schema_name;
+    use super::{SCHEMA_CHARS_MAX, schema_name};
 
     #[test]
     fn two_server_names_never_share_a_schema() {
