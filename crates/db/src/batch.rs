@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::{DbError, Row, Sql, Value};
+use crate::{DbError, Row, Sql, Value, schema};
 
 /// Statements that become durable together or not at all, built from what was read before.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub(crate) steps: Vec<Step>,
     /// With how far each stands behind the batch's first position.
-    pub(crate) changes: Vec<(usize, Change)>,
+    pub(crate) changes: Vec<(i64, Change)>,
     /// How many positions the batch takes.
-    pub(crate) positions: usize,
+    pub(crate) positions: i64,
     returning: usize,
     pub(crate) hooks: Vec<Hook>,
 }
@@ -31,6 +31,40 @@ pub(crate) struct Step {
     pub(crate) sql: Sql,
     pub(crate) params: Vec<Value>,
     pub(crate) expect: Expect,
+}
+
+/// What a statement of a batch answered.
+pub(crate) enum Answered {
+    Rows(Vec<Row>),
+    Changed(u64),
+}
+
+impl Step {
+    /// The step that writes a row of the change log at this position.
+    pub(crate) fn logged(change: &Change, position: i64) -> Self {
+        let params = vec![
+            position.into(),
+            change.kind.into(),
+            change.room.clone().into(),
+            change.user.clone().into(),
+            change.reference.clone().into(),
+        ];
+        Self { sql: schema::CHANGE_INSERT, params, expect: Expect::Any }
+    }
+
+    /// The rows that the committer gets, if it asked for any; a conflict if the statement did not do what it must.
+    pub(crate) fn outcome(&self, answered: Answered) -> Result<Option<Vec<Row>>, DbError> {
+        let refused = |what: &str| Err(DbError::Conflict(format!("{}: {what}", self.sql.name())));
+        match (self.expect, answered) {
+            (Expect::Returning, Answered::Rows(rows)) => Ok(Some(rows)),
+            (Expect::Some, Answered::Rows(rows)) if rows.is_empty() => refused("no row"),
+            (Expect::None, Answered::Rows(rows)) if !rows.is_empty() => refused("a row"),
+            (Expect::Changed(expected), Answered::Changed(changed)) if changed != expected => {
+                refused(&format!("{changed} rows changed, expected {expected}"))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 /// What must hold for the batch to be kept.
@@ -140,8 +174,8 @@ impl Batch {
 
     /// Leaves `count` positions out of the log, between what is logged so far and what is logged next: room for what will turn out
     /// to belong there. Log something behind it in the same batch, else readers may come to stand within.
-    pub fn skip(&mut self, count: usize) {
-        self.positions += count;
+    pub fn skip(&mut self, count: i64) {
+        self.positions += count.max(0);
     }
 
     /// Has `done` called when the batch is durable, before readers of the change log hear of it: so caches hold what they are about to
@@ -174,8 +208,8 @@ impl Batch {
         self.changes.extend(other.changes.into_iter().map(|(at, change)| (at + offset, change)));
         self.steps.extend(other.steps.into_iter().map(|mut step| {
             for param in &mut step.params {
-                if let Value::Position(index) = param {
-                    *index += offset;
+                if let Value::Position(behind) = param {
+                    *behind += offset;
                 }
             }
             step
@@ -201,6 +235,15 @@ pub struct Committed {
     pub rows: Vec<Vec<Row>>,
 }
 
+/// What a refused batch takes with it.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Undo {
+    /// The whole transaction.
+    Group,
+    /// Only itself: it runs in a savepoint.
+    Batch,
+}
+
 /// Calls what wanted to be called before anyone hears of these batches.
 pub(crate) fn call_hooks<'a>(done: impl Iterator<Item = (&'a Batch, &'a Result<Committed, DbError>)>) {
     for (batch, result) in done {
@@ -214,7 +257,7 @@ impl Committed {
     /// The position that stands for what [`Batch::log`] returned.
     pub fn position_of(&self, value: &Value) -> i64 {
         match value {
-            Value::Position(index) => self.first_position + i64::try_from(*index).unwrap_or(0),
+            Value::Position(offset) => self.first_position + offset,
             _ => self.last_position,
         }
     }

@@ -38,6 +38,17 @@ impl DbError {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict(_))
     }
+
+    /// The error once more, for another batch of the group that it refused.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Conflict(what) => Self::Conflict(what.clone()),
+            Self::Full => Self::Full,
+            Self::Busy => Self::Busy,
+            Self::Closed => Self::Closed,
+            other => Self::Engine(other.to_string(), None),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for DbError {

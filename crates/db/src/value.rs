@@ -19,8 +19,8 @@ pub enum Value {
     Texts(Vec<String>),
     /// A list of byte strings for `IN list($n)`.
     Blobs(Vec<Vec<u8>>),
-    /// The position that the n-th change of the batch gets at commit: what [`Batch::log`](crate::Batch::log) returns.
-    Position(usize),
+    /// The position so far behind the batch's first, given at commit: what [`Batch::log`](crate::Batch::log) returns.
+    Position(i64),
 }
 
 impl Value {

@@ -164,7 +164,7 @@ impl Turn<'_> {
 
     /// Leaves positions free before the event that is logged next.
     pub(crate) fn leave_room(&mut self) {
-        self.batch.skip(usize::try_from(ROOM).unwrap_or(0));
+        self.batch.skip(ROOM);
     }
 
     /// Notes backward extremities of the gap before `position`.
