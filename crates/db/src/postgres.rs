@@ -72,9 +72,10 @@ impl Postgres {
     }
 
     pub(crate) async fn snapshot(&self) -> Result<View, DbError> {
-        let client = self.reading.pool.get().await?;
-        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        Ok(View { client })
+        // Made first: who stops waiting must not leave a begun transaction to whoever gets the connection next.
+        let view = View { client: self.reading.pool.get().await? };
+        view.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        Ok(view)
     }
 
     pub(crate) async fn catch_up(&self) -> Result<(), DbError> {

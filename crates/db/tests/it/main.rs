@@ -148,6 +148,27 @@ async fn a_snapshot_does_not_see_what_comes_after_it() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_nobody_waits_for_any_more_makes_no_later_read_old() {
+    each_engine(&[SCHEMA], |db| async move {
+        // As many as there are connections, so that each of them is tried.
+        let all = futures_util::future::join_all((0..6).map(|_| db.snapshot())).await;
+        assert!(all.iter().all(Result::is_ok));
+        drop(all);
+        for id in 1..=6 {
+            let mut began = std::pin::pin!(db.snapshot());
+            let _ = futures_util::poll!(began.as_mut());
+            drop(began);
+            count(&db).await;
+            db.commit(note(id, "later")).await.unwrap();
+            for _ in 0..6 {
+                assert_eq!(count(&db).await, id);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_lease_has_one_holder() {
     each_engine(&[SCHEMA], |db| async move {
         let lease = db.lease("sender").await.unwrap();
