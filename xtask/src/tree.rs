@@ -33,9 +33,10 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Reads the repository that xtask belongs to.
+    /// Reads the repository that xtask is run of: another one than it was built in, if they share what cargo builds.
     pub(crate) fn read() -> io::Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+        let xtask = std::env::var_os("CARGO_MANIFEST_DIR").ok_or_else(|| io::Error::other("run it by cargo"))?;
+        let root = Path::new(&xtask).join("..").canonicalize()?;
         Ok(Self { files: files(&root)?, crates: crates(&root)?, root })
     }
 

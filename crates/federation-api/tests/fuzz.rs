@@ -9,7 +9,7 @@ use samtal_keyring::{OwnKey, OwnKeys};
 
 /// Good input of a target.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let directory = format!("{}/../../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+    let directory = format!("../../fuzz/seeds/{target}");
     let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     files.into_iter().map(|file| std::fs::read(file).unwrap()).collect()

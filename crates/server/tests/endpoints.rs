@@ -34,7 +34,7 @@ struct Row {
 }
 
 fn docs(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)
+    Path::new("../../docs").join(name)
 }
 
 fn rows() -> Vec<Row> {
