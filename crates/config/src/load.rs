@@ -1,6 +1,7 @@
 //! Reading a configuration: defaults, under the file, under the environment, under arguments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ruma::OwnedServerName;
@@ -11,7 +12,7 @@ use toml::{Spanned, Table, Value};
 use crate::assembly::{added_tenants_dir, main_tenant, tenant};
 use crate::option::{Section, defaults_of};
 use crate::problem::{ConfigError, Problem, nearest};
-use crate::process::Process;
+use crate::process::{Listener, Process};
 use crate::tenant::{Tenant, TenantEntry, TenantOptions, Tenants};
 use crate::{Opt, Shape};
 
@@ -33,7 +34,11 @@ pub struct Config {
     pub process: Process,
     /// The tenants, that of `server.name` first.
     pub tenants: Vec<Tenant>,
+    places: Places,
 }
+
+/// Where each option was given: a file, variable or argument, and in a file the line and column.
+type Places = BTreeMap<String, (String, Option<(usize, usize)>)>;
 
 impl Source {
     /// The file, and this process's environment.
@@ -73,12 +78,17 @@ impl Config {
         let user = reading.document("samtal.toml", text)?;
         reading.finish(user)
     }
+
+    /// Tells what is wrong with an option that only its use has shown, such as a file that is not there.
+    pub fn problem(&self, option: &str, message: String) -> Problem {
+        problem_at(&self.places, option, option, message)
+    }
 }
 
 /// Where each key was found, and what was found wrong.
 #[derive(Default)]
 struct Reading {
-    places: BTreeMap<String, (String, Option<(usize, usize)>)>,
+    places: Places,
     problems: Vec<Problem>,
 }
 
@@ -257,16 +267,15 @@ impl Reading {
                 tenants.extend(tenant(entry, &process.server.data_dir, options));
             }
         }
-        let mut names: Vec<&OwnedServerName> = tenants.iter().map(|t| &t.name).collect();
-        names.sort();
-        let twice: Vec<String> = names
-            .windows(2)
-            .filter(|pair| pair.first() == pair.last())
-            .filter_map(|pair| pair.first())
-            .map(|n| n.to_string())
-            .collect();
-        for name in twice {
+        for name in twice(tenants.iter().map(|tenant| &tenant.name)) {
             self.problem("tenants", format!("{name} is there twice"));
+        }
+        for (i, before) in listening_twice(&process.listeners) {
+            let message = format!("{} listens there already", listener_option(before));
+            self.problem(&format!("{}.address", listener_option(i)), message);
+        }
+        if process.server.data_dir.as_os_str().is_empty() {
+            self.problem("server.data_dir", "expected a directory, found nothing".to_owned());
         }
         if let Some(url) = &process.database.url
             && !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme))
@@ -274,7 +283,11 @@ impl Reading {
             // The address itself is not told: there may be a password in it.
             self.problem("database.url", "expected an address that begins with postgres://".to_owned());
         }
-        if self.problems.is_empty() { Ok(Config { process, tenants }) } else { Err(ConfigError::Wrong(self.problems)) }
+        if self.problems.is_empty() {
+            Ok(Config { process, tenants, places: self.places })
+        } else {
+            Err(ConfigError::Wrong(self.problems))
+        }
     }
 
     /// A table that was found right, as what it is.
@@ -378,9 +391,38 @@ impl Reading {
     }
 
     fn problem_at(&mut self, at: &str, option: &str, message: String) {
-        let (place, position) = self.places.get(at).cloned().unwrap_or_else(|| ("configuration".to_owned(), None));
-        self.problems.push(Problem { place, position, option: option.to_owned(), message });
+        self.problems.push(problem_at(&self.places, at, option, message));
     }
+}
+
+fn problem_at(places: &Places, at: &str, option: &str, message: String) -> Problem {
+    let (place, position) = places.get(at).cloned().unwrap_or_else(|| ("configuration".to_owned(), None));
+    Problem { place, position, option: option.to_owned(), message }
+}
+
+/// Names that are there more than once. Case does not tell hosts apart, so it does not tell servers apart.
+fn twice<'a>(names: impl Iterator<Item = &'a OwnedServerName>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| !seen.insert(name.as_str().to_ascii_lowercase())).map(ToString::to_string).collect()
+}
+
+/// Listeners whose address another one before them has taken, and that one.
+fn listening_twice(listeners: &[Listener]) -> Vec<(usize, usize)> {
+    let clash = |a: &SocketAddr, b: &SocketAddr| {
+        a.port() == b.port()
+            && a.port() != 0
+            && a.is_ipv4() == b.is_ipv4()
+            && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+    };
+    let before = |i: usize, listener: &Listener| {
+        listeners.iter().take(i).position(|other| clash(&listener.address, &other.address))
+    };
+    listeners.iter().enumerate().filter_map(|(i, listener)| Some((i, before(i, listener)?))).collect()
+}
+
+/// How the listener of this index, from 0, is called.
+fn listener_option(index: usize) -> String {
+    format!("listeners[{}]", index + 1)
 }
 
 /// All that may stand in the file, in the order of the reference.

@@ -204,6 +204,42 @@ fn a_name_cannot_be_there_twice() {
         problems("[server]\nname = 'a.example'\n[[tenants]]\nname = 'a.example'"),
         ["samtal.toml:3:3: tenants: a.example is there twice"]
     );
+    assert_eq!(
+        problems("[server]\nname = 'a.example'\n[[tenants]]\nname = 'A.Example'"),
+        ["samtal.toml:3:3: tenants: A.Example is there twice"]
+    );
+}
+
+#[test]
+fn no_two_listeners_have_one_address() {
+    let listeners = |one: &str, two: &str| {
+        problems(&format!("[[listeners]]\naddress = '{one}'\n[[listeners]]\nserve = ['client']\naddress = '{two}'"))
+    };
+    for (one, two) in [("127.0.0.1:1", "127.0.0.1:1"), ("0.0.0.0:1", "127.0.0.1:1"), ("[::1]:1", "[::]:1")] {
+        assert_eq!(
+            listeners(one, two),
+            ["samtal.toml:5:1: listeners[2].address: listeners[1] listens there already"],
+            "{one} {two}"
+        );
+    }
+    for (one, two) in [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:1", "127.0.0.1:2"), ("127.0.0.2:1", "127.0.0.1:1")] {
+        assert_eq!(listeners(one, two), Vec::<String>::new(), "{one} {two}");
+    }
+}
+
+#[test]
+fn data_needs_a_directory() {
+    assert_eq!(
+        problems("[server]\ndata_dir = ''"),
+        ["samtal.toml:2:1: server.data_dir: expected a directory, found nothing"]
+    );
+}
+
+#[test]
+fn what_only_its_use_shows_is_told_with_its_place() {
+    let config = Config::from_text("[server]\nname = 'a.example'\n[[listeners]]\nserve = []").unwrap();
+    let problem = config.problem("listeners[1].serve", "is of no use".to_owned());
+    assert_eq!(problem.to_string(), "samtal.toml:4:1: listeners[1].serve: is of no use");
 }
 
 #[test]
@@ -234,7 +270,7 @@ fn the_example_file_is_right_with_and_without_its_comment_marks() {
 /// With `SAMTAL_WRITE_DOCS=1` the pages are written instead of compared.
 #[test]
 fn the_pages_in_docs_are_fresh() {
-    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let docs = std::path::Path::new("../../docs");
     for (name, fresh) in [("config.md", reference()), ("samtal.example.toml", example())] {
         let path = docs.join(name);
         if std::env::var_os("SAMTAL_WRITE_DOCS").is_some() {

@@ -26,7 +26,7 @@ fn check(source: &Source) -> Outcome {
         return Err(samtal_server::ServerError::NoTenant.to_string());
     }
     samtal_server::Installation::examine(&config)
-        .map_err(|wrong| wrong.iter().map(|e| told(e)).collect::<Vec<_>>().join("\n"))?;
+        .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let names: Vec<String> = config.tenants.iter().map(|tenant| tenant.name.to_string()).collect();
     println!("right: {}", names.join(", "));
     Ok(())

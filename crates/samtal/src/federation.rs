@@ -15,9 +15,9 @@ use crate::backup::run;
 /// On federation.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Stored rules are asked before those of the configuration file, so they win. Among the stored ones, and\n\
-                        among the file's, deny beats allow. A server that no rule names falls under the default.\n\
-                        All of it holds at once, on every node of the tenant."
+    after_help = "Stored rules are asked before those of the configuration file, so they win. Among the stored ones, and \
+                  among the file's, deny beats allow. A server that no rule names falls under the default. \
+                  All of it holds at once, on every node of the tenant."
 )]
 pub(crate) struct FederationArgs {
     /// Of this tenant; may be left out where there is one

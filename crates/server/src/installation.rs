@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use samtal_config::{Config, Source, Tenant};
+use samtal_config::{Config, Problem, Source, Tenant};
 use samtal_http::{Client, ClientOptions};
 use samtal_kit::{Clock, Memory, Random};
 use samtal_ops::Homeserver;
 
+use crate::control::told;
 use crate::lock::private_dir;
 use crate::networks::Networks;
 use crate::{Lock, ServerError, Tenants, settings};
@@ -54,21 +55,25 @@ impl Installation {
     ///
     /// # Errors
     /// What is wrong with each.
-    pub fn examine(config: &Config) -> Result<(), Vec<ServerError>> {
-        let mut wrong: Vec<ServerError> = Vec::new();
-        for (listener, tls) in
-            config.process.listeners.iter().filter_map(|listener| Some((listener, listener.tls.as_ref()?)))
-        {
+    pub fn examine(config: &Config) -> Result<(), Vec<Problem>> {
+        let mut wrong: Vec<Problem> = Vec::new();
+        let mut note = |option: &str, result: Result<(), ServerError>| {
+            wrong.extend(result.err().map(|error| config.problem(option, told(&error))));
+        };
+        for (i, listener) in config.process.listeners.iter().enumerate() {
+            let Some(tls) = &listener.tls else { continue };
             let files = crate::running::certificates_of(listener, tls);
-            wrong.extend(samtal_http::Certificates::load(&files).err().map(ServerError::from));
+            let loaded = samtal_http::Certificates::load(&files).map(drop);
+            note(&format!("listeners[{}].tls", i + 1), loaded.map_err(ServerError::from));
         }
-        wrong.extend(trusted(&config.process.outgoing.trusted_certificates).err());
+        note("outgoing.trusted_certificates", trusted(&config.process.outgoing.trusted_certificates));
         for tenant in &config.tenants {
-            wrong.extend(trusted(&tenant.options.federation.trusted_certificates).err());
-            wrong.extend(settings::proxy(tenant).err());
-            wrong.extend(settings::appservices(&config.process, tenant).err().map(ServerError::from));
+            note("federation.trusted_certificates", trusted(&tenant.options.federation.trusted_certificates));
+            note("federation.proxy", settings::proxy(tenant).map(drop));
+            let registrations = settings::appservices(&config.process, tenant).map(drop);
+            note("application_services.registrations", registrations.map_err(ServerError::from));
         }
-        wrong.extend(not_of_others(config).err());
+        note("server.data_dir", not_of_others(config));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
