@@ -9,6 +9,7 @@
 pub mod verification;
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use matrix_sdk::ruma::events::InitialStateEvent;
 use matrix_sdk::ruma::events::room::encryption::RoomEncryptionEventContent;
 use matrix_sdk::ruma::events::room::message::{OriginalSyncRoomMessageEvent, RoomMessageEventContent};
 use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId, assign, uint};
-use matrix_sdk::{Client, Room, RoomState};
+use matrix_sdk::{AuthSession, Client, Room, RoomState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -75,8 +76,13 @@ pub fn other_homeserver() -> String {
     std::env::var("SAMTAL_OTHER_URL").expect("SAMTAL_OTHER_URL is the base URL of another homeserver")
 }
 
-async fn anonymous(homeserver: &str) -> Result<Client> {
-    Ok(Client::builder()
+/// A client of nobody yet, which keeps its things in a directory, or in memory.
+async fn anonymous(homeserver: &str, directory: Option<&Path>) -> Result<Client> {
+    let mut builder = Client::builder();
+    if let Some(directory) = directory {
+        builder = builder.sqlite_store(directory, None);
+    }
+    Ok(builder
         .homeserver_url(homeserver)
         .with_encryption_settings(EncryptionSettings {
             auto_enable_cross_signing: false,
@@ -102,16 +108,28 @@ async fn register_at(homeserver: &str, name: &str) -> Result<OwnedUserId> {
         auth: Some(AuthData::Dummy(Dummy::new())),
         inhibit_login: true,
     });
-    Ok(anonymous(homeserver).await?.send(request).await?.user_id)
+    Ok(anonymous(homeserver, None).await?.send(request).await?.user_id)
 }
 
 /// Logs somebody in on a new device, which does not sync yet.
 pub async fn log_in(user_id: &UserId) -> Result<Client> {
-    log_in_at(&homeserver(), user_id).await
+    log_in_at(&homeserver(), user_id, None).await
 }
 
-async fn log_in_at(homeserver: &str, user_id: &UserId) -> Result<Client> {
-    let client = anonymous(homeserver).await?;
+/// Logs somebody in on a new device that keeps its things in a directory, and does not sync yet.
+pub async fn log_in_keeping(user_id: &UserId, directory: &Path) -> Result<Client> {
+    log_in_at(&homeserver(), user_id, Some(directory)).await
+}
+
+/// A client as it is after a restart: it has its session, and what it kept.
+pub async fn restore(session: AuthSession, directory: &Path) -> Result<Client> {
+    let client = anonymous(&homeserver(), Some(directory)).await?;
+    client.restore_session(session).await?;
+    Ok(client)
+}
+
+async fn log_in_at(homeserver: &str, user_id: &UserId, directory: Option<&Path>) -> Result<Client> {
+    let client = anonymous(homeserver, directory).await?;
     client.matrix_auth().login_username(user_id, PASSWORD).initial_device_display_name("test").send().await?;
     Ok(client)
 }
@@ -134,7 +152,7 @@ impl Device {
 
     /// Another device of somebody at a homeserver, which syncs.
     pub async fn of_at(homeserver: &str, user_id: &UserId) -> Result<Self> {
-        let mut device = Self::of_client(log_in_at(homeserver, user_id).await?);
+        let mut device = Self::of_client(log_in_at(homeserver, user_id, None).await?);
         device.client.sync_once(SyncSettings::default()).await?;
         let client = device.client.clone();
         device.sync = Some(tokio::spawn(async move {

@@ -2,12 +2,13 @@
 
 #![recursion_limit = "256"]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
-use matrix_sdk::RoomState;
+use matrix_sdk::encryption::recovery::RecoveryState;
 use matrix_sdk::ruma::api::client::room::create_room::v3::{CreationContent, Request as CreateRoom, RoomPreset};
 use matrix_sdk::ruma::events::InitialStateEvent;
 use matrix_sdk::ruma::events::room::join_rules::{JoinRule, RoomJoinRulesEventContent};
@@ -15,22 +16,29 @@ use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 use matrix_sdk::ruma::events::space::child::SpaceChildEventContent;
 use matrix_sdk::ruma::room::RoomType;
 use matrix_sdk::ruma::serde::Raw;
-use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, assign};
+use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, assign};
+use matrix_sdk::{Client, RoomState};
 use matrix_sdk_ui::eyeball_im::Vector;
 use matrix_sdk_ui::room_list_service::RoomListLoadingState;
 use matrix_sdk_ui::room_list_service::filters::new_filter_non_left;
 use matrix_sdk_ui::spaces::SpaceService;
 use matrix_sdk_ui::sync_service::{State, SyncService};
 use matrix_sdk_ui::timeline::{RoomExt, Timeline, TimelineItem};
-use samtal_clients::{Device, Encryption, PATIENCE, log_in, register, room_of, until};
+use samtal_clients::verification::bootstrap_cross_signing;
+use samtal_clients::{Device, Encryption, PATIENCE, log_in, log_in_keeping, register, restore, room_of, until};
 
 /// Somebody whose client syncs by sliding sync.
 async fn sliding(name: &str) -> Result<(Device, SyncService)> {
-    let client = log_in(&register(name).await?).await?;
+    syncing(log_in(&register(name).await?).await?, &[]).await
+}
+
+/// A client of somebody, once it syncs by sliding sync, these rooms in particular.
+async fn syncing(client: Client, rooms: &[&RoomId]) -> Result<(Device, SyncService)> {
     client.event_cache().subscribe()?;
     let service = SyncService::builder(client.clone()).build().await?;
-    service.start().await;
+    service.room_list_service().subscribe_to_rooms(rooms).await;
     let device = Device::of_client(client);
+    service.start().await;
     let mut state = service.state();
     tokio::time::timeout(PATIENCE, async {
         while !matches!(state.get(), State::Running) {
@@ -64,9 +72,13 @@ async fn room_list(service: &SyncService, fits: impl Fn(&[OwnedRoomId]) -> bool)
     .context("the room list never looked as it should")?
 }
 
-/// The text of each message of a timeline.
+/// The text of each message of a timeline. Each counts once: where pages are asked for while the sync brings the same
+/// events, and keys come meanwhile, the SDK now and then shows one event twice.
 fn texts(items: &Vector<Arc<TimelineItem>>) -> Vec<String> {
-    items.iter().filter_map(|item| Some(item.as_event()?.content().as_message()?.body().to_owned())).collect()
+    let mut shown = HashSet::new();
+    let events = items.iter().filter_map(|item| item.as_event());
+    let once = events.filter(|event| event.event_id().is_none_or(|id| shown.insert(id.to_owned())));
+    once.filter_map(|event| Some(event.content().as_message()?.body().to_owned())).collect()
 }
 
 async fn until_texts(timeline: &Timeline, expected: &[&str]) -> Result<()> {
@@ -273,6 +285,122 @@ async fn what_was_missed_while_stopped_comes_on_start() -> Result<()> {
     assert_eq!(alice.sees(&missed).await?.body, "while you were away");
     service.stop().await;
     Ok(())
+}
+
+/// A phone talks and is set up for recovery; a laptop that knows nothing but the recovery key reads all of it, talks
+/// on, and still can after a restart, as can what it writes to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_session_recovers_talks_on_and_still_can_after_a_restart() -> Result<()> {
+    let (phone, phone_sync) = sliding("alice").await?;
+    bootstrap_cross_signing(&phone.client).await?;
+    let bob = Device::of_new("bob").await?;
+    let room_id = room_of(&phone, &[&bob], Encryption::On).await?;
+    let (mut said, mut latest) = (Vec::new(), None);
+    for i in 0..10 {
+        for (who, other) in [(&phone, &bob), (&bob, &phone)] {
+            let text = format!("{i} from {}", who.user_id());
+            latest = Some(who.say(&room_id, &text).await?);
+            other.sees(latest.as_ref().context("just said")?).await?;
+            said.push(text);
+        }
+    }
+    let latest = latest.context("twenty were said")?;
+    let recovery = phone.client.encryption().recovery();
+    let key = recovery.enable().wait_for_backups_to_upload().await?;
+    is_recovered(&phone.client).await?;
+    phone_sync.stop().await;
+
+    let kept = tempfile::tempdir()?;
+    let (laptop, laptop_sync) = syncing(log_in_keeping(phone.user_id(), kept.path()).await?, &[&room_id]).await?;
+    let timeline = from_the_beginning(&laptop, &room_id, &latest).await?;
+    until("what was said is there, and cannot be read", || async {
+        let items = timeline.items().await;
+        let unread = items.iter().filter(|i| i.as_event().is_some_and(|e| e.content().is_unable_to_decrypt())).count();
+        Ok((unread == said.len()).then_some(()))
+    })
+    .await?;
+    let recovery = laptop.client.encryption().recovery();
+    until("it is known that there is something to recover", || async {
+        Ok((recovery.state() == RecoveryState::Incomplete).then_some(()))
+    })
+    .await?;
+    assert!(recovery.recover("EsTc wrong wrong wrong").await.is_err(), "another key opens nothing");
+    recovery.recover(&key).await?;
+    is_recovered(&laptop.client).await?;
+    until_texts(&timeline, &strs(&said)).await?;
+
+    timeline.send(RoomMessageEventContent::text_plain("from the laptop").into()).await?;
+    said.push("from the laptop".to_owned());
+    until_texts(&timeline, &strs(&said)).await?;
+    let heard = sent(&timeline, "from the laptop").await?;
+    assert_eq!(bob.sees(&heard).await?.body, "from the laptop");
+
+    // The laptop is closed; bob talks on; the laptop starts again with what it kept.
+    laptop_sync.stop().await;
+    let session = laptop.client.session().context("logged in")?;
+    drop((timeline, laptop, laptop_sync));
+    let missed = bob.say(&room_id, "while it was closed").await?;
+    said.push("while it was closed".to_owned());
+    let (laptop, laptop_sync) = syncing(restore(session, kept.path()).await?, &[&room_id]).await?;
+    is_recovered(&laptop.client).await?;
+    let timeline = from_the_beginning(&laptop, &room_id, &missed).await?;
+    until_texts(&timeline, &strs(&said)).await?;
+    timeline.send(RoomMessageEventContent::text_plain("I am back").into()).await?;
+    said.push("I am back".to_owned());
+    until_texts(&timeline, &strs(&said)).await?;
+    let heard = sent(&timeline, "I am back").await?;
+    assert_eq!(bob.sees(&heard).await?.body, "I am back");
+
+    // The keys of what came since are in the backup as well: a third session gets all from there.
+    laptop.client.encryption().backups().wait_for_steady_state().await?;
+    laptop_sync.stop().await;
+    let (tablet, tablet_sync) = syncing(log_in(laptop.user_id()).await?, &[&room_id]).await?;
+    let timeline = from_the_beginning(&tablet, &room_id, &heard).await?;
+    tablet.client.encryption().recovery().recover(&key).await?;
+    until_texts(&timeline, &strs(&said)).await?;
+    tablet_sync.stop().await;
+    Ok(())
+}
+
+/// Waits until a client has all secrets, uses the backup, and is signed by its owner.
+async fn is_recovered(client: &Client) -> Result<()> {
+    let encryption = client.encryption();
+    until("the client is recovered", || async {
+        let all = encryption.recovery().state() == RecoveryState::Enabled
+            && encryption.backups().are_enabled().await
+            && encryption.cross_signing_status().await.is_some_and(|status| status.is_complete())
+            && encryption.get_own_device().await?.is_some_and(|device| device.is_cross_signed_by_owner());
+        Ok(all.then_some(()))
+    })
+    .await
+}
+
+/// A room's timeline, back to the beginning, once the sync has brought the latest event.
+async fn from_the_beginning(device: &Device, room_id: &RoomId, latest: &EventId) -> Result<Timeline> {
+    let timeline = device.is_in(room_id).await?.timeline().await?;
+    until("the sync brings the latest event", || async {
+        let items = timeline.items().await;
+        let mut ids = items.iter().filter_map(|item| item.as_event()?.event_id().map(ToOwned::to_owned));
+        Ok(ids.any(|id| id == *latest).then_some(()))
+    })
+    .await?;
+    while !timeline.paginate_backwards(50).await? {}
+    Ok(timeline)
+}
+
+/// The id of what was sent with this text, once the server has given it one.
+async fn sent(timeline: &Timeline, text: &str) -> Result<OwnedEventId> {
+    until("the message is sent", || async {
+        let items = timeline.items().await;
+        let events = items.iter().filter_map(|item| item.as_event());
+        let mut said = events.filter(|event| event.content().as_message().is_some_and(|m| m.body() == text));
+        Ok(said.find_map(|event| event.event_id().map(ToOwned::to_owned)))
+    })
+    .await
+}
+
+fn strs(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
 }
 
 async fn last(timeline: &Timeline) -> Result<matrix_sdk_ui::timeline::EventTimelineItem> {
