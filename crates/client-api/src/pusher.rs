@@ -195,7 +195,7 @@ async fn notifications(args: RawArgs) -> Answer<Json<Value>> {
     let mut shown = Vec::with_capacity(history.notifications.len());
     let device_id = args.who.device_id.as_ref().map(|device_id| device_id.as_str());
     for notification in &history.notifications {
-        let form = Form { device_id, with_room_id: false, with_bundles: false };
+        let form = Form { device_id, ..Form::default() };
         let event = args.hs.rooms.client_event(&notification.event, user_id, form).await;
         shown.push(json!({
             "room_id": notification.room_id,

@@ -44,6 +44,9 @@ pub struct Form<'a> {
     pub with_room_id: bool,
     /// Whether aggregations of later events are bundled.
     pub with_bundles: bool,
+    /// Whether neither what an event replaced is told nor what the reader was then: for each event, that is two looks at the
+    /// state before it.
+    pub without_past: bool,
 }
 
 /// Events looked at in one go beyond what is asked for, since some may be hidden from the reader.
@@ -189,9 +192,12 @@ impl Rooms {
         let bundles = if form.with_bundles { self.bundles(viewer, events).await? } else { Bundles::default() };
         let mut written = Vec::with_capacity(events.len());
         for event in events {
-            let membership = viewer.membership_at(event).await?;
+            let membership = match form.without_past {
+                true => None,
+                false => Some(viewer.membership_at(event).await?),
+            };
             let relations = bundles.of(event);
-            written.push(self.write(event, viewer.user(), form, Some(&membership), relations).await?);
+            written.push(self.write(event, viewer.user(), form, membership.as_ref(), relations).await?);
         }
         Ok(written)
     }
@@ -240,7 +246,7 @@ impl Rooms {
         let extra = by.as_deref().map(|by| [("redacted_by", by)]);
         unsigned.extra = extra.as_ref().map_or(&[], |extra| extra.as_slice());
         let replaced = match (pdu.state_key(), event.before) {
-            (Some(state_key), Some(before)) => store.state_event(before, pdu.type_str(), state_key).await?,
+            (Some(state_key), Some(before)) if !form.without_past => store.state_event(before, pdu.type_str(), state_key).await?,
             _ => None,
         };
         if let Some(replaced) = &replaced {

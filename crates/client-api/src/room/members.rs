@@ -7,7 +7,7 @@ use ruma::{
     events::room::member::MembershipState,
 };
 use samtal_model::StreamPosition;
-use samtal_room::{Form, membership_of};
+use samtal_room::membership_of;
 use samtal_state::Part;
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ async fn list(args: Args<members::Request>) -> Answer<members::Response> {
             && body.not_membership.as_ref().is_none_or(|unwanted| *unwanted != membership)
     });
     let mut viewer = hs.rooms.viewer(user, &room).await?;
-    let form = Form { with_bundles: false, ..super::form(&args.who) };
+    let form = super::state_form(&args.who, events.len());
     let events = hs.rooms.client_events(&mut viewer, &events, form).await?;
     Ok(members::Response::new(super::raws(events)))
 }

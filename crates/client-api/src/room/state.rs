@@ -14,7 +14,7 @@ use ruma::{
 };
 use samtal_event::Draft;
 use samtal_ops::{Content, Homeserver, OpError};
-use samtal_room::{Form, LocalDraft, Room};
+use samtal_room::{LocalDraft, Room};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{delayed, sticky};
@@ -50,7 +50,7 @@ async fn all(args: RawArgs) -> Answer<Json<Vec<Box<RawValue>>>> {
     let (snapshot, _) = hs.rooms.readable_snapshot(user, &room).await?;
     let events = hs.rooms.store().state(snapshot).await?;
     let mut viewer = hs.rooms.viewer(user, &room).await?;
-    let form = Form { with_bundles: false, ..super::form(&args.who) };
+    let form = super::state_form(&args.who, events.len());
     Ok(Json(hs.rooms.client_events(&mut viewer, &events, form).await?))
 }
 
