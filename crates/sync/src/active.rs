@@ -81,6 +81,16 @@ impl Active {
         (listener, is_new)
     }
 
+    /// The listeners of these users, of those who have one.
+    pub(crate) fn listeners(
+        &self,
+        users: impl IntoIterator<Item = OwnedUserId>,
+    ) -> Vec<(OwnedUserId, Option<Arc<Listener>>)> {
+        let state = self.state.lock();
+        let listener = |user_id| (state.users.get(&user_id).cloned(), user_id);
+        users.into_iter().map(listener).map(|(listener, user_id)| (user_id, listener)).collect()
+    }
+
     /// The listener hears of these rooms.
     pub(crate) fn ready<'a>(&self, listener: &Arc<Listener>, rooms: impl IntoIterator<Item = &'a RoomId>) {
         let mut state = self.state.lock();
@@ -216,6 +226,8 @@ fn apply_one(
     let Some(kind) = ChangeKind::from_code(change.kind) else { return };
     let room_id = change.room.as_deref().and_then(|room| <&RoomId>::try_from(room).ok());
     let user_id = change.user.as_deref().and_then(|user| <&UserId>::try_from(user).ok());
+    // The listener of the user whom it is about, if they listen.
+    let own = user_id.and_then(|user_id| state.users.get(user_id)).cloned();
     let mut wake = |listener: &Arc<Listener>| {
         woken.entry(Arc::as_ptr(listener)).or_insert_with(|| Arc::clone(listener));
     };
@@ -224,10 +236,10 @@ fn apply_one(
             wake(listener);
         }
     };
-    if !matches!(kind, ChangeKind::Event | ChangeKind::Membership)
-        && let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id))
+    if let Some(own) = &own
+        && !matches!(kind, ChangeKind::Event | ChangeKind::Membership)
     {
-        listener.note_own(logged.position);
+        own.note_own(logged.position);
     }
     match kind {
         ChangeKind::Event | ChangeKind::State | ChangeKind::Partial => {
@@ -240,13 +252,13 @@ fn apply_one(
             let Some(room_id) = room_id else { return };
             state.marks.note_event(room_id, logged.position);
             wake_room(state);
-            if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)).cloned() {
-                wake(&listener);
-                listener.drop_memberships();
+            if let Some(own) = own {
+                wake(&own);
+                own.drop_memberships();
                 if change.reference.as_deref() == Some("join") {
-                    join(state, &listener, room_id);
+                    join(state, &own, room_id);
                 } else {
-                    leave(state, &listener, room_id);
+                    leave(state, &own, room_id);
                 }
             }
         }
@@ -258,41 +270,33 @@ fn apply_one(
         }
         ChangeKind::DeviceList => {
             state.device_list = logged.position;
-            if let Some(user_id) = user_id {
-                if let Some(listener) = state.users.get(user_id) {
-                    wake(listener);
-                }
-                device_lists.push(user_id.to_owned());
-            }
+            own.iter().for_each(wake);
+            device_lists.extend(user_id.map(ToOwned::to_owned));
         }
         ChangeKind::Logout | ChangeKind::Account => {
-            if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)) {
-                let device =
-                    (kind == ChangeKind::Logout).then(|| change.reference.as_deref().map(Into::into)).flatten();
-                listener.note_end(logged.position, device);
-                wake(listener);
+            if let Some(own) = own {
+                // All devices of an account that is no more; one that has logged out.
+                let device = change.reference.as_deref().filter(|_| kind == ChangeKind::Logout);
+                own.note_end(logged.position, device.map(Into::into));
+                wake(&own);
             }
         }
         ChangeKind::OneTimeKeys => {
-            if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)) {
-                listener.note_keys(logged.position);
-                wake(listener);
+            if let Some(own) = own {
+                own.note_keys(logged.position);
+                wake(&own);
             }
         }
         ChangeKind::Forget => {
-            if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)) {
-                listener.drop_memberships();
-                wake(listener);
+            if let Some(own) = own {
+                own.drop_memberships();
+                wake(&own);
             }
         }
         ChangeKind::AccountData
         | ChangeKind::RoomAccountData
         | ChangeKind::ToDevice
-        | ChangeKind::ThreadSubscription => {
-            if let Some(listener) = user_id.and_then(|user_id| state.users.get(user_id)) {
-                wake(listener);
-            }
-        }
+        | ChangeKind::ThreadSubscription => own.iter().for_each(wake),
         ChangeKind::Profile
         | ChangeKind::Pusher
         | ChangeKind::Presence

@@ -58,6 +58,11 @@ impl Round<'_> {
         self.since.map_or(0, |since| since.position.0)
     }
 
+    /// Whether the reader does not know of this membership yet.
+    pub(crate) fn is_news(&self, membership: &RoomMembership) -> bool {
+        self.since.is_none_or(|since| membership.position > since.position)
+    }
+
     /// The device that reads, if there is one.
     pub(crate) fn device(&self) -> Option<(OwnedUserId, OwnedDeviceId)> {
         Some((self.request.user_id.clone(), self.request.device_id.clone()?))

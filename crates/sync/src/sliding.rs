@@ -1,15 +1,19 @@
 //! Simplified sliding sync (MSC4186): the rooms in view, in the order of their activity, over the same core.
 //!
 //! Modules in reading order: [`required`] (which state is wanted) → [`request`] (both shapes, checked) → [`connection`]
-//! (what has been told) → [`list`] (what filters ask) → [`board`] (which rooms are in view) → [`room`] (one of them) → [`extension`] (what is beside).
+//! (what has been told) → [`list`] (what filters ask) → [`board`] (which rooms are in view) → [`room`] (one of them:
+//! its [`timeline`], its [`state`], its [`names`]) → [`extension`] (what is beside).
 
 mod board;
 pub(crate) mod connection;
 mod extension;
 pub(crate) mod list;
+mod names;
 mod request;
 mod required;
 mod room;
+mod state;
+mod timeline;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -173,20 +177,7 @@ impl Sync {
         };
         let fresh = fresh.into_iter().filter_map(|place| board.as_ref()?.in_view(place)).collect();
         let scene = Scene { board: board.as_ref(), fresh };
-        let mut told = HashMap::new();
-        let mut rooms: Vec<(OwnedRoomId, String)> = Vec::new();
-        for room in &scene.fresh {
-            let room_id = &room.shown.membership.room_id;
-            let before = memory.told(room_id);
-            if let Some(before) = before
-                && self.is_quiet(&turn, room, before)
-            {
-                continue;
-            }
-            let answered = Box::pin(self.sliding_room(&turn, room, before)).await?;
-            told.insert(room_id.clone(), answered.told);
-            rooms.extend(answered.json.map(|json| (room_id.clone(), json)));
-        }
+        let (rooms, told) = self.fresh_rooms(&turn, &scene, memory).await?;
         let company = match from.filter(|_| request.extensions.e2ee.enabled == Some(true)) {
             Some(from) => self.company(&request.user_id, &memberships, from.position.0, until).await?,
             None => Company::default(),
@@ -195,25 +186,30 @@ impl Sync {
         let is_news = !rooms.is_empty() || extended.is_news;
         drop(scene);
         let pos = memory.answered(next, told, board, is_news);
-        let mut body = String::with_capacity(256 + rooms.iter().map(|(_, json)| json.len() + 64).sum::<usize>());
-        let mut object = Object::new(&mut body);
-        object.text("pos", &pos);
-        if let Some(txn_id) = &request.txn_id {
-            object.text("txn_id", txn_id);
-        }
-        object.object("lists", |inner| {
-            for (name, count) in &counts {
-                inner.object(name, |inner| inner.number("count", *count as u64));
+        Ok(Answer { body: written(request, &pos, &counts, &rooms, &extended.json), is_news })
+    }
+
+    /// The rooms of the scene that are worth telling, written; and what the connection will have of those that were looked at.
+    async fn fresh_rooms(
+        &self,
+        turn: &Turn<'_>,
+        scene: &Scene<'_>,
+        memory: &Memory,
+    ) -> Result<(Vec<(OwnedRoomId, String)>, HashMap<OwnedRoomId, connection::Told>), SyncError> {
+        let (mut rooms, mut told) = (Vec::new(), HashMap::new());
+        for room in &scene.fresh {
+            let room_id = &room.shown.membership.room_id;
+            let before = memory.told(room_id);
+            if let Some(before) = before
+                && self.is_quiet(turn, room, before)
+            {
+                continue;
             }
-        });
-        let mut inner = Object::new(object.key("rooms"));
-        for (room_id, json) in &rooms {
-            inner.raw(room_id.as_str(), json);
+            let answered = Box::pin(self.sliding_room(turn, room, before)).await?;
+            told.insert(room_id.clone(), answered.told);
+            rooms.extend(answered.json.map(|json| (room_id.clone(), json)));
         }
-        inner.end();
-        object.raw("extensions", &extended.json);
-        object.end();
-        Ok(Answer { body, is_news })
+        Ok((rooms, told))
     }
 
     /// Whether nothing can be new in a room, seen from what the connection has of it.
@@ -268,4 +264,34 @@ impl Sync {
         }
         Ok(company)
     }
+}
+
+/// The body of an answer.
+fn written(
+    request: &SlidingRequest,
+    pos: &str,
+    counts: &BTreeMap<String, usize>,
+    rooms: &[(OwnedRoomId, String)],
+    extensions: &str,
+) -> String {
+    let mut body = String::with_capacity(256 + rooms.iter().map(|(_, json)| json.len() + 64).sum::<usize>());
+    let mut object = Object::new(&mut body);
+    object.text("pos", pos);
+    if let Some(txn_id) = &request.txn_id {
+        object.text("txn_id", txn_id);
+    }
+    object.object("lists", |inner| {
+        for (name, count) in counts {
+            inner.object(name, |inner| inner.number("count", *count as u64));
+        }
+    });
+    // There even if it is empty.
+    let mut inner = Object::new(object.key("rooms"));
+    for (room_id, json) in rooms {
+        inner.raw(room_id.as_str(), json);
+    }
+    inner.end();
+    object.raw("extensions", extensions);
+    object.end();
+    body
 }
