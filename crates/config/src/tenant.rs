@@ -285,6 +285,8 @@ section! {
         scanner_socket: Option<PathBuf> = None => PLAIN.example("\"/run/clamav/clamd.ctl\""),
         /// The address of such a daemon, if it has no socket here.
         scanner_address: Option<std::net::SocketAddr> = None => PLAIN.example("\"127.0.0.1:3310\""),
+        /// If the daemon speaks ICAP and not as ClamAV's: which of its services looks at files.
+        scanner_icap_service: Option<String> = None => PLAIN.example("\"avscan\""),
         /// How long it may take over one file.
         scanner_ms_max: u64 = 60_000 => PLAIN.unit("ms").range(1_000, 600_000),
         /// Whether files are refused that it could not look at.

@@ -13,6 +13,7 @@ mod cloud;
 mod copies;
 pub mod disposition;
 mod engine;
+mod icap;
 mod ledger;
 mod options;
 mod page;

@@ -1,4 +1,5 @@
-//! Having files looked at before they are kept: by a ClamAV daemon, to which a file is streamed (`INSTREAM`).
+//! Having files looked at before they are kept: by a ClamAV daemon, to which a file is streamed (`INSTREAM`), or by a server
+//! that speaks ICAP ([`crate::icap`]).
 //!
 //! What is encrypted end to end cannot be looked at by any server: such files pass.
 
@@ -10,7 +11,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::{ByteStream, MediaError};
+use crate::{ByteStream, MediaError, icap};
 
 /// Bytes of one piece, as the daemon gets them.
 const PIECE: usize = 256 * 1024;
@@ -26,11 +27,25 @@ pub enum Address {
     Tcp(SocketAddr),
 }
 
+/// How the daemon is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// As ClamAV's daemon is.
+    ClamAv,
+    /// By ICAP.
+    Icap {
+        /// Which of its services is asked, as it stands in an address: `avscan`.
+        service: String,
+    },
+}
+
 /// Who looks at files before they are kept.
 #[derive(Clone, Debug)]
 pub struct Scanner {
     /// Where the daemon listens.
     pub address: Address,
+    /// How it is spoken to.
+    pub protocol: Protocol,
     /// How long it may take over one file.
     pub time: Duration,
     /// Whether files are kept that it could not look at, because it is not there or they are too long for it.
@@ -39,9 +54,12 @@ pub struct Scanner {
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
+    /// Nothing.
     Clean,
+    /// Something, by this name.
     Found(String),
+    /// It could not be looked at, for this reason.
     Failed(String),
 }
 
@@ -62,8 +80,22 @@ impl Scanner {
 
     async fn ask(&self, body: ByteStream) -> std::io::Result<Verdict> {
         match &self.address {
-            Address::Unix(path) => exchange(UnixStream::connect(path).await?, body).await,
-            Address::Tcp(address) => exchange(TcpStream::connect(address).await?, body).await,
+            Address::Unix(path) => self.exchange(UnixStream::connect(path).await?, "localhost", body).await,
+            Address::Tcp(address) => {
+                self.exchange(TcpStream::connect(address).await?, &address.to_string(), body).await
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        daemon: impl AsyncRead + AsyncWrite + Unpin,
+        host: &str,
+        body: ByteStream,
+    ) -> std::io::Result<Verdict> {
+        match &self.protocol {
+            Protocol::ClamAv => exchange(daemon, body).await,
+            Protocol::Icap { service } => icap::exchange(daemon, host, service, body).await,
         }
     }
 }

@@ -11,7 +11,7 @@ use samtal_http::{AddressPolicy, Certificate, ClientOptions, Network, Proxy};
 use samtal_kit::{Rate, Secret};
 use samtal_media::{
     Cloud, Location,
-    scan::{Address, Scanner},
+    scan::{Address, Protocol, Scanner},
 };
 use samtal_ops::{
     Directory, EncryptedByDefault, Federation, Mail, MailNotifications, MailTls, Notices, Publishers, Settings, Turn,
@@ -184,7 +184,12 @@ fn scanner(tenant: &Tenant) -> Option<Scanner> {
         (None, None) => return None,
     };
     let time = Duration::from_millis(wish.scanner_ms_max);
-    Some(Scanner { address, time, passes_unscanned: !wish.scanner_required })
+    let protocol = match &wish.scanner_icap_service {
+        // It goes into a request's first line.
+        Some(service) => Protocol::Icap { service: service.chars().filter(char::is_ascii_graphic).collect() },
+        None => Protocol::ClamAv,
+    };
+    Some(Scanner { address, protocol, time, passes_unscanned: !wish.scanner_required })
 }
 
 fn turn(tenant: &Tenant) -> Option<Turn> {
