@@ -307,6 +307,7 @@ fn apply_one(
         | ChangeKind::Backfill
         | ChangeKind::Relay
         | ChangeKind::Missed
+        | ChangeKind::Placed
         | ChangeKind::Purge => {}
     }
 }
