@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -91,6 +91,14 @@ pub(crate) struct Announcer {
     last: Arc<[AtomicI64; KINDS_MAX]>,
     /// What other nodes tell.
     heard: broadcast::Sender<Arc<str>>,
+    /// Those who hear of changes before all readers.
+    first: Arc<Mutex<Vec<Weak<dyn FirstToHear>>>>,
+}
+
+/// Keeps something at hand that changes of the log make old, whichever node made them.
+pub trait FirstToHear: Send + Sync {
+    /// These have been committed; readers of the log hear of them next. It must be quick.
+    fn hear(&self, changes: &[LoggedChange]);
 }
 
 impl Announcer {
@@ -101,6 +109,8 @@ impl Announcer {
                 last.fetch_max(logged.position, Ordering::SeqCst);
             }
         }
+        let first: Vec<Arc<dyn FirstToHear>> = self.first.lock().iter().filter_map(Weak::upgrade).collect();
+        first.iter().for_each(|first| first.hear(&changes));
         self.head.send_modify(|head| *head = last.max(*head));
         // Nobody listening is fine: readers start from the table.
         let _ = self.live.send(changes.into());
@@ -133,7 +143,7 @@ impl Db {
     pub async fn open_within(options: &Options, schemas: &[Schema], memory: &Memory) -> Result<Self, DbError> {
         let last = Arc::new(std::array::from_fn(|_| AtomicI64::new(0)));
         let (live, heard) = (broadcast::channel(LIVE_GROUPS).0, broadcast::channel(HEARD_MAX).0);
-        let announcer = Announcer { live, head: watch::channel(0).0, last, heard };
+        let announcer = Announcer { live, head: watch::channel(0).0, last, heard, first: Arc::default() };
         let schemas: Vec<Schema> = std::iter::once(schema::OWN).chain(schemas.iter().copied()).collect();
         let engine = match options {
             Options::Sqlite { path } => Engine::Sqlite(Sqlite::open(path, &schemas, announcer.clone(), memory)?),
@@ -233,6 +243,13 @@ impl Db {
     /// A reader of all changes after `position`.
     pub fn changes(&self, after: i64) -> Changes {
         Changes::new(self.clone(), &self.0.announcer.live, &self.0.readers, after)
+    }
+
+    /// Has somebody hear of changes, this node's and others', before [`Db::position`] comes to them and readers are woken.
+    pub fn tell_first(&self, who: Weak<dyn FirstToHear>) {
+        let mut first = self.0.announcer.first.lock();
+        first.retain(|who| who.strong_count() > 0);
+        first.push(who);
     }
 
     /// At most `limit` changes after `position`, in order.

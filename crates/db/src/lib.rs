@@ -24,7 +24,7 @@ mod value;
 
 pub use batch::{Batch, Change, Committed};
 pub use changes::{Changes, LoggedChange};
-pub use db::{Db, Lease, Options, Snapshot};
+pub use db::{Db, FirstToHear, Lease, Options, Snapshot};
 pub use error::DbError;
 pub use postgres::TOLD_BYTES_MAX;
 pub use schema::{Migration, Schema};

@@ -238,6 +238,21 @@ where
         }
     }
 
+    /// Drops the values of which `stays` says no. It looks at all of them.
+    pub fn retain(&self, mut stays: impl FnMut(&K, &V) -> bool)
+    where
+        K: Clone,
+    {
+        let mut gone = Vec::new();
+        {
+            let mut entries = self.0.entries.lock();
+            let going: Vec<K> =
+                entries.iter().filter(|(key, entry)| !stays(key, &entry.value)).map(|(key, _)| key.clone()).collect();
+            gone.extend(going.iter().filter_map(|key| entries.pop(key)));
+        }
+        self.0.memory.given_back(gone.iter().map(|entry| entry.bytes).sum());
+    }
+
     /// Drops all values.
     pub fn clear(&self) {
         self.0.let_go(u64::MAX);

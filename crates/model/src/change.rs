@@ -56,10 +56,13 @@ pub enum ChangeKind {
     Partial = 24,
     /// A server turned out to have been in a room, when its state became whole, that was not known to be. room; reference: the server.
     Missed = 25,
+    /// An event that was here already got its place in the graph, or another one, without being news: nodes that have it at hand read
+    /// it again. room; reference: the event id.
+    Placed = 26,
 }
 
 impl ChangeKind {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 26] = [
         Self::Event,
         Self::Membership,
         Self::State,
@@ -85,6 +88,7 @@ impl ChangeKind {
         Self::Purge,
         Self::Partial,
         Self::Missed,
+        Self::Placed,
     ];
 
     /// The stored number.

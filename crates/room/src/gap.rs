@@ -176,9 +176,15 @@ impl Turn<'_> {
 
     /// An event is here now: it is no backward extremity any more. In which gap it was one, if it was.
     pub(crate) async fn no_longer_lacking(&mut self, id: &EventId) -> Result<Option<i64>, RoomError> {
-        let room = self.head.room.nid.0;
-        let row = self.store.db().query_opt(&OF_EVENTS, params![room, vec![id.to_string()]]).await?;
-        self.batch.exec(&REMOVE, params![room, id.as_str()]);
+        let gap = self.gap_of(id).await?;
+        self.batch.exec(&REMOVE, params![self.head.room.nid.0, id.as_str()]);
+        Ok(gap)
+    }
+
+    /// In which gap an event is missing, if one that is here names it.
+    pub(crate) async fn gap_of(&self, id: &EventId) -> Result<Option<i64>, RoomError> {
+        let params = params![self.head.room.nid.0, vec![id.to_string()]];
+        let row = self.store.db().query_opt(&OF_EVENTS, params).await?;
         Ok(row.map(|row| row.int(1)).transpose()?)
     }
 
@@ -239,7 +245,7 @@ impl Turn<'_> {
                 belongs.entry(prev.clone()).and_modify(|known| *known = gap.min(*known)).or_insert(gap);
             }
             match self.find(pdu.event_id()).await? {
-                Some(known) if !known.flags.has(Flags::OUTLIER) => {
+                Some(known) if !known.flags.has(Flags::OUTLIER) && !known.is_unseen() => {
                     self.no_longer_lacking(pdu.event_id()).await?;
                 }
                 _ => {
@@ -313,9 +319,10 @@ impl Turn<'_> {
     async fn insert_old(&mut self, event: StoredEvent, position: Option<i64>, gap: i64) -> Result<(), RoomError> {
         let (nid, pdu) = (event.nid, event.pdu.clone());
         match self.find(pdu.event_id()).await? {
-            Some(_) => {
-                place_event(&mut self.batch, &event, position.into());
-                self.rewrite(nid);
+            Some(known) => {
+                place_event(&mut self.batch, &event, position.into(), known.flags);
+                self.rewrite(nid, pdu.event_id());
+                self.log_placed(pdu.event_id());
             }
             None => insert_event(&mut self.batch, &event, position.into(), None),
         }

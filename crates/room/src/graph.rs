@@ -15,6 +15,7 @@ use samtal_model::StreamPosition;
 use samtal_state::SnapshotId;
 
 use crate::{
+    at_hand::EventsAtHand,
     error::RoomError,
     ids::{EventNid, RoomNid},
     packed::{pack, unpack},
@@ -93,6 +94,12 @@ impl StoredEvent {
         self.position.is_some() && !self.flags.has(Flags::REJECTED) && !self.flags.has(Flags::SOFT_FAILED)
     }
 
+    /// Whether it has its place in the graph, but none in the timeline yet, though nothing forbids that it is shown.
+    pub(crate) fn is_unseen(&self) -> bool {
+        let hides = [Flags::REJECTED, Flags::SOFT_FAILED, Flags::OUTLIER].into_iter().any(|flag| self.flags.has(flag));
+        self.position.is_none() && self.before.is_some() && !hides
+    }
+
     /// The transaction id, if `device_id` of the sender made the event.
     pub fn transaction_id_for(&self, device_id: &str) -> Option<&str> {
         Txn::id_for(self.txn.as_deref()?, self.pdu.sender(), device_id)
@@ -127,30 +134,21 @@ const TIMELINE_FORWARD: Sql = sql!(concat!(
 const EVENT_INSERT: Sql = sql!(
     "INSERT INTO event (nid, event_id, room, position, flags, before, txn, packed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
 );
-const EVENT_PLACE: Sql = sql!("UPDATE event SET position = $1, flags = $2, before = $3 WHERE nid = $4");
+const EVENT_PLACE: Sql = sql!("UPDATE event SET position = $1, flags = $2, before = $3 WHERE nid = $4 AND flags = $5");
 const EVENT_REDACT: Sql = sql!("UPDATE event SET packed = $1, redacted_by = $2, flags = $3 WHERE nid = $4");
 
 /// Reads and writes events.
 #[derive(Debug)]
 pub struct Graph {
     db: Db,
-    memory: EventMemory,
+    at_hand: EventsAtHand,
     pub(crate) servers: Cache<RoomNid, (i64, Arc<[OwnedServerName]>)>,
-    rooms: Cache<OwnedRoomId, Arc<Room>>,
-    rooms_by_nid: Cache<RoomNid, Arc<Room>>,
 }
 
 impl Graph {
     /// Over the tenant's database.
     pub fn new(db: Db) -> Self {
-        let memory = db.memory().clone();
-        Self {
-            db,
-            servers: Cache::new(&memory),
-            memory: EventMemory { events: Cache::new(&memory), nids: Cache::new(&memory) },
-            rooms: Cache::new(&memory),
-            rooms_by_nid: Cache::new(&memory),
-        }
+        Self { servers: Cache::new(db.memory()), at_hand: EventsAtHand::new(&db), db }
     }
 
     /// The database.
@@ -160,52 +158,50 @@ impl Graph {
 
     /// The room, if it is known here.
     pub async fn room(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, RoomError> {
-        if let Some(room) = self.rooms.get(room_id) {
+        if let Some(room) = self.at_hand.room(room_id) {
             return Ok(Some(room));
         }
+        let since = self.at_hand.since();
         let row = self.db.query_opt(&ROOM_BY_ID, params![room_id.as_str()]).await?;
-        row.map(|row| self.keep_room(&row)).transpose()
+        row.map(|row| self.keep_room(&row, since)).transpose()
     }
 
     /// The room with this number.
     pub async fn room_by_nid(&self, nid: RoomNid) -> Result<Arc<Room>, RoomError> {
-        if let Some(room) = self.rooms_by_nid.get(&nid) {
+        if let Some(room) = self.at_hand.room_by_nid(nid) {
             return Ok(room);
         }
+        let since = self.at_hand.since();
         let row = self.db.query_opt(&ROOM_BY_NID, params![nid.0]).await?.ok_or(RoomError::UnknownRoom)?;
-        self.keep_room(&row)
+        self.keep_room(&row, since)
     }
 
-    fn keep_room(&self, row: &Row) -> Result<Arc<Room>, RoomError> {
+    fn keep_room(&self, row: &Row, since: u64) -> Result<Arc<Room>, RoomError> {
         let room_id = OwnedRoomId::try_from(row.text(1)?).map_err(|error| RoomError::Damaged(error.to_string()))?;
         let version = RoomVersionId::try_from(row.text(2)?).map_err(|error| RoomError::Damaged(error.to_string()))?;
         let room = Arc::new(make_room(RoomNid(row.int(0)?), room_id, version)?);
-        self.rooms.put(room.room_id.clone(), Arc::clone(&room), 256);
-        self.rooms_by_nid.put(room.nid, Arc::clone(&room), 64);
+        self.at_hand.keep_room(&room, since);
         Ok(room)
     }
 
     /// Forgets what is cached about a room that has been deleted.
     pub(crate) fn drop_room(&self, room: &Room) {
-        self.rooms.remove(&*room.room_id);
-        self.rooms_by_nid.remove(&room.nid);
+        self.at_hand.drop_room(room);
     }
 
     /// Forgets what is cached about events that have been deleted or taken out of the timeline.
     pub(crate) fn forget_events(&self, events: &[(EventNid, OwnedEventId)]) {
-        for (nid, id) in events {
-            self.memory.nids.remove(id);
-            self.memory.events.remove(nid);
-        }
+        self.at_hand.forget(events);
     }
 
     /// The event, wherever it is.
     pub async fn event(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, RoomError> {
-        if let Some(event) = self.memory.nids.get(event_id).and_then(|nid| self.memory.events.get(&nid)) {
+        if let Some(event) = self.at_hand.event_of(event_id) {
             return Ok(Some(event));
         }
+        let since = self.at_hand.since();
         match self.db.query_opt(&EVENT_BY_ID, params![event_id.as_str()]).await? {
-            Some(row) => self.keep(&row).await.map(Some),
+            Some(row) => self.keep(&row, since).await.map(Some),
             None => Ok(None),
         }
     }
@@ -215,14 +211,15 @@ impl Graph {
         let mut found = Vec::with_capacity(ids.len());
         let mut missing = Vec::new();
         for id in ids {
-            match self.memory.nids.get(id).and_then(|nid| self.memory.events.get(&nid)) {
+            match self.at_hand.event_of(id) {
                 Some(event) => found.push(event),
                 None => missing.push(id.to_string()),
             }
         }
+        let since = self.at_hand.since();
         for chunk in missing.chunks(500) {
             for row in self.db.query(&EVENTS_BY_ID, params![chunk.to_vec()]).await? {
-                found.push(self.keep(&row).await?);
+                found.push(self.keep(&row, since).await?);
             }
         }
         Ok(found)
@@ -233,11 +230,10 @@ impl Graph {
         let mut known = HashSet::with_capacity(ids.len());
         let mut missing = Vec::new();
         for id in ids {
-            match self.memory.nids.get(id) {
-                Some(_) => {
-                    known.insert(id.clone());
-                }
-                None => missing.push(id.to_string()),
+            if self.at_hand.knows(id) {
+                known.insert(id.clone());
+            } else {
+                missing.push(id.to_string());
             }
         }
         for chunk in missing.chunks(500) {
@@ -253,16 +249,17 @@ impl Graph {
         let mut found = HashMap::with_capacity(nids.len());
         let mut missing = Vec::new();
         for nid in nids {
-            match self.memory.events.get(nid) {
+            match self.at_hand.event(*nid) {
                 Some(event) => {
                     found.insert(*nid, event);
                 }
                 None => missing.push(nid.0),
             }
         }
+        let since = self.at_hand.since();
         for chunk in missing.chunks(500) {
             for row in self.db.query(&EVENTS_BY_NID, params![chunk.to_vec()]).await? {
-                let event = self.keep(&row).await?;
+                let event = self.keep(&row, since).await?;
                 found.insert(event.nid, event);
             }
         }
@@ -271,7 +268,7 @@ impl Graph {
 
     /// The event with this number; it must be there.
     pub async fn event_by_nid(&self, nid: EventNid) -> Result<Arc<StoredEvent>, RoomError> {
-        if let Some(event) = self.memory.events.get(&nid) {
+        if let Some(event) = self.at_hand.event(nid) {
             return Ok(event);
         }
         let mut found = self.events_by_nid(&[nid]).await?;
@@ -292,8 +289,9 @@ impl Graph {
         to: StreamPosition,
         limit: usize,
     ) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
+        let since = self.at_hand.since();
         let rows = self.db.query(&TIMELINE_BACK, params![room.0, from.0, to.0, limit]).await?;
-        self.keep_all(&rows).await
+        self.keep_all(&rows, since).await
     }
 
     /// At most `limit` timeline events with `from < position <= to`, oldest first.
@@ -304,28 +302,30 @@ impl Graph {
         to: StreamPosition,
         limit: usize,
     ) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
+        let since = self.at_hand.since();
         let rows = self.db.query(&TIMELINE_FORWARD, params![room.0, from.0, to.0, limit]).await?;
-        self.keep_all(&rows).await
+        self.keep_all(&rows, since).await
     }
 
     /// Every event of a room, wherever it is, in the order of their numbers: for tests and inspection of small rooms.
     pub async fn all_of_room(&self, room: &Room) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
+        let since = self.at_hand.since();
         let rows = self.db.query(&EVENTS_OF_ROOM, params![room.nid.0]).await?;
-        self.keep_all(&rows).await
+        self.keep_all(&rows, since).await
     }
 
-    /// Events from rows of a query that selects this crate's event columns.
-    pub(crate) async fn keep_all(&self, rows: &[Row]) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
+    /// Events from rows of a query that selects this crate's event columns; `since`: see [`EventsAtHand::since`].
+    async fn keep_all(&self, rows: &[Row], since: u64) -> Result<Vec<Arc<StoredEvent>>, RoomError> {
         let mut events = Vec::with_capacity(rows.len());
         for row in rows {
-            events.push(self.keep(row).await?);
+            events.push(self.keep(row, since).await?);
         }
         Ok(events)
     }
 
-    async fn keep(&self, row: &Row) -> Result<Arc<StoredEvent>, RoomError> {
+    async fn keep(&self, row: &Row, since: u64) -> Result<Arc<StoredEvent>, RoomError> {
         let nid = EventNid(row.int(0)?);
-        if let Some(event) = self.memory.events.get(&nid) {
+        if let Some(event) = self.at_hand.event(nid) {
             return Ok(event);
         }
         let room = Box::pin(self.room_by_nid(RoomNid(row.int(1)?))).await?;
@@ -342,39 +342,12 @@ impl Graph {
             pdu: Pdu::from_stored(event_id, unpack(row.blob(8)?, &room.room_id)?, room.rules)?
                 .with_rejected(flags.has(Flags::REJECTED)),
         };
-        Ok(self.remember(event))
+        Ok(self.at_hand.keep(event, since))
     }
 
     /// What keeps events at hand, for those who write them.
-    pub(crate) fn event_memory(&self) -> EventMemory {
-        self.memory.clone()
-    }
-
-    /// Keeps an event, so that readers need not read it back.
-    pub(crate) fn remember(&self, event: StoredEvent) -> Arc<StoredEvent> {
-        self.memory.remember(event)
-    }
-}
-
-/// Events that were read or written lately.
-#[derive(Clone, Debug)]
-pub(crate) struct EventMemory {
-    events: Cache<EventNid, Arc<StoredEvent>>,
-    nids: Cache<OwnedEventId, EventNid>,
-}
-
-impl EventMemory {
-    /// Keeps an event, so that readers need not read it back.
-    pub(crate) fn remember(&self, event: StoredEvent) -> Arc<StoredEvent> {
-        let event = Arc::new(event);
-        self.nids.put(event.pdu.event_id().to_owned(), event.nid, 120);
-        self.events.put(event.nid, Arc::clone(&event), event.pdu.weight() + 200);
-        event
-    }
-
-    /// Forgets an event whose row changes.
-    pub(crate) fn drop_event(&self, nid: EventNid) {
-        self.events.remove(&nid);
+    pub(crate) fn at_hand(&self) -> EventsAtHand {
+        self.at_hand.clone()
     }
 }
 
@@ -410,10 +383,10 @@ pub(crate) fn insert_event(batch: &mut Batch, event: &StoredEvent, position: Val
     );
 }
 
-/// Gives an outlier its place in the graph.
-pub(crate) fn place_event(batch: &mut Batch, event: &StoredEvent, position: Value) {
+/// Gives an event that is stored already its place in the graph, or another one. Refused when its flags are not `known` any more.
+pub(crate) fn place_event(batch: &mut Batch, event: &StoredEvent, position: Value, known: Flags) {
     let before = event.before.map(SnapshotId::to_vec);
-    batch.expect(&EVENT_PLACE, params![position, event.flags.0, before, event.nid.0], 1);
+    batch.expect(&EVENT_PLACE, params![position, event.flags.0, before, event.nid.0, known.0], 1);
 }
 
 /// Replaces an event's text by the redacted one.

@@ -73,6 +73,8 @@ impl Head {
     /// Reads the head; none when we never had one (rooms known from an invite only).
     pub(crate) async fn read(store: &Store, room: Arc<Room>) -> Result<Option<Self>, RoomError> {
         let Some(row) = store.db().query_opt(&HEAD, params![room.nid.0]).await? else { return Ok(None) };
+        // Events that other nodes have written up to here must not be taken for what they were before.
+        store.db().refresh().await?;
         let damaged = |what: &str| RoomError::Damaged(format!("the head of {} has {what}", room.room_id));
         let snapshot = SnapshotId::from_slice(row.blob(1)?).ok_or_else(|| damaged("a bad snapshot"))?;
         let extremities = Extremities::read(store, &room, row.text(2)?).await?;

@@ -204,6 +204,9 @@ impl Turn<'_> {
         if known.as_ref().is_some_and(|known| !known.flags.has(Flags::OUTLIER)) {
             return Ok(Ingested::Duplicate);
         }
+        if self.is_second_create(pdu).await? {
+            return Ok(Ingested::Rejected("a room has one create event".into()));
+        }
         let before = self.before(placement).await?;
         let refused = self.refused(pdu, before).await?;
         let (flags, outcome) = match refused {
@@ -224,12 +227,6 @@ impl Turn<'_> {
                 self.number(&auth.iter().map(|event| event.pdu.clone()).collect::<Vec<_>>()).await?
             }
         };
-        let accepted = outcome == Ingested::Accepted;
-        let lacking = if flags.has(Flags::REJECTED) { Vec::new() } else { self.lacking(pdu).await? };
-        if !lacking.is_empty() {
-            self.leave_room();
-        }
-        let position = if accepted { self.log_event(pdu) } else { Value::Null };
         let event = StoredEvent {
             nid,
             room: self.head.room.nid,
@@ -240,10 +237,39 @@ impl Turn<'_> {
             txn: placement.txn.as_deref().map(Into::into),
             pdu: pdu.clone().with_rejected(flags.has(Flags::REJECTED)),
         };
+        // What was redacted while it was only held stays so.
+        let event = match known.as_ref().filter(|known| known.flags.has(Flags::REDACTED)) {
+            Some(known) => StoredEvent {
+                flags: flags.with(Flags::REDACTED),
+                redacted_by: known.redacted_by.clone(),
+                pdu: known.pdu.clone().with_rejected(flags.has(Flags::REJECTED)),
+                ..event
+            },
+            None => event,
+        };
+        // Current state says nothing about what it was built on.
+        if let Some(held) = &known
+            && !flags.has(Flags::REJECTED)
+            && placement.soft_fail.is_none()
+            && self.is_below_head(pdu, nid).await?
+        {
+            let flags = event.flags.without(Flags::SOFT_FAILED);
+            self.place_below(held, StoredEvent { flags, ..event }).await?;
+            return Ok(Ingested::Accepted);
+        }
+        let accepted = outcome == Ingested::Accepted;
+        let lacking = if flags.has(Flags::REJECTED) { Vec::new() } else { self.lacking(pdu).await? };
+        if !lacking.is_empty() {
+            self.leave_room();
+        }
+        let position = if accepted { self.log_event(pdu) } else { Value::Null };
         match known {
-            Some(_) => {
-                place_event(&mut self.batch, &event, position.clone());
-                self.rewrite(nid);
+            Some(known) => {
+                place_event(&mut self.batch, &event, position.clone(), known.flags);
+                self.rewrite(nid, pdu.event_id());
+                if !accepted {
+                    self.log_placed(pdu.event_id());
+                }
             }
             None => insert_event(&mut self.batch, &event, position.clone(), placement.txn.as_deref()),
         }

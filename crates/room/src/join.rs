@@ -109,9 +109,9 @@ impl Turn<'_> {
             pdu: pdu.clone(),
         };
         match known {
-            Some(_) => {
-                place_event(&mut self.batch, &event, position.clone());
-                self.rewrite(nid);
+            Some(known) => {
+                place_event(&mut self.batch, &event, position.clone(), known.flags);
+                self.rewrite(nid, pdu.event_id());
             }
             None => insert_event(&mut self.batch, &event, position.clone(), None),
         }

@@ -4,6 +4,8 @@
 //! add their methods to).
 
 mod alias;
+mod at_hand;
+mod below;
 mod block;
 mod bundle;
 mod case;

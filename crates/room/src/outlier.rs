@@ -87,6 +87,7 @@ impl Rooms {
                 at_hand.insert(event.pdu.event_id().to_owned(), (event.pdu.clone(), event.nid));
             }
             let mut judged = Held::default();
+            let since = store.graph.at_hand().since();
             let mut batch = Batch::new();
             // A join that came to nothing may have taken the room away.
             batch.require(&ROOM_IS, params![room.nid.0]);
@@ -117,7 +118,7 @@ impl Rooms {
             match store.db().commit(batch).await {
                 Ok(_) => {
                     for event in stored {
-                        store.graph.remember(event);
+                        store.graph.at_hand().keep(event, since);
                     }
                     held.unjudged.extend(judged.unjudged);
                     held.rejected.extend(judged.rejected);
@@ -140,6 +141,7 @@ impl Rooms {
         stripped: Option<&str>,
     ) -> Result<(), RoomError> {
         let store = &self.inner.store;
+        let since = store.graph.at_hand().since();
         let mut batch = Batch::new();
         // A join that came to nothing may have taken the room away.
         batch.require(&ROOM_IS, params![room.nid.0]);
@@ -153,7 +155,7 @@ impl Rooms {
         membership::set_outside(&mut batch, room, user, pdu, stripped);
         store.db().commit(batch).await?;
         if let Some(event) = stored {
-            store.graph.remember(event);
+            store.graph.at_hand().keep(event, since);
         }
         Ok(())
     }

@@ -216,7 +216,7 @@ impl Turn<'_> {
         let join = self.find(adoption.pdu.event_id()).await?.ok_or(RoomError::UnknownEvent)?;
         let mut whole = (*join).clone();
         whole.before = Some(adoption.before);
-        self.rebase(whole, None);
+        self.rebase(whole, join.flags, None);
         let mut missed = self.servers_added(join.before, adoption.before).await?;
         for event in self.partial_events(&join).await? {
             if self.look_again(&event).await? {
@@ -313,7 +313,7 @@ impl Turn<'_> {
 
     /// Works out the state before an event again, and judges it by that. Whether it was judged otherwise before.
     async fn look_again(&mut self, event: &StoredEvent) -> Result<bool, RoomError> {
-        let mut event = event.clone();
+        let (mut event, known) = (event.clone(), event.flags);
         let mut after = Vec::with_capacity(event.pdu.prev_events().len());
         for id in event.pdu.prev_events() {
             match self.find(id).await? {
@@ -340,7 +340,7 @@ impl Turn<'_> {
             position = Some(logged);
         }
         event.pdu = pdu.with_rejected(is_rejected);
-        self.rebase(event, position);
+        self.rebase(event, known, position);
         Ok(is_rejected != was_rejected)
     }
 
@@ -373,10 +373,13 @@ impl Turn<'_> {
     }
 
     /// Gives an event that is placed already another state before it, other flags, and (if it gets one now) a position.
-    fn rebase(&mut self, event: StoredEvent, position: Option<Value>) {
+    fn rebase(&mut self, event: StoredEvent, known: Flags, position: Option<Value>) {
         let placed = position.clone().unwrap_or_else(|| event.position.map(|position| position.0).into());
-        crate::graph::place_event(&mut self.batch, &event, placed);
-        self.rewrite(event.nid);
+        crate::graph::place_event(&mut self.batch, &event, placed, known);
+        self.rewrite(event.nid, event.pdu.event_id());
+        if position.is_none() {
+            self.log_placed(event.pdu.event_id());
+        }
         self.expect_later(event, position);
     }
 }

@@ -75,6 +75,9 @@ impl Rooms {
         }
         batch.exec(&ALIASES, params![room_id.as_str()]);
         batch.log(Change::new(ChangeKind::Purge).room(room_id));
+        if store.partial.get(room_id).is_some() {
+            batch.log(Change::new(ChangeKind::Partial).room(room_id));
+        }
         store.db().commit(batch).await?;
         if store.partial.get(room_id).is_some() {
             store.partial.read(store.db()).await?;
@@ -98,6 +101,7 @@ impl Rooms {
         batch.require(&IS_UNENTERED, params![room.nid.0]);
         batch.exec(&UNENTERED_DELETE, params![room.nid.0]);
         batch.exec(&ROOM_DELETE, params![room.nid.0]);
+        batch.log(Change::new(ChangeKind::Purge).room(&room.room_id));
         store.db().commit(batch).await?;
         let gone: Result<Vec<_>, RoomError> = rows.iter().map(named).collect();
         store.graph.forget_events(&gone?);

@@ -79,6 +79,7 @@ pub(crate) struct Author {
 }
 
 /// An event of this turn that waits for its commit.
+#[derive(Clone)]
 struct Pending {
     event: StoredEvent,
     /// Stands for its position in the timeline, if it gets one.
@@ -123,7 +124,7 @@ pub(crate) struct Turn<'a> {
     /// Whether a commit of the same was refused. Only then transactions are looked for that were made before: hardly any was,
     /// and one that was makes the commit a conflict.
     pub(crate) retried: bool,
-    rewritten: Vec<EventNid>,
+    rewritten: Vec<(EventNid, OwnedEventId)>,
     numbers: (i64, i64),
     /// Whether the room's state becomes partial or whole.
     pub(crate) partial_changed: bool,
@@ -134,7 +135,7 @@ pub(crate) struct Mark {
     head: Head,
     batch: Batch,
     nodes: usize,
-    pending: usize,
+    pending: Vec<Pending>,
     rewritten: usize,
 }
 
@@ -168,7 +169,7 @@ impl<'a> Turn<'a> {
             head: self.head.clone(),
             batch: self.batch.clone(),
             nodes: self.nodes.len(),
-            pending: self.pending.len(),
+            pending: self.pending.clone(),
             rewritten: self.rewritten.len(),
         }
     }
@@ -178,7 +179,7 @@ impl<'a> Turn<'a> {
         self.head = mark.head;
         self.batch = mark.batch;
         self.nodes.truncate(mark.nodes);
-        self.pending.truncate(mark.pending);
+        self.pending = mark.pending;
         self.rewritten.truncate(mark.rewritten);
         let left: Vec<&EventId> = self.pending.iter().map(|pending| pending.event.pdu.event_id()).collect();
         self.txns.retain(|_, event_id| left.contains(&&**event_id));
@@ -249,8 +250,13 @@ impl<'a> Turn<'a> {
     }
 
     /// Notes that the row of an event changes, so that no reader keeps the old form.
-    pub(crate) fn rewrite(&mut self, nid: EventNid) {
-        self.rewritten.push(nid);
+    pub(crate) fn rewrite(&mut self, nid: EventNid, id: &EventId) {
+        self.rewritten.push((nid, id.to_owned()));
+    }
+
+    /// Says in the log that a stored event has got its place, for the tenant's other nodes. What else is logged of an event says it too.
+    pub(crate) fn log_placed(&mut self, id: &EventId) {
+        self.batch.log(Change::new(ChangeKind::Placed).room(&self.head.room.room_id).reference(id));
     }
 
     async fn nid_of(&self, event_id: &EventId) -> Result<Option<EventNid>, RoomError> {
@@ -486,10 +492,10 @@ impl<'a> Turn<'a> {
             }
             let position = self.log_event(&event.pdu);
             let placed = StoredEvent { flags: Flags::default(), ..(*event).clone() };
-            place_event(&mut self.batch, &placed, position.clone());
+            place_event(&mut self.batch, &placed, position.clone(), event.flags);
             relation::insert(&mut self.batch, room, event.nid, &event.pdu, position.clone());
             sticky::insert(&mut self.batch, room, event.nid, &event.pdu, position.clone(), self.author.now_ms);
-            self.rewrite(event.nid);
+            self.rewrite(event.nid, event.pdu.event_id());
             self.expect_later(placed, Some(position));
         }
         Ok(())
@@ -557,7 +563,7 @@ impl<'a> Turn<'a> {
             pending.event.flags = pending.event.flags.with(Flags::REDACTED);
             pending.event.redacted_by = Some(redaction.event_id().to_owned());
         }
-        self.rewritten.push(target.nid);
+        self.rewrite(target.nid, target.pdu.event_id());
         if self.head.replace(&redacted) && is_auth_state(&redacted) {
             self.head.refresh_auth(self.store).await?;
         }
@@ -587,14 +593,14 @@ impl<'a> Turn<'a> {
         // Who hears of the events looks for them at once.
         let events = std::mem::take(&mut self.pending).into_iter().map(|pending| (pending.event, pending.position));
         let events: Vec<_> = events.collect();
-        let (rewritten, memory) = (std::mem::take(&mut self.rewritten), self.store.graph.event_memory());
+        let (rewritten, at_hand) = (std::mem::take(&mut self.rewritten), self.store.graph.at_hand());
         self.batch.before_announcing(move |committed| {
-            for nid in &rewritten {
-                memory.drop_event(*nid);
+            for (nid, id) in &rewritten {
+                at_hand.drop_event(*nid, id);
             }
             for (event, position) in &events {
                 let given = position.as_ref().map(|position| StreamPosition(committed.position_of(position)));
-                memory.remember(StoredEvent { position: given.or(event.position), ..event.clone() });
+                at_hand.remember(StoredEvent { position: given.or(event.position), ..event.clone() });
             }
         });
         let committed = self.store.db().commit(self.batch).await?;

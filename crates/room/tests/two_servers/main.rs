@@ -1,5 +1,6 @@
 //! Two engines that hand each other events, without a network: what one server makes, the other takes in.
 
+mod below;
 mod gap;
 
 use std::sync::Arc;
