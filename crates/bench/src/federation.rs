@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
+use futures_util::future::try_join_all;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -13,8 +13,6 @@ use crate::{
 
 /// What each message says: with its envelope about 350 bytes, as chat is.
 const TEXT: &str = "The minutes of the meeting are in the shared folder; please read them before Thursday.";
-/// Members that are made at once.
-const AT_ONCE: usize = 16;
 /// Longest wait for what was sent.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -115,23 +113,8 @@ impl Pair {
         let here = self.here.register("here", 0).await?;
         let room = here.create_room().await?;
         let token = self.appservice.as_deref().ok_or("say --appservice-token")?;
-        let (name, stamp) = (here.server_name().await?, crate::measure::stamp());
-        stream::iter(0..members)
-            .map(|number| {
-                let (user, room) = (format!("bench_{stamp}_{number}"), &room);
-                let id = escape(&format!("@{user}:{name}"));
-                async move {
-                    let body =
-                        json!({ "type": "m.login.application_service", "username": user, "inhibit_login": true });
-                    let path = "/_matrix/client/v3/register";
-                    self.here.raw(Method::POST, path, Some(token), Some(&body)).await?;
-                    let path = format!("/_matrix/client/v3/rooms/{}/join?user_id={id}", escape(room));
-                    self.here.raw(Method::POST, &path, Some(token), Some(&json!({}))).await
-                }
-            })
-            .buffer_unordered(AT_ONCE)
-            .try_for_each(|_| async { Ok(()) })
-            .await?;
+        let name = here.server_name().await?;
+        crate::large::fill(&self.here, token, &room, &name, members).await?;
         // Not before: a server closes connections that wait for so long.
         let there = self.there.register("there", 0).await?;
         let watch = Stopwatch::start();

@@ -7,6 +7,7 @@ mod client;
 mod devices;
 mod federation;
 mod finding;
+mod large;
 mod measure;
 mod scenario;
 mod sliding;
@@ -70,6 +71,8 @@ enum Scenario {
     SlidingCold,
     /// A new topic in rooms of 10 and 100 members.
     StateChange,
+    /// Everything in rooms of 100 and 100,000 members, whom the application service makes.
+    LargeRoom,
     /// Registering and logging in.
     Accounts,
     /// 100,000 messages to a device that never syncs, and then its first sync.
@@ -149,6 +152,10 @@ async fn main() -> Result<(), client::Failure> {
             Scenario::StateChange => {
                 scenario::state_change(&server, &process, 10).await?;
                 scenario::state_change(&server, &process, scale(100.0)).await?;
+            }
+            Scenario::LargeRoom => {
+                let token = arguments.appservice_token.as_deref().ok_or("say --appservice-token")?;
+                large::room(&server, &process, token, &[100, scale(100_000.0)]).await?;
             }
             Scenario::Search => finding::messages(&server, &process, scale(1_000_000.0)).await?,
             Scenario::People => {
