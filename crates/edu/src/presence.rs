@@ -22,7 +22,8 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(5);
 const OFFLINE_MS: u64 = 30_000;
 /// Time without activity after which a user is no longer "currently active".
 const ACTIVE_MS: u64 = 5 * 60_000;
-/// How long an off-line user of another server is remembered.
+/// Time without news after which a user of another server is off-line (their server may be gone), and as long again until they
+/// are forgotten.
 const FORGET_MS: u64 = 24 * 3_600_000;
 /// A sync tells of activity at most this often, so that a user who syncs all the time costs nothing.
 const ACTIVITY_STEP_MS: u64 = 60_000;
@@ -42,7 +43,11 @@ pub struct PresenceEntry {
     seen_ms: u64,
     /// The same, by this node.
     seen_here_ms: u64,
+    /// Syncs that are waiting, and those of them that say `online`.
     syncing: u32,
+    syncing_online: u32,
+    /// When a device last said `online`.
+    online_seen_ms: u64,
     local: bool,
 }
 
@@ -58,6 +63,8 @@ impl PresenceEntry {
             seen_ms: 0,
             seen_here_ms: 0,
             syncing: 0,
+            syncing_online: 0,
+            online_seen_ms: 0,
             local: false,
         }
     }
@@ -65,6 +72,11 @@ impl PresenceEntry {
     fn seen(&mut self, now_ms: u64) {
         self.seen_ms = now_ms;
         self.seen_here_ms = now_ms;
+    }
+
+    /// Whether a device is online, or was a moment ago: between two syncs none is.
+    fn has_online_device(&self, now_ms: u64) -> bool {
+        self.syncing_online > 0 || now_ms.saturating_sub(self.online_seen_ms) < OFFLINE_MS
     }
 
     /// The content of an `m.presence` event, or of one entry of the EDU without its user.
@@ -142,6 +154,9 @@ impl Presence {
             entry.last_active_ms = now_ms;
             entry.seen(now_ms);
             entry.currently_active = state == PresenceState::Online;
+            if entry.currently_active {
+                entry.online_seen_ms = now_ms;
+            }
             entry.state = state;
             entry.status_msg = status_msg;
             true
@@ -149,6 +164,9 @@ impl Presence {
     }
 
     /// A user of ours begins to sync, as `state`; `offline` says nothing. To be ended with [`Presence::sync_ended`].
+    ///
+    /// Of several devices the one that is online counts. Else two of them, one idle, would take turns, and the news of each turn
+    /// end the sync of the other.
     pub fn sync_began(&self, user_id: &UserId, state: &PresenceState) {
         if *state == PresenceState::Offline {
             return;
@@ -158,6 +176,12 @@ impl Presence {
             entry.syncing += 1;
             entry.seen(now_ms);
             let online = *state == PresenceState::Online;
+            if online {
+                entry.syncing_online += 1;
+                entry.online_seen_ms = now_ms;
+            } else if entry.state == PresenceState::Online && entry.has_online_device(now_ms) {
+                return false;
+            }
             let news = entry.state != *state
                 || online
                     && (!entry.currently_active || now_ms.saturating_sub(entry.last_active_ms) > ACTIVITY_STEP_MS);
@@ -181,6 +205,10 @@ impl Presence {
         if let Some(entry) = self.users.lock().users.get_mut(user_id) {
             entry.syncing = entry.syncing.saturating_sub(1);
             entry.seen(now_ms);
+            if *state == PresenceState::Online {
+                entry.syncing_online = entry.syncing_online.saturating_sub(1);
+                entry.online_seen_ms = now_ms;
+            }
         }
     }
 
@@ -237,6 +265,9 @@ impl Presence {
             self.users.lock().change(user_id, local, serial, |entry| {
                 entry.seen_ms = now_ms;
                 change(entry);
+                if entry.state == PresenceState::Online {
+                    entry.online_seen_ms = now_ms;
+                }
                 true
             });
             let _ = self.changes.send(EduChange::Presence(user_id.to_owned()));
@@ -288,16 +319,20 @@ impl Presence {
         let mut guard = self.users.lock();
         let users = &mut *guard;
         let gone = |entry: &PresenceEntry| {
-            entry.syncing == 0
-                && entry.state != PresenceState::Offline
-                && now_ms.saturating_sub(entry.seen_ms) > OFFLINE_MS
+            let quiet_ms = now_ms.saturating_sub(entry.seen_ms);
+            entry.state != PresenceState::Offline
+                && match entry.local {
+                    true => entry.syncing == 0 && quiet_ms > OFFLINE_MS,
+                    false => quiet_ms >= FORGET_MS,
+                }
         };
-        let idle =
-            |entry: &PresenceEntry| entry.currently_active && now_ms.saturating_sub(entry.last_active_ms) > ACTIVE_MS;
+        let idle = |entry: &PresenceEntry| {
+            entry.local && entry.currently_active && now_ms.saturating_sub(entry.last_active_ms) > ACTIVE_MS
+        };
         let due: Vec<_> = users
             .users
             .iter()
-            .filter(|(_, entry)| entry.local && (gone(entry) || idle(entry)))
+            .filter(|(_, entry)| gone(entry) || idle(entry))
             .map(|(user_id, _)| user_id.clone())
             .collect();
         for user_id in due {
@@ -305,6 +340,9 @@ impl Presence {
                 entry.currently_active = false;
                 if gone(entry) {
                     entry.state = PresenceState::Offline;
+                    if !entry.local {
+                        entry.seen_ms = now_ms;
+                    }
                 }
                 true
             });
@@ -347,6 +385,47 @@ mod tests {
         assert_eq!(changed.len(), 1);
         assert_eq!(changed[0].1.state, PresenceState::Offline);
         assert_eq!(presence.changed(start, presence.serial()).len(), 1, "only the newest state of a user is told");
+    }
+
+    #[test]
+    fn devices_that_say_different_things_do_not_contradict_each_other_for_ever() {
+        let clock = Clock::manual(1_000_000);
+        let presence = Presence::new(clock.clone(), broadcast::channel(8).0, Teller::default(), true);
+        let user = user_id!("@u:a");
+        presence.sync_began(user, &PresenceState::Online);
+        let before = presence.serial();
+        for _ in 0..5 {
+            presence.sync_began(user, &PresenceState::Unavailable);
+            presence.sync_ended(user, &PresenceState::Online);
+            presence.sync_began(user, &PresenceState::Online);
+            presence.sync_ended(user, &PresenceState::Unavailable);
+        }
+        assert_eq!(presence.serial(), before, "nothing is news");
+        assert_eq!(presence.get(user).unwrap().state, PresenceState::Online);
+        presence.sync_ended(user, &PresenceState::Online);
+        clock.advance(Duration::from_secs(30));
+        presence.sync_began(user, &PresenceState::Unavailable);
+        assert_eq!(presence.get(user).unwrap().state, PresenceState::Unavailable, "the device that was online is gone");
+        presence.sync_began(user, &PresenceState::Online);
+        assert_eq!(presence.get(user).unwrap().state, PresenceState::Online);
+        presence.set(user, PresenceState::Unavailable, None);
+        assert_eq!(presence.get(user).unwrap().state, PresenceState::Unavailable, "what the user says counts at once");
+    }
+
+    #[test]
+    fn users_of_a_server_that_is_gone_do_not_stay_online() {
+        let clock = Clock::manual(1_000_000);
+        let presence = Presence::new(clock.clone(), broadcast::channel(8).0, Teller::default(), true);
+        let user = user_id!("@u:gone");
+        presence.remote(user, PresenceState::Online, None, 0, true);
+        let before = presence.serial();
+        clock.advance(Duration::from_millis(FORGET_MS));
+        presence.sweep();
+        let changed = presence.changed(before, presence.serial());
+        assert_eq!(changed.iter().map(|(_, entry)| &entry.state).collect::<Vec<_>>(), [&PresenceState::Offline]);
+        clock.advance(Duration::from_millis(FORGET_MS));
+        presence.sweep();
+        assert_eq!(presence.get(user), None);
     }
 
     #[test]
