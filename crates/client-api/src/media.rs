@@ -398,6 +398,7 @@ impl From<FileError> for ApiError {
     fn from(error: FileError) -> Self {
         match error {
             FileError::Media(error) => error.into(),
+            FileError::Failed(why) => Self::internal(why),
             FileError::RemoteTooLarge => {
                 Self::new(StatusCode::BAD_GATEWAY, "M_TOO_LARGE", "The file is longer than this server fetches")
             }

@@ -176,13 +176,32 @@ impl Client {
         limits: Limits,
         redirects_max: usize,
     ) -> Result<(Response<Bytes>, Uri), ClientError> {
+        let fetching = async {
+            let (response, uri) = self.open_following(uri, limits.time, redirects_max).await?;
+            let (parts, body) = response.into_parts();
+            let body = collect(body, limits.bytes_max).await.map_err(ClientError::Body)?;
+            Ok((Response::from_parts(parts, body), uri))
+        };
+        Box::pin(tokio::time::timeout(limits.time, fetching)).await.unwrap_or(Err(ClientError::TimedOut(limits.time)))
+    }
+
+    /// The same; the answer's body is left to the caller, who must bound it. `time` is until its first byte.
+    ///
+    /// # Errors
+    /// As [`Client::open`]; or redirected too often or away from `https`.
+    pub async fn open_following(
+        &self,
+        uri: Uri,
+        time: Duration,
+        redirects_max: usize,
+    ) -> Result<(Response<Incoming>, Uri), ClientError> {
         let following = async {
             let mut uri = uri;
             for _ in 0..=redirects_max {
                 let mut request = Request::new(Bytes::new());
                 *request.method_mut() = Method::GET;
                 *request.uri_mut() = uri.clone();
-                let response = self.fetch(request, limits).await?;
+                let response = self.exchange(request).await?;
                 if !is_redirect(response.status()) {
                     return Ok((response, uri));
                 }
@@ -190,7 +209,7 @@ impl Client {
             }
             Err(ClientError::Redirect)
         };
-        tokio::time::timeout(limits.time, following).await.unwrap_or(Err(ClientError::TimedOut(limits.time)))
+        Box::pin(tokio::time::timeout(time, following)).await.unwrap_or(Err(ClientError::TimedOut(time)))
     }
 
     async fn exchange(&self, mut request: Request<Bytes>) -> Result<Response<Incoming>, ClientError> {

@@ -1,24 +1,17 @@
 //! The engine's handle, and why it refuses.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use ruma::{OwnedServerName, ServerName};
 use samtal_db::{Db, DbError};
 use samtal_http::{Client, TlsError};
 use samtal_kit::{Clock, Random};
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast};
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::{Options, preview::Previews, store::Store};
 
 /// Pictures made smaller at the same time: each takes memory for its pixels.
 const PICTURES_AT_ONCE: usize = 2;
-/// Files of other servers fetched at the same time: each is in memory until it is stored.
-const FETCHES_AT_ONCE: usize = 4;
-/// Locks that the files being fetched are spread over.
-const FETCH_LOCKS: usize = 64;
 /// Uploads that a waiting download may miss before it looks itself.
 const ANNOUNCED: usize = 64;
 
@@ -36,17 +29,8 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) pictures: Semaphore,
     pub(crate) previews: Option<Previews>,
-    fetches: Semaphore,
-    fetching: Vec<Mutex<()>>,
     /// Ids whose upload has just been finished.
     pub(crate) uploaded: broadcast::Sender<String>,
-}
-
-/// The turn to fetch a file, until it is dropped.
-#[derive(Debug)]
-pub struct FetchTurn<'a> {
-    _alone: Option<MutexGuard<'a, ()>>,
-    _few: Option<SemaphorePermit<'a>>,
 }
 
 /// Why the engine refuses.
@@ -139,8 +123,6 @@ impl Media {
             options,
             pictures,
             previews,
-            fetches: Semaphore::new(FETCHES_AT_ONCE),
-            fetching: (0..FETCH_LOCKS).map(|_| Mutex::new(())).collect(),
             uploaded: broadcast::channel(ANNOUNCED).0,
         })))
     }
@@ -148,18 +130,6 @@ impl Media {
     /// What the operator decided.
     pub fn options(&self) -> &Options {
         &self.0.options
-    }
-
-    /// Waits for the turn to fetch another server's file: one fetches it, and few are fetched at the same time.
-    pub async fn fetch_turn(&self, server: &ServerName, media_id: &str) -> FetchTurn<'_> {
-        let mut hash = DefaultHasher::new();
-        (server.as_str(), media_id).hash(&mut hash);
-        let index = usize::try_from(hash.finish() % FETCH_LOCKS as u64).unwrap_or(0);
-        let alone = match self.0.fetching.get(index) {
-            Some(lock) => Some(lock.lock().await),
-            None => None,
-        };
-        FetchTurn { _alone: alone, _few: self.0.fetches.acquire().await.ok() }
     }
 
     /// Whether the server is this one.

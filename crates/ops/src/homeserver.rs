@@ -20,7 +20,7 @@ use samtal_search::Search;
 use samtal_sender::{Sender, SenderError};
 use samtal_sync::Sync;
 
-use crate::{Settings, inbound::Inbound, policy_server::PolicyServers};
+use crate::{Settings, inbound::Inbound, policy_server::PolicyServers, remote_file::RemoteFiles};
 
 /// The tables of all engines, in the order in which they are made.
 const SCHEMAS: &[Schema] = &[
@@ -91,6 +91,7 @@ pub struct Homeserver {
     /// Telling other servers.
     pub sender: Sender,
     pub(crate) inbound: Inbound,
+    pub(crate) remote_files: RemoteFiles,
     /// Whose turn it is to make a notice room.
     pub(crate) notice_turn: tokio::sync::Mutex<()>,
 }
@@ -252,6 +253,7 @@ impl Homeserver {
             tasks: tasks.clone(),
         };
         let search = Arc::new(Search::new(search, settings.search.clone()));
+        let remote_files = RemoteFiles::new(media.clone(), remote.clone(), tasks.clone());
         let hs = Arc::new(Self {
             name,
             db,
@@ -278,6 +280,7 @@ impl Homeserver {
             jobs,
             sender,
             inbound,
+            remote_files,
             notice_turn: tokio::sync::Mutex::default(),
         });
         hs.start(delivery).await?;

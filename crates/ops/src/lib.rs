@@ -27,6 +27,7 @@ mod policy_server;
 mod profile;
 mod receive;
 mod remote_device;
+mod remote_file;
 mod resident;
 mod resync;
 mod review;

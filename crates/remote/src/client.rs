@@ -16,9 +16,13 @@ use samtal_policy::{Action, Denial, Direction, Policy, Question};
 use serde_json::Value;
 
 use crate::{
+    body::Body,
     destination::Destinations,
     network::{Limits, Network, NetworkError},
 };
+
+/// Longest error answer that is read where the answer is not read whole.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a request to another server has no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -216,15 +220,46 @@ impl Remote {
     pub async fn send_raw(
         &self,
         destination: &ServerName,
-        mut request: Request<Bytes>,
+        request: Request<Bytes>,
         options: Options,
     ) -> Result<Response<Bytes>, RemoteError> {
+        let request = self.prepare(destination, request, options.urgency)?;
+        let answer = self.inner.network.exchange(destination, request, options.limits).await;
+        good(destination, self.noted(destination, answer).await?)
+    }
+
+    /// The same; the body of a good answer is read by the caller, within the same limits.
+    pub async fn open_raw(
+        &self,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        options: Options,
+    ) -> Result<Response<Body>, RemoteError> {
+        let request = self.prepare(destination, request, options.urgency)?;
+        let answer = self.inner.network.open(destination, request, options.limits).await;
+        let answer = self.noted(destination, answer).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let (parts, body) = answer.into_parts();
+        // Whatever is wrong with its words, it is an error.
+        let body = body.collect(ERROR_BYTES_MAX).await.unwrap_or_default();
+        good(destination, Response::from_parts(parts, body)).map(|answer| answer.map(Body::from))
+    }
+
+    /// The request signed, if it may be sent now.
+    fn prepare(
+        &self,
+        destination: &ServerName,
+        mut request: Request<Bytes>,
+        urgency: Urgency,
+    ) -> Result<Request<Bytes>, RemoteError> {
         for action in std::iter::once(Action::Request).chain(Action::of_path(request.uri().path())) {
             let question = Question::new(destination, Direction::Outbound, action);
             self.inner.policy.review(&question).permit().map_err(RemoteError::Refused)?;
         }
         let destinations = &self.inner.destinations;
-        let wait = match options.urgency {
+        let wait = match urgency {
             Urgency::Background => destinations.wait_until(destination),
             Urgency::Person => destinations.wait_until_for_a_person(destination),
             Urgency::Always => None,
@@ -233,27 +268,31 @@ impl Remote {
             return Err(RemoteError::BackingOff { server: destination.to_owned(), until_ms });
         }
         self.sign(destination, &mut request)?;
-        match self.inner.network.exchange(destination, request, options.limits).await {
+        Ok(request)
+    }
+
+    /// The answer, after it is noted whether the server is there.
+    async fn noted<B>(
+        &self,
+        destination: &ServerName,
+        answer: Result<Response<B>, NetworkError>,
+    ) -> Result<Response<B>, RemoteError> {
+        let destinations = &self.inner.destinations;
+        match answer {
             Ok(response) => {
                 if is_gateway_error(response.status()) {
                     destinations.is_gone(destination).await?;
                 } else {
                     destinations.is_there(destination).await?;
                 }
-                good(destination, response)
+                Ok(response)
             }
             Err(error) => {
                 // A long answer is an answer; a denied network is our own doing.
                 if !matches!(error, NetworkError::TooLong(_) | NetworkError::DeniedNetwork(_)) {
                     destinations.is_gone(destination).await?;
                 }
-                Err(match error {
-                    NetworkError::Timeout => RemoteError::Timeout(destination.to_owned()),
-                    NetworkError::TooLong(_) | NetworkError::Malformed(_) => {
-                        RemoteError::Malformed { server: destination.to_owned(), reason: error.to_string() }
-                    }
-                    source => RemoteError::Unreachable { server: destination.to_owned(), source },
-                })
+                Err(failed(destination, error))
             }
         }
     }
@@ -343,6 +382,16 @@ where
     }
     let body: BytesMut = body.try_into_buf().map_err(|error| failed(error.into()))?;
     Ok(Request::from_parts(parts, body.freeze()))
+}
+
+fn failed(server: &ServerName, error: NetworkError) -> RemoteError {
+    match error {
+        NetworkError::Timeout => RemoteError::Timeout(server.to_owned()),
+        NetworkError::TooLong(_) | NetworkError::Malformed(_) => {
+            RemoteError::Malformed { server: server.to_owned(), reason: error.to_string() }
+        }
+        source => RemoteError::Unreachable { server: server.to_owned(), source },
+    }
 }
 
 /// The server itself did not answer, whatever stands before it did.

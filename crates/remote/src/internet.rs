@@ -5,13 +5,16 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, Uri, uri::PathAndQuery};
+use hyper::body::Incoming;
 use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use samtal_http::{BodyError, Client, ClientError, ClientOptions, FetchLimits, TlsError, connect::ConnectError};
 use samtal_kit::{Clock, Random};
+use tokio::time::Instant;
 
 use crate::{
+    body::Body,
     dns::{Dns, DnsSetupError, SystemDns},
     network::{Limits, Network, NetworkError},
     resolve::{Kind, Resolver, may_delegate},
@@ -102,12 +105,12 @@ impl Internet {
         }
     }
 
-    async fn exchange_now(
+    /// The request with the address that its destination has.
+    async fn addressed(
         &self,
         destination: &ServerName,
         mut request: Request<Bytes>,
-        limits: Limits,
-    ) -> Result<Response<Bytes>, NetworkError> {
+    ) -> Result<Request<Bytes>, NetworkError> {
         let authority = self.delegated(destination).await;
         let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::builder()
@@ -116,7 +119,7 @@ impl Internet {
             .path_and_query(path)
             .build()
             .map_err(|error| NetworkError::Malformed(error.to_string()))?;
-        self.federation.fetch(request, fetch_limits(limits)).await.map_err(|error| told(error, limits))
+        Ok(request)
     }
 }
 
@@ -128,18 +131,61 @@ impl Network for Internet {
         limits: Limits,
     ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
         Box::pin(async move {
-            let exchange = self.exchange_now(destination, request, limits);
+            let exchange = async {
+                let request = self.addressed(destination, request).await?;
+                self.federation.fetch(request, fetch_limits(limits)).await.map_err(|error| told(error, limits))
+            };
             tokio::time::timeout(limits.time, exchange).await.unwrap_or(Err(NetworkError::Timeout))
         })
     }
 
     fn get<'a>(&'a self, url: &'a str, limits: Limits) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
         Box::pin(async move {
-            let uri = url.parse().map_err(|_| NetworkError::Malformed("not a URL".to_owned()))?;
-            let answer = self.web.get_following(uri, fetch_limits(limits), REDIRECTS_MAX).await;
+            let answer = self.web.get_following(secure(url)?, fetch_limits(limits), REDIRECTS_MAX).await;
             answer.map(|(response, _)| response).map_err(|error| told(error, limits))
         })
     }
+
+    fn open<'a>(
+        &'a self,
+        destination: &'a ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<Response<Body>, NetworkError>> {
+        Box::pin(async move {
+            let started = Instant::now();
+            let exchange = async {
+                let request = self.addressed(destination, request).await?;
+                self.federation.open(request, limits.time).await.map_err(|error| told(error, limits))
+            };
+            let answer = tokio::time::timeout(limits.time, exchange).await.unwrap_or(Err(NetworkError::Timeout))?;
+            bounded(answer, limits, started)
+        })
+    }
+
+    fn open_url<'a>(&'a self, url: &'a str, limits: Limits) -> BoxFuture<'a, Result<Response<Body>, NetworkError>> {
+        Box::pin(async move {
+            let started = Instant::now();
+            let answer = self.web.open_following(secure(url)?, limits.time, REDIRECTS_MAX).await;
+            let (answer, _) = answer.map_err(|error| told(error, limits))?;
+            bounded(answer, limits, started)
+        })
+    }
+}
+
+/// An address on the web that nobody on the way can change the answer of.
+fn secure(url: &str) -> Result<Uri, NetworkError> {
+    let uri: Uri = url.parse().map_err(|_| NetworkError::Malformed("not a URL".to_owned()))?;
+    match uri.scheme_str() {
+        Some("https") => Ok(uri),
+        _ => Err(NetworkError::Malformed("not an https URL".to_owned())),
+    }
+}
+
+/// The answer, its body within the limits.
+fn bounded(answer: Response<Incoming>, limits: Limits, started: Instant) -> Result<Response<Body>, NetworkError> {
+    let (parts, body) = answer.into_parts();
+    Ok(Response::from_parts(parts, Body::from_http(body).within(limits, started)?))
 }
 
 fn fetch_limits(limits: Limits) -> FetchLimits {

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ruma::{OwnedServerName, ServerName};
 
+use crate::body::Body;
+
 /// What an exchange may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -76,10 +78,29 @@ pub trait Network: Send + Sync {
 
     /// Fetches an `https` URL another server has named. Redirects are followed.
     fn get<'a>(&'a self, url: &'a str, limits: Limits) -> BoxFuture<'a, Result<http::Response<Bytes>, NetworkError>>;
+
+    /// As [`Network::exchange`]; the answer's body is read by the caller, within the same limits.
+    fn open<'a>(
+        &'a self,
+        destination: &'a ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<http::Response<Body>, NetworkError>> {
+        Box::pin(async move { Ok(self.exchange(destination, request, limits).await?.map(Body::from)) })
+    }
+
+    /// As [`Network::get`]; the answer's body is read by the caller, within the same limits.
+    fn open_url<'a>(
+        &'a self,
+        url: &'a str,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<http::Response<Body>, NetworkError>> {
+        Box::pin(async move { Ok(self.get(url, limits).await?.map(Body::from)) })
+    }
 }
 
 /// Answers requests inside this process.
-pub type LocalHandler = Box<dyn Fn(http::Request<Bytes>) -> BoxFuture<'static, http::Response<Bytes>> + Send + Sync>;
+pub type LocalHandler = Box<dyn Fn(http::Request<Bytes>) -> BoxFuture<'static, http::Response<Body>> + Send + Sync>;
 
 /// The tenants of this process reach each other by a function call with the same bytes; everybody else through the network beneath.
 pub struct LocalFirst<N> {
@@ -115,16 +136,40 @@ impl<N: Network> Network for LocalFirst<N> {
             return self.beneath.exchange(destination, request, limits);
         };
         Box::pin(async move {
-            let response =
-                tokio::time::timeout(limits.time, handler(request)).await.map_err(|_| NetworkError::Timeout)?;
-            if response.body().len() > limits.body_bytes_max {
-                return Err(NetworkError::TooLong(limits.body_bytes_max));
-            }
-            Ok(response)
+            let answer = async {
+                let (parts, body) = handler(request).await.into_parts();
+                Ok(http::Response::from_parts(parts, body.collect(limits.body_bytes_max).await?))
+            };
+            tokio::time::timeout(limits.time, answer).await.map_err(|_| NetworkError::Timeout)?
         })
     }
 
     fn get<'a>(&'a self, url: &'a str, limits: Limits) -> BoxFuture<'a, Result<http::Response<Bytes>, NetworkError>> {
         self.beneath.get(url, limits)
+    }
+
+    fn open<'a>(
+        &'a self,
+        destination: &'a ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<http::Response<Body>, NetworkError>> {
+        let Some(handler) = self.tenants.read().get(destination).cloned() else {
+            return self.beneath.open(destination, request, limits);
+        };
+        Box::pin(async move {
+            let started = tokio::time::Instant::now();
+            let answer = tokio::time::timeout(limits.time, handler(request)).await;
+            let (parts, body) = answer.map_err(|_| NetworkError::Timeout)?.into_parts();
+            Ok(http::Response::from_parts(parts, body.within(limits, started)?))
+        })
+    }
+
+    fn open_url<'a>(
+        &'a self,
+        url: &'a str,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<http::Response<Body>, NetworkError>> {
+        self.beneath.open_url(url, limits)
     }
 }

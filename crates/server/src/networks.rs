@@ -6,19 +6,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::Request;
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use samtal_config::Network as Range;
 use samtal_config::tenant::Federation;
-use samtal_http::{Certificate, ClientOptions, Proxy, collect, error_response};
+use samtal_http::{Certificate, ClientOptions, Proxy};
 use samtal_kit::{Clock, Random};
 use samtal_ops::Homeserver;
 use samtal_remote::{Internet, LocalFirst, LocalHandler, SetupError};
 use tower::ServiceExt as _;
-
-/// Longest answer of one tenant to another; the asking side has bounds of its own below this.
-const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// All ways out of this process. Cheap to clone.
 #[derive(Clone, Default)]
@@ -105,15 +102,7 @@ fn handler(tenant: &Arc<Homeserver>) -> LocalHandler {
             let mut request = request.map(Body::from);
             request.extensions_mut().insert(tenant);
             let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-            let (parts, body) = response.into_parts();
-            match collect(body, ANSWER_BYTES_MAX).await {
-                Ok(body) => Response::from_parts(parts, body),
-                Err(_) => {
-                    let broken = error_response(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "the answer broke off");
-                    broken
-                        .map(|_| Bytes::from_static(b"{\"errcode\":\"M_UNKNOWN\",\"error\":\"the answer broke off\"}"))
-                }
-            }
+            response.map(samtal_remote::Body::from_http)
         })
     })
 }

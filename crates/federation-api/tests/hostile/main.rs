@@ -6,6 +6,7 @@
 #[path = "../it/world.rs"]
 mod world;
 
+mod file;
 mod flood;
 mod forged;
 mod garbage;

@@ -23,7 +23,7 @@ use tower::ServiceExt;
 use crate::world::{Node, World};
 
 /// What a peer answers to a path that begins so.
-type Script = Box<dyn Fn(&Request<Bytes>) -> (StatusCode, Value) + Send + Sync>;
+type Script = Box<dyn Fn(&Request<Bytes>) -> Response<samtal_remote::Body> + Send + Sync>;
 
 pub struct Peer {
     pub name: OwnedServerName,
@@ -61,20 +61,14 @@ impl Peer {
                 noted.lock().push(path.clone());
                 let scripts = answers.lock();
                 let script = scripts.iter().rev().find(|(prefix, _)| path.starts_with(prefix));
-                let (status, body) = match script {
+                let answer = match script {
                     Some((_, script)) => script(&request),
                     None if path == "/_matrix/key/v2/server" => {
-                        (StatusCode::OK, serde_json::from_str(&document).unwrap())
+                        json_answer(StatusCode::OK, Value::String(document.clone()))
                     }
-                    None => (StatusCode::NOT_FOUND, json!({ "errcode": "M_UNRECOGNIZED", "error": "no" })),
+                    None => json_answer(StatusCode::NOT_FOUND, json!({ "errcode": "M_UNRECOGNIZED", "error": "no" })),
                 };
                 drop(scripts);
-                let body = match body {
-                    Value::String(raw) => raw,
-                    other => other.to_string(),
-                };
-                let answer = Response::builder().status(status).header("content-type", "application/json");
-                let answer = answer.body(Bytes::from(body)).unwrap();
                 Box::pin(async move { answer })
             }),
         );
@@ -90,6 +84,18 @@ impl Peer {
         &self,
         prefix: &'static str,
         script: impl Fn(&Request<Bytes>) -> (StatusCode, Value) + Send + Sync + 'static,
+    ) {
+        self.answer_http(prefix, move |request| {
+            let (status, body) = script(request);
+            json_answer(status, body)
+        });
+    }
+
+    /// The same with any answer at all.
+    pub fn answer_http(
+        &self,
+        prefix: &'static str,
+        script: impl Fn(&Request<Bytes>) -> Response<samtal_remote::Body> + Send + Sync + 'static,
     ) {
         self.scripts.lock().push((prefix, Box::new(script)));
     }
@@ -196,6 +202,15 @@ impl Membership {
     pub fn join_id(&self) -> OwnedEventId {
         id_of(&self.join, self.rules)
     }
+}
+
+fn json_answer(status: StatusCode, body: Value) -> Response<samtal_remote::Body> {
+    let body = match body {
+        Value::String(raw) => raw,
+        other => other.to_string(),
+    };
+    let answer = Response::builder().status(status).header("content-type", "application/json");
+    answer.body(Bytes::from(body).into()).unwrap()
 }
 
 /// The id of an event of a room of version 3 or later.

@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Json, Router, body::Body, extract::State};
 use bytes::Bytes;
-use http::{Request, Response, Uri};
-use http_body_util::BodyExt;
+use http::{Request, Uri};
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId, presence::PresenceState};
 use samtal_ops::Settings;
@@ -48,8 +47,7 @@ impl Counted {
                         *counted.lock().entry(pdu["content"]["body"].to_string()).or_default() += 1;
                     }
                     let router = samtal_federation_api::router().layer(axum::Extension(Arc::clone(&to.hs)));
-                    let (parts, body) = router.oneshot(request.map(Body::from)).await.unwrap().into_parts();
-                    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+                    router.oneshot(request.map(Body::from)).await.unwrap().map(samtal_remote::Body::from_http)
                 })
             }),
         );

@@ -28,8 +28,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-/// Beyond the servers of the test there is nothing.
-pub struct Nowhere;
+/// Beyond the servers of the test there is nothing, unless a test goes to the web.
+pub struct Nowhere(pub Option<samtal_remote::Internet>);
 
 impl Network for Nowhere {
     fn exchange<'a>(
@@ -41,8 +41,11 @@ impl Network for Nowhere {
         Box::pin(async move { Err(NetworkError::Unresolved(to.to_string())) })
     }
 
-    fn get<'a>(&'a self, url: &'a str, _: Limits) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
-        Box::pin(async move { Err(NetworkError::Unresolved(url.to_owned())) })
+    fn get<'a>(&'a self, url: &'a str, limits: Limits) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
+        match &self.0 {
+            Some(web) => web.get(url, limits),
+            None => Box::pin(async move { Err(NetworkError::Unresolved(url.to_owned())) }),
+        }
     }
 }
 
@@ -82,7 +85,16 @@ pub async fn each_engine(test: impl AsyncFn(&World)) {
 
 impl World {
     pub fn new() -> Self {
-        Self { network: Arc::new(LocalFirst::new(Nowhere)), clock: Clock::manual(1_700_000_000_000), schemas: None }
+        Self::with_web(None)
+    }
+
+    /// Servers that can go to the web besides.
+    pub fn with_web(web: Option<samtal_remote::Internet>) -> Self {
+        Self {
+            network: Arc::new(LocalFirst::new(Nowhere(web))),
+            clock: Clock::manual(1_700_000_000_000),
+            schemas: None,
+        }
     }
 
     /// Adds a server with a user called `user`.
@@ -130,18 +142,20 @@ impl World {
                     let path = request.uri().path().to_owned();
                     let _ = holding.wait_for(|held| held.is_none_or(|part| !path.contains(part))).await;
                     if !up.load(Ordering::SeqCst) {
-                        return Response::builder().status(502).body(Bytes::new()).unwrap();
+                        return Response::builder().status(502).body(Bytes::new().into()).unwrap();
                     }
                     let response = router.oneshot(request.map(Body::from)).await.unwrap();
+                    let Some(lie) = lie else { return response.map(samtal_remote::Body::from_http) };
                     let (parts, body) = response.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
-                    match (lie, serde_json::from_slice::<Value>(&body)) {
-                        (Some(lie), Ok(mut answer)) => {
+                    let body = match serde_json::from_slice::<Value>(&body) {
+                        Ok(mut answer) => {
                             lie(&path, &mut answer);
-                            Response::from_parts(parts, answer.to_string().into())
+                            answer.to_string().into()
                         }
-                        _ => Response::from_parts(parts, body),
-                    }
+                        Err(_) => body,
+                    };
+                    Response::from_parts(parts, body.into())
                 })
             }),
         );

@@ -140,7 +140,9 @@ async fn the_tenants_of_a_process_reach_each_other_by_a_call() {
             server_name!("neighbor.example").to_owned(),
             Box::new(|request: Request<Bytes>| {
                 let path = request.uri().path().to_owned();
-                Box::pin(async move { Response::new(format!(r#"{{"server":{{"name":"{path}"}}}}"#).into()) })
+                Box::pin(async move {
+                    Response::new(format!(r#"{{"server":{{"name":"{path}"}}}}"#).into()).map(|body: Bytes| body.into())
+                })
             }),
         );
         let remote = Remote::new(keyring, policy, Arc::new(network), remote.destinations().clone(), clock);
