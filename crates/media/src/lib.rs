@@ -15,6 +15,7 @@ pub mod disposition;
 mod engine;
 mod icap;
 mod ledger;
+mod oembed;
 mod options;
 mod page;
 mod picture;

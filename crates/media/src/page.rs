@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use encoding_rs::Encoding;
-use html5gum::{Token, Tokenizer};
+use html5gum::{StartTag, Token, Tokenizer};
 
 /// Properties taken from one page.
 const PROPERTIES_MAX: usize = 64;
 /// Longest value of a property, in characters.
 const VALUE_CHARS_MAX: usize = 1_000;
 
+/// As what a page links to its oEmbed document, in the form that is read.
+const OEMBED_TYPE: &str = "application/json+oembed";
 /// Bytes at the beginning of a page in which it may say how it is written (HTML, "prescan a byte stream").
 const PRESCAN_BYTES: usize = 1_024;
 
@@ -51,9 +53,18 @@ fn charset_in(content_type: &[u8]) -> Option<&'static Encoding> {
     })
 }
 
-/// The page's OpenGraph properties; title and description come from elsewhere in it when it has none.
-pub(crate) fn properties(html: &str) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
+/// What a page says about itself.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    /// Its OpenGraph properties; title and description come from elsewhere in it when it has none.
+    pub(crate) properties: BTreeMap<String, String>,
+    /// Where it says that its oEmbed document is.
+    pub(crate) oembed: Option<String>,
+}
+
+/// Reads a page.
+pub(crate) fn read(html: &str) -> Page {
+    let (mut found, mut oembed) = (BTreeMap::new(), None);
     let (mut title, mut description) = (String::new(), None);
     let mut in_title = false;
     for token in Tokenizer::new(html) {
@@ -63,11 +74,14 @@ pub(crate) fn properties(html: &str) -> BTreeMap<String, String> {
             Token::EndTag(tag) if tag.name.as_slice() == b"title" => in_title = false,
             Token::EndTag(tag) if tag.name.as_slice() == b"head" && found.len() > 3 => break,
             Token::String(text) if in_title => title.push_str(&String::from_utf8_lossy(&text)),
+            Token::StartTag(tag) if tag.name.as_slice() == b"link" && oembed.is_none() => {
+                let attribute = |name| attribute(&tag, name);
+                let is_oembed = attribute(b"type").is_some_and(|kind| kind.eq_ignore_ascii_case(OEMBED_TYPE))
+                    && attribute(b"rel").is_some_and(|rel| rel.eq_ignore_ascii_case("alternate"));
+                oembed = attribute(b"href").filter(|_| is_oembed);
+            }
             Token::StartTag(tag) if tag.name.as_slice() == b"meta" => {
-                let attribute = |name: &[u8]| {
-                    let (_, value) = tag.attributes.iter().find(|(key, _)| key.as_slice() == name)?;
-                    Some(String::from_utf8_lossy(value.as_slice()).into_owned())
-                };
+                let attribute = |name| attribute(&tag, name);
                 let Some(content) = attribute(b"content") else { continue };
                 match attribute(b"property").or_else(|| attribute(b"name")) {
                     Some(name) if name.starts_with("og:") && found.len() < PROPERTIES_MAX && name.len() <= 64 => {
@@ -87,18 +101,23 @@ pub(crate) fn properties(html: &str) -> BTreeMap<String, String> {
         }
     }
     found.retain(|_, value| !value.is_empty());
-    found
+    Page { properties: found, oembed }
+}
+
+fn attribute(tag: &StartTag<()>, name: &[u8]) -> Option<String> {
+    let (_, value) = tag.attributes.iter().find(|(key, _)| key.as_slice() == name)?;
+    Some(String::from_utf8_lossy(value.as_slice()).into_owned())
 }
 
 /// White space as single spaces, at most so long.
-fn tidy(text: &str) -> String {
+pub(crate) fn tidy(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ").chars().filter(|letter| !letter.is_control()).take(VALUE_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{properties, text};
+    use super::{read, text};
 
     #[test]
     fn a_page_is_read_as_it_is_written() {
@@ -118,13 +137,13 @@ mod tests {
             ("text/html; charset=shift_jis", b"<title>\x93\xfa\x96{</title>".to_vec(), "\u{65e5}\u{672c}"),
             ("text/html; charset=latin1", "\u{feff}<title>caf\u{e9}</title>".into(), "caf\u{e9}"),
         ] {
-            let found = properties(&text(content_type, &body));
+            let found = read(&text(content_type, &body)).properties;
             assert_eq!(found.get("og:title").map(String::as_str), Some(expected), "{content_type}");
         }
     }
 
     fn check(html: &str, expected: &[(&str, &str)]) {
-        let found = properties(html);
+        let found = read(html).properties;
         let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(found, expected);
     }
@@ -144,6 +163,18 @@ mod tests {
             "<title> A\n  page </title><meta name=Description content='What it is'><svg><title>no</title></svg>",
             &[("og:description", "What it is"), ("og:title", "A page")],
         );
+    }
+
+    #[test]
+    fn a_page_says_where_its_oembed_document_is() {
+        for (html, expected) in [
+            ("<link rel=alternate type='application/json+oembed' href='/o?a=1&amp;b=2'>", Some("/o?a=1&b=2")),
+            ("<LINK REL=Alternate TYPE=Application/JSON+oEmbed HREF=x><link rel=alternate href=y>", Some("x")),
+            ("<link rel=alternate type=text/xml+oembed href=x><link rel=stylesheet href=y>", None),
+            ("<link rel=alternate type=application/json+oembed>", None),
+        ] {
+            assert_eq!(read(html).oembed.as_deref(), expected, "{html}");
+        }
     }
 
     #[test]

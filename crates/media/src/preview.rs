@@ -1,7 +1,8 @@
 //! Previews of pages that users link to.
 //!
 //! The server goes where a user points, so it goes nowhere that the address policy denies: names are resolved first, each
-//! address is judged, and that very address is connected to, for the page, for its picture and for each redirect.
+//! address is judged, and that very address is connected to, for the page, for its oEmbed document, for its picture and for
+//! each redirect.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,12 +16,14 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::{About, Media, MediaError, engine::Inner, page, picture};
+use crate::{About, Media, MediaError, engine::Inner, oembed, page, picture};
 
 /// Longest page.
 const PAGE_BYTES_MAX: u64 = 4 << 20;
 /// Longest picture.
 const PICTURE_BYTES_MAX: u64 = 8 << 20;
+/// Longest oEmbed document.
+const OEMBED_BYTES_MAX: u64 = 128 << 10;
 /// Longest address.
 const URL_BYTES_MAX: usize = 4_096;
 /// For the page, and again for its picture.
@@ -90,6 +93,23 @@ impl Previews {
         }
         Ok((answer, Url::parse(&at.to_string()).unwrap_or_else(|_| url.clone())))
     }
+
+    /// Adds what the page's oEmbed document says and the page itself does not. A page without it has a preview too.
+    async fn add_oembed(&self, preview: &mut Map<String, Value>, page: &Url, address: &str) {
+        let says_all = ["og:title", "og:description", "og:image"].iter().all(|name| preview.contains_key(*name));
+        let Some(url) = page.join(address).ok().and_then(|url| checked(url.as_str()).ok()) else { return };
+        if says_all {
+            return;
+        }
+        let Ok((answer, at)) = self.get(&url, OEMBED_BYTES_MAX).await else { return };
+        for (name, value) in oembed::properties(answer.body()) {
+            let value = match name.as_str() {
+                "og:image" => at.join(&value).map(String::from).unwrap_or(value),
+                _ => value,
+            };
+            preview.entry(name).or_insert_with(|| value.into());
+        }
+    }
 }
 
 impl Media {
@@ -124,10 +144,13 @@ impl Media {
         }
         let sent_as = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let (sent_as, body) = (sent_as.unwrap_or_default().to_owned(), answer.into_body());
-        let found = tokio::task::spawn_blocking(move || page::properties(&page::text(&sent_as, &body)))
+        let found = tokio::task::spawn_blocking(move || page::read(&page::text(&sent_as, &body)))
             .await
             .map_err(|error| PreviewError::Fetch(error.to_string()))?;
-        preview.extend(found.into_iter().map(|(name, value)| (name, Value::from(value))));
+        preview.extend(found.properties.into_iter().map(|(name, value)| (name, Value::from(value))));
+        if let Some(oembed) = found.oembed {
+            previews.add_oembed(&mut preview, &at, &oembed).await;
+        }
         // What the page says of its picture's size is the page's word; ours is looked at.
         for name in ["og:image:width", "og:image:height", "og:image:type"] {
             preview.remove(name);

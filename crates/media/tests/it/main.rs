@@ -11,6 +11,7 @@ use samtal_media::{About, Entry, Location, Media, MediaError, Method, Options, S
 
 mod animation;
 mod cloud;
+mod preview;
 mod scan;
 
 struct Bench {
