@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::Method;
 use ruma::{OwnedUserId, UserId, api::auth_scheme::AccessToken};
 use samtal_account::User;
-use samtal_client_api::{Answer, ApiError, RawArgs, Reply, Routes};
+use samtal_client_api::{Answer, ApiError, Json, RawArgs, Reply, Routes};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::openapi::{About, Described};
 
@@ -106,6 +106,15 @@ impl Page {
         let part: Vec<T> = items.into_iter().skip(self.from).take(limit).collect();
         let end = self.from + part.len();
         (part, (end < total).then_some(end))
+    }
+
+    /// The answer with the part of `items` on this page as `name`, how many there are in all, and where the next page begins.
+    pub(crate) fn answer<T>(&self, name: &str, items: Vec<T>, written: impl Fn(&T) -> Value) -> Json<Value> {
+        let total = items.len();
+        let (part, next) = self.cut(items);
+        let mut answer = json!({ name: part.iter().map(written).collect::<Vec<_>>(), "total": total });
+        set_next(&mut answer, "next_token", next);
+        Json(answer)
     }
 }
 

@@ -9,7 +9,7 @@ use samtal_ops::Homeserver;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::admin::{Admin, Page, set_next};
+use crate::admin::{Admin, Page};
 
 pub(crate) fn routes() -> Admin {
     Admin::default()
@@ -66,11 +66,7 @@ async fn list(args: RawArgs) -> Answer<Json<Value>> {
     if page.is_descending()? {
         found.reverse();
     }
-    let total = found.len();
-    let (found, next) = page.cut(found);
-    let mut answer = json!({ "destinations": found, "total": total });
-    set_next(&mut answer, "next_token", next);
-    Ok(Json(answer))
+    Ok(page.answer("destinations", found, Value::clone))
 }
 
 /// `GET /_synapse/admin/v1/federation/destinations/{destination}`
@@ -84,13 +80,8 @@ async fn one(args: RawArgs) -> Answer<Json<Value>> {
 async fn rooms(args: RawArgs) -> Answer<Json<Value>> {
     let (server, page): (OwnedServerName, Page) = (args.path(0)?, args.query()?);
     let rooms = args.hs.rooms.store().graph.rooms_of_server(&server).await?;
-    let total = rooms.len();
-    let (rooms, next) = page.cut(rooms);
-    let rooms: Vec<Value> =
-        rooms.iter().map(|room| json!({ "room_id": room, "stream_ordering": args.hs.sender.position() })).collect();
-    let mut answer = json!({ "rooms": rooms, "total": total });
-    set_next(&mut answer, "next_token", next);
-    Ok(Json(answer))
+    let position = args.hs.sender.position();
+    Ok(page.answer("rooms", rooms, |room| json!({ "room_id": room, "stream_ordering": position })))
 }
 
 /// `POST /_synapse/admin/v1/federation/destinations/{destination}/reset_connection`: the server is tried at once.

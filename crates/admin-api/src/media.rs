@@ -11,7 +11,7 @@ use samtal_ops::Homeserver;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::admin::{Admin, Page, local_user, local_user_id, set_next};
+use crate::admin::{Admin, Page, local_user, local_user_id};
 
 /// Most uploads of one user that are listed.
 const UPLOADS_MAX: u32 = 10_000;
@@ -90,12 +90,7 @@ async fn of_user(args: RawArgs) -> Answer<Json<Value>> {
     if page.is_descending()? {
         found.reverse();
     }
-    let total = found.len();
-    let (found, next) = page.cut(found);
-    let media: Vec<Value> = found.iter().map(listed).collect();
-    let mut answer = json!({ "media": media, "total": total });
-    set_next(&mut answer, "next_token", next);
-    Ok(Json(answer))
+    Ok(page.answer("media", found, listed))
 }
 
 /// `DELETE /_synapse/admin/v1/users/{userId}/media`

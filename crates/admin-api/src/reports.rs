@@ -8,10 +8,10 @@ use samtal_room::{Case, CaseStep, Form};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::admin::{Admin, Page};
-
-/// Most cases that are looked at.
-const CASES_MAX: usize = 10_000;
+use crate::{
+    admin::{Admin, Page},
+    own::cases::CASES_MAX,
+};
 
 pub(crate) fn routes() -> Admin {
     Admin::default()

@@ -347,11 +347,12 @@ async fn hierarchy(args: RawArgs) -> Answer<Json<Value>> {
     let (room, query) = (known(&args).await?, args.query::<Walk>()?);
     let (skip, limit) = (query.from.unwrap_or(0), query.limit.unwrap_or(50).clamp(1, 100));
     let mut rooms = args.hs.own_hierarchy(&room.room_id, query.max_depth, skip.saturating_add(limit + 1)).await?;
-    let more = rooms.len() > skip + limit;
-    rooms.truncate(skip + limit);
+    let end = skip.saturating_add(limit);
+    let more = rooms.len() > end;
+    rooms.truncate(end);
     let rooms = rooms.split_off(skip.min(rooms.len()));
     let mut answer = json!({ "rooms": rooms });
-    set_next(&mut answer, "next_batch", more.then_some(skip + limit));
+    set_next(&mut answer, "next_batch", more.then_some(end));
     Ok(Json(answer))
 }
 

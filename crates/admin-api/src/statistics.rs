@@ -10,14 +10,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    admin::{Admin, Page, set_next},
+    admin::{Admin, Page},
     openapi::{About, Form, field},
+    own::cases::CASES_MAX,
 };
 
 /// Rooms in the list of the largest.
 const LARGEST: usize = 10;
-/// Most cases that are counted.
-const CASES_MAX: usize = 10_000;
 
 const NUMBERS: Form = Form::Object(&[
     field!(
@@ -118,19 +117,11 @@ async fn media_by_user(args: RawArgs) -> Answer<Json<Value>> {
     if page.is_descending()? {
         users.reverse();
     }
-    let total = users.len();
-    let (users, next) = page.cut(users);
-    let users: Vec<Value> = users
-        .iter()
-        .map(|(files, name)| {
-            json!({
-                "user_id": files.user, "displayname": name, "media_length": files.bytes, "media_count": files.count,
-            })
+    Ok(page.answer("users", users, |(files, name)| {
+        json!({
+            "user_id": files.user, "displayname": name, "media_length": files.bytes, "media_count": files.count,
         })
-        .collect();
-    let mut answer = json!({ "users": users, "total": total });
-    set_next(&mut answer, "next_token", next);
-    Ok(Json(answer))
+    }))
 }
 
 /// `GET /_synapse/admin/v1/statistics/database/rooms`: the largest rooms, by what their events take.

@@ -10,7 +10,7 @@ use samtal_ops::Homeserver;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::admin::{Admin, Page, local_user, local_user_id, set_next};
+use crate::admin::{Admin, Page, local_user, local_user_id};
 
 pub(crate) fn routes() -> Admin {
     Admin::default()
@@ -69,12 +69,7 @@ async fn list(args: RawArgs) -> Answer<Json<Value>> {
         filter.passes(listed) && wanted.is_none_or(|deactivated| listed.user.deactivated == deactivated)
     });
     sort(&mut users, &page)?;
-    let total = users.len();
-    let (users, next) = page.cut(users);
-    let users: Vec<Value> = users.iter().map(listed).collect();
-    let mut answer = json!({ "users": users, "total": total });
-    set_next(&mut answer, "next_token", next);
-    Ok(Json(answer))
+    Ok(page.answer("users", users, listed))
 }
 
 fn sort(users: &mut [ListedUser], page: &Page) -> Result<(), ApiError> {

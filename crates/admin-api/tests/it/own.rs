@@ -88,8 +88,10 @@ async fn cases_are_given_out_closed_and_taken_up_again() {
             id
         );
         let path = format!("/_samtal/admin/v1/cases/{id}");
-        let (status, _) = node.ask(Method::PUT, &path, &admin, json!({ "state": "gone" })).await;
+        let wrong = json!({ "state": "gone", "assignee": "@root:samtal.test" });
+        let (status, _) = node.ask(Method::PUT, &path, &admin, wrong).await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(list("?assignee=@root:samtal.test").await.len(), 0, "what is wrong changes nothing");
         let (status, _) = node.ask(Method::GET, "/_samtal/admin/v1/cases/99", &admin, json!({})).await;
         assert_eq!(status, StatusCode::NOT_FOUND);
     })

@@ -267,6 +267,8 @@ async fn ketesa_and_draupnir_look_into_rooms() {
         let next =
             scene.get(&format!("/v1/rooms/{space}/hierarchy?from={}", first["next_batch"].as_str().unwrap())).await;
         assert_eq!((&next["rooms"][0]["room_id"], next.get("next_batch")), (&json!(room), None));
+        let beyond = scene.get(&format!("/v1/rooms/{space}/hierarchy?from={}", usize::MAX)).await;
+        assert_eq!(beyond, json!({ "rooms": [] }));
         // Draupnir brings users in and takes over.
         let joined = scene.post("/v1/join/%23place:samtal.test", json!({ "user_id": "@root:samtal.test" })).await;
         assert_eq!(joined["room_id"], room.as_str());
