@@ -71,6 +71,6 @@ impl Accounts {
     }
 
     pub(crate) fn now(&self) -> i64 {
-        i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX)
+        self.clock.signed_now_ms()
     }
 }

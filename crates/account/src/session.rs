@@ -5,6 +5,7 @@
 
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use samtal_db::{Batch, Row, Sql, params, sql};
+use samtal_kit::signed_ms;
 use samtal_model::ChangeKind;
 use sha2::{Digest, Sha256};
 
@@ -253,7 +254,7 @@ impl Accounts {
     ) -> Issued {
         let access_token = format!("sam_{}", self.random.alphanumeric(40));
         let expires_in_ms = if refresh { Some(self.options().access_token_ms) } else { valid_for_ms };
-        let expires_ms = expires_in_ms.map(|ms| self.now().saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)));
+        let expires_ms = expires_in_ms.map(|ms| self.now().saturating_add(signed_ms(ms)));
         batch.expect(
             &ACCESS_INSERT,
             params![hash(&access_token), user.as_str(), device_id.as_str(), expires_ms, is_fresh],

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ruma::{OwnedUserId, UserId};
 use samtal_db::{Batch, Sql, params, sql};
+use samtal_kit::signed_ms;
 use serde_json::Value;
 
 use crate::{AccountError, Accounts, user::user_id};
@@ -99,6 +100,6 @@ impl Accounts {
     }
 
     fn uia_horizon(&self) -> i64 {
-        self.now().saturating_sub(i64::try_from(self.options().uia_ms).unwrap_or(i64::MAX))
+        self.now().saturating_sub(signed_ms(self.options().uia_ms))
     }
 }

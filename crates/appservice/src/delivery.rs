@@ -233,7 +233,7 @@ impl Lane {
         let reader = Reader { engines: &self.engines, service: &self.service, interest: &mut place.interest };
         let body = reader.body(draft).await?;
         // Ids must not come again when the database has been set back to an older day.
-        let now_ms = i64::try_from(self.engines.clock.now_ms()).unwrap_or(0);
+        let now_ms = self.engines.clock.signed_now_ms();
         let txn_id = now_ms.max(place.txn_id + 1);
         let mut batch = Batch::new();
         batch.exec(&schema::TRANSACTION_SET, params![self.service.id(), txn_id, body.as_str()]);

@@ -29,7 +29,7 @@ impl Jobs {
     }
 
     fn now(&self) -> i64 {
-        i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX)
+        self.clock.signed_now_ms()
     }
 
     /// Stores a job. Its id, or that of the one which was scheduled before with the same `once`.

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use ruma::{ServerName, serde::Base64, signatures::Ed25519KeyPair};
 use samtal_event::json::{JsonError, Numbers, Object, Value, parse_object};
+use samtal_kit::signed_ms;
 
 use crate::signed;
 
@@ -125,5 +126,5 @@ fn encoded(key: &OwnKey) -> String {
 }
 
 fn int(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX).min(samtal_event::json::INT_MAX)
+    signed_ms(ms).min(samtal_event::json::INT_MAX)
 }

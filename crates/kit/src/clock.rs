@@ -40,6 +40,11 @@ impl Clock {
         }
     }
 
+    /// As [`Clock::now_ms`], with the sign that times of events and of the database have.
+    pub fn signed_now_ms(&self) -> i64 {
+        signed_ms(self.now_ms())
+    }
+
     /// Sets a manual clock; does nothing to the machine's.
     pub fn set_ms(&self, now_ms: u64) {
         if let Source::Manual(now) = &self.0 {
@@ -53,4 +58,9 @@ impl Clock {
             now.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
         }
     }
+}
+
+/// Milliseconds as events and the database hold them; what is longer than they can hold is the longest that they can.
+pub fn signed_ms(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
 }

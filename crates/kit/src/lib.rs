@@ -10,7 +10,7 @@ pub mod random;
 pub mod secret;
 pub mod tasks;
 
-pub use clock::Clock;
+pub use clock::{Clock, signed_ms};
 pub use limiter::{Limiter, Rate};
 pub use memory::{Cache, Memory};
 pub use random::Random;

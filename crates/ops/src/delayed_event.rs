@@ -8,6 +8,7 @@ use ruma::{
 };
 use samtal_event::Draft;
 use samtal_jobs::{Job, NewJob, State};
+use samtal_kit::signed_ms;
 use samtal_room::LocalDraft;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -111,8 +112,8 @@ impl Homeserver {
             return Err(OpError::Forbidden("you are not in the room".into()));
         }
         event.position = self.db.position();
-        let now = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
-        let due_ms = Some(now.saturating_add(i64::try_from(event.delay).unwrap_or(i64::MAX)));
+        let now = self.clock.signed_now_ms();
+        let due_ms = Some(now.saturating_add(signed_ms(event.delay)));
         let body = serde_json::to_string(&event).map_err(|error| OpError::BadContent(error.to_string()))?;
         let job = NewJob { kind: KIND, owner: owner.as_str(), once, due_ms, body: &body };
         Ok(self.jobs.schedule(job).await?)
@@ -142,8 +143,8 @@ impl Homeserver {
         let was_waiting = match action {
             DelayedAction::Cancel => self.jobs.end(delay_id, State::Cancelled, None).await?,
             DelayedAction::Restart => {
-                let now = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
-                let delay = i64::try_from(found.event.delay).unwrap_or(i64::MAX);
+                let now = self.clock.signed_now_ms();
+                let delay = signed_ms(found.event.delay);
                 self.jobs.put_off(delay_id, now.saturating_add(delay)).await?
             }
             DelayedAction::Send => {

@@ -233,7 +233,7 @@ impl Homeserver {
         content: &Content,
     ) -> Result<Pdu, OpError> {
         let content = Value::Object(content.clone()).to_string();
-        let now_ms = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
+        let now_ms = self.clock.signed_now_ms();
         let unsigned = UnsignedPdu::from_template(template.get(), user, &room.room_id, &content, now_ms, room.rules)
             .map_err(|error| OpError::BadRemote(format!("the template cannot be used: {error}")))?;
         Ok(self.rooms.sign(&unsigned, room)?.into_pdu())
@@ -319,7 +319,7 @@ impl Homeserver {
         let member = member.ok_or(RoomError::UnknownRoom)?;
         let before = self.rooms.event(&member.event_id).await?;
         let draft = Draft::state_of(&StateEventType::RoomMember, user.as_str(), content)?;
-        let now_ms = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
+        let now_ms = self.clock.signed_now_ms();
         let unsigned = build(
             &draft,
             user,

@@ -29,7 +29,7 @@ impl Homeserver {
             version: room.version.to_string(),
             event: signed.json().to_owned(),
             stripped,
-            since_ms: i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX),
+            since_ms: self.clock.signed_now_ms(),
         };
         if self.held_invites().put(&held).await? {
             tracing::info!(room = %room.room_id, sender = %signed.sender().server_name(), "an invite waits for an operator");

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedUserId, UserId};
 use samtal_jobs::{NewJob, State};
+use samtal_kit::signed_ms;
 use serde::{Deserialize, Serialize};
 
 use crate::{Homeserver, OpError};
@@ -48,7 +49,7 @@ impl Homeserver {
     /// Stores a task that the caller is about to do.
     pub async fn store_member_task(&self, task: &MemberTask) -> Result<String, OpError> {
         let body = serde_json::to_string(task).map_err(|error| OpError::Invalid(error.to_string()))?;
-        let due_ms = i64::try_from(self.clock.now_ms().saturating_add(OWN_TIME_MS)).ok();
+        let due_ms = Some(signed_ms(self.clock.now_ms().saturating_add(OWN_TIME_MS)));
         let owner = task.user().as_str();
         Ok(self.jobs.schedule(NewJob { kind: KIND, owner, once: None, due_ms, body: &body }).await?)
     }

@@ -137,7 +137,7 @@ impl Homeserver {
     /// Begins a task in the background. Its id.
     pub async fn begin_room_task(&self, task: &RoomTask) -> Result<String, OpError> {
         let body = serde_json::to_string(task).map_err(|error| OpError::Invalid(error.to_string()))?;
-        let due_ms = i64::try_from(self.clock.now_ms()).ok();
+        let due_ms = Some(self.clock.signed_now_ms());
         let owner = task.subject();
         Ok(self.jobs.schedule(NewJob { kind: KIND, owner, once: None, due_ms, body: &body }).await?)
     }

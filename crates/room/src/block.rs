@@ -29,7 +29,7 @@ impl Rooms {
     pub async fn set_blocked(&self, room_id: &RoomId, blocked: bool, by: &UserId) -> Result<(), RoomError> {
         let mut batch = Batch::new();
         if blocked {
-            let now = i64::try_from(self.inner.clock.now_ms()).unwrap_or(i64::MAX);
+            let now = self.inner.clock.signed_now_ms();
             batch.exec(&BLOCK, params![room_id.as_str(), by.as_str(), now]);
         } else {
             batch.exec(&UNBLOCK, params![room_id.as_str()]);

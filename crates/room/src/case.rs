@@ -110,7 +110,7 @@ impl Rooms {
             return Ok(());
         }
         let reason = shortened(report.reason);
-        let now = i64::try_from(self.inner.clock.now_ms()).unwrap_or(i64::MAX);
+        let now = self.inner.clock.signed_now_ms();
         let mut batch = Batch::new();
         batch.expect(
             &INSERT,
@@ -146,7 +146,7 @@ impl Rooms {
         match step {
             CaseStep::Assign(assignee) => batch.expect(&ASSIGN, params![assignee, id], 1),
             CaseStep::Close { by, note } => {
-                let now = i64::try_from(self.inner.clock.now_ms()).unwrap_or(i64::MAX);
+                let now = self.inner.clock.signed_now_ms();
                 batch.expect(&CLOSE, params![by, now, note.map(shortened), id], 1);
             }
             CaseStep::Reopen => batch.expect(&REOPEN, params![id], 1),

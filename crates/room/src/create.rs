@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomVersionId};
 use samtal_db::{Batch, Sql, params, sql};
 use samtal_event::{Draft, build, sign_and_hash};
+use samtal_kit::signed_ms;
 
 use crate::{
     Rooms, alias,
@@ -53,7 +54,7 @@ impl Rooms {
         let author = self.author();
         let rules =
             samtal_event::rules_of(&new.version).ok_or_else(|| RoomError::UnsupportedVersion(new.version.clone()))?;
-        let now = i64::try_from(self.creation_ms(author.now_ms)).unwrap_or(i64::MAX);
+        let now = signed_ms(self.creation_ms(author.now_ms));
         let unsigned = build(&new.create, &new.creator, &opaque, &[], &[], 1, now, rules);
         let create = sign_and_hash(&unsigned, &author.name, author.keys.current().pair(), rules)?.into_pdu();
         let room_id = create.room_id().to_owned();

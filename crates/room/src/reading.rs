@@ -225,7 +225,7 @@ impl Rooms {
         let shown = store.erasures.shown(event, &room, membership);
         let pdu = &*shown;
         let mut unsigned = Unsigned { relations_json: relations, ..Unsigned::default() };
-        let age = i64::try_from(self.inner.clock.now_ms()).unwrap_or(0) - pdu.origin_server_ts_ms();
+        let age = self.inner.clock.signed_now_ms() - pdu.origin_server_ts_ms();
         unsigned.age_ms = Some(age.max(0));
         unsigned.membership = membership.map(MembershipState::as_str);
         if let Some(device_id) = form.device_id
@@ -246,7 +246,9 @@ impl Rooms {
         let extra = by.as_deref().map(|by| [("redacted_by", by)]);
         unsigned.extra = extra.as_ref().map_or(&[], |extra| extra.as_slice());
         let replaced = match (pdu.state_key(), event.before) {
-            (Some(state_key), Some(before)) if !form.without_past => store.state_event(before, pdu.type_str(), state_key).await?,
+            (Some(state_key), Some(before)) if !form.without_past => {
+                store.state_event(before, pdu.type_str(), state_key).await?
+            }
             _ => None,
         };
         if let Some(replaced) = &replaced {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ruma::{OwnedRoomId, RoomId, ServerName};
 use samtal_db::{Batch, Sql, Value, params, sql};
 use samtal_event::Pdu;
+use samtal_kit::signed_ms;
 use samtal_model::StreamPosition;
 use serde::Deserialize;
 
@@ -56,7 +57,7 @@ pub fn sticky_ms(pdu: &Pdu) -> Option<i64> {
 
 /// For how long the event is sticky yet, in milliseconds, as far as can be told from itself.
 pub fn sticky_left_ms(pdu: &Pdu, now_ms: u64) -> Option<i64> {
-    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let now = signed_ms(now_ms);
     let left = sticky_ms(pdu)?.saturating_add(pdu.origin_server_ts_ms().min(now)).saturating_sub(now);
     (left > 0).then_some(left)
 }
@@ -75,7 +76,7 @@ pub struct StickyEvent {
 /// Notes an event, if it is sticky and fresh; and forgets those that are no longer.
 pub(crate) fn insert(batch: &mut Batch, room: RoomNid, nid: EventNid, pdu: &Pdu, position: Value, now_ms: u64) {
     let Some(left) = sticky_left_ms(pdu, now_ms) else { return };
-    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let now = signed_ms(now_ms);
     batch.exec(&EXPIRE, params![room.0, now]);
     batch.exec(&INSERT, params![room.0, nid.0, pdu.sender().as_str(), position, now.saturating_add(left)]);
     batch.exec(&TRIM, params![room.0, pdu.sender().as_str(), OF_SENDER_MAX]);

@@ -13,6 +13,7 @@ use ruma::{
 use samtal_db::{Batch, Change, Committed, Sql, Value, params, sql};
 use samtal_event::{Draft, Pdu, UnsignedPdu, build, redact, sign_and_hash};
 use samtal_keyring::OwnKeys;
+use samtal_kit::signed_ms;
 use samtal_model::{ChangeKind, StreamPosition};
 use samtal_state::{AuthState, Node, NodeId, SnapshotId, authorize};
 
@@ -360,7 +361,7 @@ impl<'a> Turn<'a> {
             &ground.prev_events.iter().collect::<Vec<_>>(),
             &ground.auth_events.iter().collect::<Vec<_>>(),
             self.head.depth + 1,
-            i64::try_from(ts_ms).unwrap_or(i64::MAX),
+            signed_ms(ts_ms),
             self.head.room.rules,
         )
     }

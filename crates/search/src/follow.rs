@@ -270,7 +270,7 @@ impl Search {
     fn document(&self, event: &StoredEvent, edit: Option<&StoredEvent>) -> Option<Document> {
         let mut tokens = tokens(&self.languages, &text(event, edit)?);
         tokens.insert(sender_mark(event.pdu.sender().as_str()));
-        let now = i64::try_from(self.engines.clock.now_ms()).unwrap_or(i64::MAX);
+        let now = self.engines.clock.signed_now_ms();
         Some(Document {
             nid: event.nid,
             room: event.room,

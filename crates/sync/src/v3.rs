@@ -110,7 +110,7 @@ impl Sync {
             if !answer.is_empty || request.since.is_none() || request.full_state || request.timeout.is_zero() {
                 drop(online);
                 if answer.echo_ms > 0 && request.since.is_some() {
-                    let now_ms = i64::try_from(self.engines.clock.now_ms()).unwrap_or(i64::MAX);
+                    let now_ms = self.engines.clock.signed_now_ms();
                     // Application services may have their events look older than they are: they know what they do.
                     let left_ms = (answer.echo_ms.saturating_add(ECHO_PAUSE_MS) - now_ms).clamp(0, ECHO_PAUSE_MS);
                     tokio::time::sleep(Duration::from_millis(left_ms.unsigned_abs())).await;

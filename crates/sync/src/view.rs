@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ruma::{DeviceId, UserId, events::room::member::MembershipState};
 use samtal_event::{Unsigned, write_client};
+use samtal_kit::signed_ms;
 use samtal_room::{RoomError, Store, StoredEvent, sticky_left_ms};
 
 /// Under which name events say for how long they are sticky yet (MSC4354), in milliseconds.
@@ -50,7 +51,7 @@ pub(crate) async fn render(
     let sticky_left = sticky_left_ms(&event.pdu, now_ms).map(|left| left.to_string());
     let sticky_left: Option<[(&str, &str); 1]> = sticky_left.as_deref().map(|left| [(STICKY_LEFT, left)]);
     let unsigned = Unsigned {
-        age_ms: Some(i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_sub(event.pdu.origin_server_ts_ms())),
+        age_ms: Some(signed_ms(now_ms).saturating_sub(event.pdu.origin_server_ts_ms())),
         transaction_id,
         membership: membership.map(MembershipState::as_str),
         prev_content_json: replaced.as_ref().map(|replaced| replaced.pdu.content_str()),
@@ -68,7 +69,7 @@ pub(crate) async fn render(
 
 /// State events in client form, as they stand in `state`: without what they replaced.
 pub(crate) fn render_state(event: &Arc<StoredEvent>, now_ms: u64) -> String {
-    let age_ms = i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_sub(event.pdu.origin_server_ts_ms());
+    let age_ms = signed_ms(now_ms).saturating_sub(event.pdu.origin_server_ts_ms());
     let mut json = String::with_capacity(event.pdu.content_str().len() + 256);
     write_client(&event.pdu, None, &Unsigned { age_ms: Some(age_ms), ..Unsigned::default() }, &mut json);
     json

@@ -7,6 +7,7 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
 };
 use samtal_jobs::State;
+use samtal_kit::signed_ms;
 use samtal_ops::delayed_event::{DELAY_MS_MAX, DelayedAction, DelayedEvent, SCHEDULED_MAX, Scheduled};
 use samtal_room::Txn;
 use serde::Deserialize;
@@ -174,7 +175,7 @@ fn outcome(found: &Scheduled) -> Value {
 
 /// One that no longer waits, as matrix-js-sdk lists it.
 fn finalised(found: &Scheduled) -> Value {
-    let delay_ms = i64::try_from(found.event.delay).unwrap_or(i64::MAX);
+    let delay_ms = signed_ms(found.event.delay);
     let is_due = found.ended_ms.is_some_and(|ended_ms| ended_ms >= found.since_ms.saturating_add(delay_ms));
     let (outcome_word, reason) = match found.state {
         State::Failed => ("cancel", "error"),

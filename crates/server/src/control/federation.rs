@@ -140,7 +140,7 @@ async fn held(homeserver: &Homeserver, is_json: bool, what: HeldVerb, which: &Wh
             if held.is_empty() {
                 return Ok(vec!["no invite waits".to_owned()]);
             }
-            let now_ms = i64::try_from(homeserver.clock.now_ms()).unwrap_or(i64::MAX);
+            let now_ms = homeserver.clock.signed_now_ms();
             let line = |held: &HeldInvite| {
                 format!("{}\t{}\tby {}\t{}", held.room_id, held.target, held.sender, ago(now_ms - held.since_ms))
             };
@@ -313,7 +313,7 @@ async fn refusals(homeserver: &Homeserver, is_json: bool, server: Option<&Server
     if refused.is_empty() {
         return Ok(vec!["nothing was refused".to_owned()]);
     }
-    let now_ms = i64::try_from(homeserver.clock.now_ms()).unwrap_or(i64::MAX);
+    let now_ms = homeserver.clock.signed_now_ms();
     let line = |refusal: &Refusal| {
         format!("{}\t{}\tlast {}", refusal.server, refusal_words(refusal), ago(now_ms - refusal.last_ms))
     };
