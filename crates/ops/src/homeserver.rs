@@ -1,8 +1,10 @@
 //! One tenant: its name, its database and its engines.
 
+mod engines;
+
 use std::sync::Arc;
 
-use ruma::{OwnedServerName, ServerName};
+use ruma::OwnedServerName;
 use samtal_account::Accounts;
 use samtal_appservice::{AppserviceError, Appservices};
 use samtal_db::{Db, DbError, Schema};
@@ -13,14 +15,15 @@ use samtal_keyring::{KeyError, Keyring};
 use samtal_kit::{Clock, Limiter, Random, Tasks};
 use samtal_media::{Media, MediaError};
 use samtal_policy::{Policy, Rulebook};
-use samtal_push::{Delivery, DeliveryEngines, HttpGateway, MailRound, Push, Pushers};
-use samtal_remote::{Destinations, Internet, Network, Remote, SetupError};
+use samtal_push::{Delivery, Push, Pushers};
+use samtal_remote::{Internet, Network, Remote, SetupError};
 use samtal_room::{RoomError, Rooms};
 use samtal_search::Search;
 use samtal_sender::{Sender, SenderError};
 use samtal_sync::Sync;
 
-use crate::{Settings, inbound::Inbound, policy_server::PolicyServers, remote_file::RemoteFiles};
+use self::engines::{Borders, Engines, Ground};
+use crate::{Settings, inbound::Inbound, remote_file::RemoteFiles};
 
 /// The tables of all engines, in the order in which they are made.
 const SCHEMAS: &[Schema] = &[
@@ -169,99 +172,36 @@ impl Homeserver {
         random: Random,
         network: Arc<dyn Network>,
     ) -> Result<Arc<Self>, OpenError> {
-        let limiter = Limiter::new(clock.clone());
-        let inbound = Inbound::new(db.memory());
-        let accounts =
-            Accounts::new(name.clone(), db.clone(), clock.clone(), random.clone(), settings.accounts.clone());
-        let accounts = Arc::new(accounts);
-        accounts.load_rates().await?;
-        let policy = Policy::new(settings.federation.policy.clone());
-        let rulebook = Rulebook::open(db.clone(), clock.clone(), policy.clone()).await?;
-        let key_servers = settings.federation.key_servers.clone();
-        let keyring = Keyring::open(db.clone(), clock.clone(), random.clone(), name.clone(), key_servers).await?;
-        let destinations = Destinations::open(db.clone(), clock.clone(), random.clone()).await?;
-        let remote = Remote::new(keyring.clone(), policy.clone(), network, destinations, clock.clone());
-        let tasks = Tasks::new();
-        let keys = keyring.clone();
-        let options = samtal_room::Options {
-            name: name.clone(),
-            signing_keys: Arc::new(move || keys.own()),
-            clock: clock.clone(),
-            random: random.clone(),
-            tasks: tasks.clone(),
-        };
-        let web = samtal_http::Client::new(&settings.web)?;
-        let rooms = Rooms::open(db.clone(), options).await?;
-        rooms.set_policy_source(Arc::new(PolicyServers(remote.clone())));
-        rooms.store().erasures.add(accounts.erased().await?);
-        let edus = Arc::new(Edus::new(db.clone(), &clock, settings.presence));
-        let e2ee = E2ee::new(db.clone(), clock.clone());
-        let media = Media::open(name.clone(), db.clone(), clock.clone(), random.clone(), settings.media.clone())?;
+        let ground = Ground { name, db, clock, random, tasks: Tasks::new() };
+        let accounts = ground.accounts(&settings).await?;
+        let borders = ground.borders(&settings, network).await?;
+        let rooms = ground.rooms(&borders, &accounts).await?;
+        let media = ground.media(&settings)?;
+        let edus = Arc::new(Edus::new(ground.db.clone(), &ground.clock, settings.presence));
+        let e2ee = E2ee::new(ground.db.clone(), ground.clock.clone());
         let push = Arc::new(Push::new(rooms.clone(), Arc::clone(&accounts), Arc::clone(&edus)));
-        let pushers = Pushers::new(db.clone(), clock.clone());
-        let delivery = Delivery::new(DeliveryEngines {
-            mail: mail_round(&settings, &name),
-            push: Arc::clone(&push),
-            pushers: pushers.clone(),
-            rooms: rooms.clone(),
-            accounts: Arc::clone(&accounts),
-            gateway: Arc::new(HttpGateway::new(samtal_http::Client::new(&settings.web)?)),
-            random: random.clone(),
-            tasks: tasks.clone(),
-        });
-        let sync = Arc::new(Sync::new(samtal_sync::Engines {
-            db: db.clone(),
-            rooms: rooms.clone(),
-            accounts: Arc::clone(&accounts),
-            edus: Arc::clone(&edus),
-            e2ee: e2ee.clone(),
-            push: Arc::clone(&push),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-        }));
-        let sender = Sender::new(samtal_sender::Engines {
-            name: name.clone(),
-            db: db.clone(),
-            rooms: rooms.clone(),
-            accounts: Arc::clone(&accounts),
-            device_names: settings.federation.device_names,
-            e2ee: e2ee.clone(),
-            edus: Arc::clone(&edus),
-            remote: remote.clone(),
-            policy: policy.clone(),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-        });
-        let engines = samtal_appservice::Engines {
-            name: name.clone(),
-            db: db.clone(),
-            accounts: Arc::clone(&accounts),
-            rooms: rooms.clone(),
-            edus: Arc::clone(&edus),
-            e2ee: e2ee.clone(),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-        };
-        let jobs = Jobs::new(db.clone(), clock.clone(), random.clone());
-        let appservices = Appservices::open(engines, settings.appservices.clone()).await?;
-        let search = samtal_search::Engines {
-            name: name.clone(),
-            db: db.clone(),
-            rooms: rooms.clone(),
-            accounts: Arc::clone(&accounts),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-        };
-        let search = Arc::new(Search::new(search, settings.search.clone()));
-        let remote_files = RemoteFiles::new(media.clone(), remote.clone(), tasks.clone());
+        let pushers = Pushers::new(ground.db.clone(), ground.clock.clone());
+        let web = samtal_http::Client::new(&settings.web)?;
+        let engines = Engines { ground, accounts, rooms, edus, e2ee, push };
+        let delivery = engines.delivery(&settings, &pushers)?;
+        let sync = engines.sync();
+        let sender = engines.sender(&settings, &borders);
+        let appservices = engines.appservices(&settings).await?;
+        let search = engines.search(&settings);
+        let Engines { ground, accounts, rooms, edus, e2ee, push } = engines;
+        let Ground { name, db, clock, random, tasks } = ground;
+        let Borders { policy, rulebook, keyring, remote } = borders;
         let hs = Arc::new(Self {
+            limiter: Limiter::new(clock.clone()),
+            inbound: Inbound::new(db.memory()),
+            jobs: Jobs::new(db.clone(), clock.clone(), random.clone()),
+            remote_files: RemoteFiles::new(media.clone(), remote.clone(), tasks.clone()),
             name,
             db,
             clock,
             random,
             tasks,
             settings,
-            limiter,
             accounts,
             policy,
             rulebook,
@@ -277,10 +217,7 @@ impl Homeserver {
             sync,
             search,
             appservices,
-            jobs,
             sender,
-            inbound,
-            remote_files,
             notice_turn: tokio::sync::Mutex::default(),
         });
         hs.start(delivery).await?;
@@ -298,6 +235,15 @@ impl Homeserver {
         self.tasks.spawn("push", delivery.run());
         self.tasks.spawn("company", Arc::clone(self).follow_company());
         self.tasks.spawn("files", Arc::clone(self).clean_files());
+        if self.media.options().thumbnails_ahead {
+            let (tasks, making) = (self.tasks.clone(), self.media.thumbnails_ahead());
+            self.tasks.spawn("smaller pictures", async move {
+                tokio::select! {
+                    () = tasks.stopping() => {}
+                    () = making => {}
+                }
+            });
+        }
         self.tasks.spawn("change log", Arc::clone(self).keep_log_short());
         self.tasks.spawn("delayed events", Arc::clone(self).follow_delayed_events());
         self.tasks.spawn("member tasks", Arc::clone(self).follow_member_tasks());
@@ -317,17 +263,4 @@ impl Homeserver {
         let (edus, tasks) = (Arc::clone(&self.edus), self.tasks.clone());
         self.tasks.spawn("edus", async move { edus.run(&tasks).await });
     }
-}
-
-/// How unread messages are told of by mail, if they are.
-fn mail_round(settings: &Settings, name: &ServerName) -> Option<MailRound> {
-    let mail = settings.mail.clone()?;
-    let how = mail.notifications?;
-    Some(MailRound {
-        mailer: Arc::new(mail),
-        delay: how.delay,
-        pause: how.pause,
-        base_url: settings.public_base_url.clone(),
-        server_name: name.to_string(),
-    })
 }
