@@ -281,6 +281,9 @@ section! {
         total_bytes_max: Option<u64> = None => PLAIN.unit("bytes").example("1_000_000_000_000"),
         /// How much all smaller pictures may be together; beyond it the longest unused go.
         thumbnail_bytes_max: u64 = 5_000_000_000 => PLAIN.unit("bytes"),
+        /// Whether the usual smaller pictures are made when a picture is uploaded, and not only when first asked for. Whoever
+        /// asks first then waits less; most of them are never asked for.
+        thumbnails_ahead: bool = false => PLAIN,
         /// The socket of a ClamAV daemon that looks at each file before it is kept. What is encrypted end to end it cannot see.
         scanner_socket: Option<PathBuf> = None => PLAIN.example("\"/run/clamav/clamd.ctl\""),
         /// The address of such a daemon, if it has no socket here.

@@ -21,6 +21,9 @@ pub struct Options {
     pub scanner: Option<Scanner>,
     /// All smaller pictures together, in bytes; beyond it those go that nobody has asked for in the longest time.
     pub thumbnail_bytes_max: u64,
+    /// Whether the usual smaller pictures are made when a picture is uploaded: whoever has this engine then runs
+    /// [`Media::thumbnails_ahead`](crate::Media::thumbnails_ahead).
+    pub thumbnails_ahead: bool,
     /// Ids that one user may have reserved and not used yet.
     pub reservations_max: u64,
     /// How long a reserved id waits for its upload.
@@ -45,6 +48,7 @@ impl Default for Options {
             total_bytes_max: None,
             scanner: None,
             thumbnail_bytes_max: 5 << 30,
+            thumbnails_ahead: false,
             reservations_max: 20,
             reservation: Duration::from_secs(24 * 3600),
             remote_kept: Duration::from_secs(90 * 24 * 3600),

@@ -1,12 +1,23 @@
-//! Smaller pictures, made when first asked for, in a few sizes only.
+//! Smaller pictures, made when first asked for, or before where the operator wants it, in a few sizes only.
+
+use std::time::Duration;
 
 use futures_util::stream;
 use samtal_db::{Batch, Sql, params, sql};
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::{ByteStream, Entry, Media, MediaError, animation, picture};
 
 /// Widths and heights that smaller pictures are made in; the smallest that is not smaller than what is asked for is given.
 const PRESETS: &[(u32, u32)] = &[(32, 32), (96, 96), (320, 240), (640, 480), (800, 600), (1600, 1200)];
+/// What is made ahead, where the operator wants it: what the specification recommends, and clients ask for.
+const AHEAD: &[(u32, u32, Method)] = &[
+    (32, 32, Method::Crop),
+    (96, 96, Method::Crop),
+    (320, 240, Method::Scale),
+    (640, 480, Method::Scale),
+    (800, 600, Method::Scale),
+];
 /// Largest file that is made smaller, in bytes: it is read whole.
 const SOURCE_BYTES_MAX: u64 = 32 << 20;
 /// Largest result, in bytes.
@@ -101,6 +112,37 @@ impl std::fmt::Debug for Thumbnail {
 }
 
 impl Media {
+    /// Makes the usual smaller pictures of what is uploaded from now on, before anybody asks for them. Never ends.
+    ///
+    /// If pictures come faster than they can be made smaller some are left out: theirs are made when asked for.
+    pub fn thumbnails_ahead(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (media, mut uploaded) = (self.clone(), self.inner().uploaded.subscribe());
+        async move {
+            loop {
+                match uploaded.recv().await {
+                    Ok(media_id) => match media.make_ahead(&media_id).await {
+                        Ok(()) => {}
+                        // Whoever asks for one is told the same.
+                        Err(MediaError::NoPicture(_) | MediaError::PictureTooLarge | MediaError::NotFound) => {}
+                        Err(error) => tracing::warn!(%error, "the smaller pictures of a file could not be made ahead"),
+                    },
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+
+    async fn make_ahead(&self, media_id: &str) -> Result<(), MediaError> {
+        let entry = self.find(&self.inner().name, media_id, Duration::ZERO).await?;
+        let is_picture = |entry: &Entry| entry.content_type.as_ref().is_some_and(|kind| kind.starts_with("image/"));
+        let Some(entry) = entry.filter(is_picture) else { return Ok(()) };
+        for &(width, height, method) in AHEAD {
+            self.thumbnail(&entry, Wanted { width, height, method, animated: false }).await?;
+        }
+        Ok(())
+    }
+
     /// A smaller picture of the file, of at least the size asked for where the file has that size.
     pub async fn thumbnail(&self, entry: &Entry, wanted: Wanted) -> Result<Thumbnail, MediaError> {
         let fits = |(width, height): &&(u32, u32)| *width >= wanted.width && *height >= wanted.height;

@@ -144,6 +144,7 @@ fn media(process: &Process, tenant: &Tenant) -> samtal_media::Options {
         user_bytes_max: wish.user_bytes_max,
         total_bytes_max: wish.total_bytes_max,
         thumbnail_bytes_max: wish.thumbnail_bytes_max,
+        thumbnails_ahead: wish.thumbnails_ahead,
         remote_kept: Duration::from_millis(wish.remote_kept_ms),
         legacy_downloads: wish.legacy_downloads,
         scanner: scanner(tenant),

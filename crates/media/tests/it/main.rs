@@ -244,6 +244,32 @@ async fn note_72_pictures_are_made_smaller_but_never_larger() {
 }
 
 #[tokio::test]
+async fn smaller_pictures_are_made_ahead_where_that_is_wanted() {
+    each(Options { pixels_max: 1_000_000, ..Options::default() }, |bench| async move {
+        let making = tokio::spawn(bench.media.thumbnails_ahead());
+        let picture = About { content_type: Some("image/png"), file_name: None };
+        let upload = async |bytes: &[u8], about: About<'_>| {
+            bench.media.upload(&user("alice"), Target::New, about, None, body(bytes)).await.expect("upload")
+        };
+        upload(b"no picture, whatever it says", picture).await;
+        upload(&png(2_000, 1_000), picture).await;
+        upload(b"nor this", About::default()).await;
+        let id = upload(&png(1000, 500), picture).await;
+        let all_made = async {
+            while bench.files() < 4 + 5 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all_made).await.expect("they are made");
+        assert_eq!(bench.thumbnail(&id, 30, 30, Method::Crop).await, Some((32, 32)));
+        assert_eq!(bench.thumbnail(&id, 700, 500, Method::Scale).await, Some((800, 400)));
+        assert_eq!(bench.files(), 4 + 5, "those were there already");
+        making.abort();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn note_71_a_picture_with_too_many_pixels_is_not_decoded() {
     each(Options { pixels_max: 1_000_000, ..Options::default() }, |bench| async move {
         let id = bench.upload("alice", &png(2_000, 1_000)).await.expect("upload");
