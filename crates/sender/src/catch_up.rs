@@ -33,7 +33,6 @@ pub(crate) enum Amount {
 pub(crate) struct Missed {
     events: Vec<(i64, OwnedRoomId, OwnedEventId)>,
     newest: Option<BTreeMap<OwnedRoomId, (i64, OwnedEventId)>>,
-    device_lists: BTreeSet<OwnedUserId>,
     devices: BTreeSet<OwnedUserId>,
     receipts: BTreeSet<(OwnedRoomId, OwnedUserId)>,
     sticky: BTreeSet<OwnedRoomId>,
@@ -121,10 +120,8 @@ impl Missed {
                     }
                 }
             },
-            Item::DeviceList { user } => {
-                self.device_lists.insert(user);
-            }
-            Item::Devices { user } | Item::Missed { user } => {
+            // Of several changes of a list only the last would be told, and that may be one of another kind: so all of it is.
+            Item::DeviceList { user } | Item::Devices { user } | Item::Missed { user } => {
                 self.devices.insert(user);
             }
             Item::Receipt { room, user } => {
@@ -152,13 +149,11 @@ impl Missed {
         let edus = std::iter::once(Item::Edu);
         let events = events.into_iter().map(|(_, room, event_id)| Item::Event { room, event_id });
         // Devices last: the other side may need the membership first to see why they matter.
-        let devices = self.devices.iter().map(|user| Item::Devices { user: user.clone() });
-        let lists = self.device_lists.difference(&self.devices).map(|user| Item::DeviceList { user: user.clone() });
+        let devices = self.devices.into_iter().map(|user| Item::Devices { user });
         let receipts = self.receipts.into_iter().map(|(room, user)| Item::Receipt { room, user });
         edus.chain(sticky)
             .chain(events)
             .chain(devices)
-            .chain(lists)
             .chain(receipts)
             .map(|item| Placed { position: until, item })
             .collect()

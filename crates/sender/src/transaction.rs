@@ -165,9 +165,9 @@ impl Transaction {
 
     async fn device_list(&mut self, engines: &Engines, user: &UserId, position: i64) -> Result<(), SenderError> {
         match engines.e2ee.device_update(position).await? {
-            Some(update) => self.device_update(engines, update).await,
+            Some(update) if update.user == user => self.device_update(engines, update).await,
             // A change that is forgotten, or collapsed with others: the whole is told.
-            None => self.devices(engines, user).await,
+            _ => self.devices(engines, user).await,
         }
     }
 
@@ -202,7 +202,14 @@ impl Transaction {
     /// Tells a user's devices to a server that may not have heard of them: without `prev_id`, it asks for the whole list.
     async fn devices(&mut self, engines: &Engines, user: &UserId) -> Result<(), SenderError> {
         let stream_id = engines.e2ee.device_list_position(user).await?;
-        for device_id in engines.e2ee.devices_with_keys(user).await?.into_iter().take(DEVICES_MAX) {
+        let devices = engines.e2ee.devices_with_keys(user).await?;
+        if devices.is_empty()
+            && let Some(last) = engines.e2ee.device_update(stream_id).await?
+        {
+            // The last of them went.
+            return self.device_update(engines, DeviceUpdate { prev_id: None, ..last }).await;
+        }
+        for device_id in devices.into_iter().take(DEVICES_MAX) {
             let device = <&DeviceId>::from(device_id.as_str());
             let keys = engines.e2ee.device_keys(user, device).await?;
             let name = engines.accounts.device(user, device).await?.and_then(|device| device.display_name);
