@@ -4,6 +4,7 @@
 //! are made up. Requests are delayed, reordered, lost, answered in vain, and delivered twice; links are cut and healed; clocks
 //! differ. Run it on a current-thread runtime with paused time: time then passes when everybody waits.
 
+mod devices;
 mod network;
 mod people;
 mod world;

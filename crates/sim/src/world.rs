@@ -17,6 +17,7 @@ use samtal_kit::{Clock, Random};
 use samtal_ops::{CreateRoom, Homeserver, Settings};
 
 use crate::{
+    devices::Sent,
     network::{Link, Weather, Wires},
     people::{Deed, Person},
 };
@@ -52,22 +53,24 @@ pub struct Options {
     pub complete: bool,
 }
 
-struct Node {
+pub(crate) struct Node {
     name: OwnedServerName,
-    user: OwnedUserId,
+    pub(crate) user: OwnedUserId,
     clock: Clock,
     db: Db,
-    hs: Arc<Homeserver>,
+    pub(crate) hs: Arc<Homeserver>,
 }
 
 /// A federation.
 pub struct World {
     options: Options,
-    random: Random,
+    pub(crate) random: Random,
     wires: Arc<Wires>,
-    nodes: Vec<Node>,
-    rooms: Vec<OwnedRoomId>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) rooms: Vec<OwnedRoomId>,
     deeds: Vec<Deed>,
+    /// Messages to devices.
+    pub(crate) sent: Sent,
 }
 
 impl World {
@@ -79,7 +82,7 @@ impl World {
         for number in 0..options.nodes {
             nodes.push(Node::new(number, options.seed, &wires, &random).await);
         }
-        let mut world = Self { options, random, wires, nodes, rooms: Vec::new(), deeds: Vec::new() };
+        let mut world = Self { options, random, wires, nodes, rooms: Vec::new(), deeds: Vec::new(), sent: Sent::new() };
         for number in 0..world.options.rooms {
             world.make_room(number % world.nodes.len()).await;
         }
@@ -104,7 +107,7 @@ impl World {
         Person { hs, id: user, node, random: &self.random }
     }
 
-    fn pick(&self, bound: usize) -> usize {
+    pub(crate) fn pick(&self, bound: usize) -> usize {
         usize::try_from(self.random.below(bound as u64)).unwrap_or(0)
     }
 
@@ -118,6 +121,9 @@ impl World {
                 1 => self.wires.mend(),
                 2 => self.restart(self.pick(self.nodes.len())).await,
                 _ => {}
+            }
+            if self.random.below(8) == 0 {
+                self.use_devices().await;
             }
             let node = self.pick(self.nodes.len());
             let room = self.rooms[self.pick(self.rooms.len())].clone();
@@ -194,7 +200,11 @@ impl World {
             self.pass(pause).await;
             waited += pause;
             self.scroll_up().await;
-            match self.agreement().await {
+            let agreed = match self.agreement().await {
+                Ok(()) => self.hear_in_passing().await,
+                disagreed => disagreed,
+            };
+            match agreed {
                 Ok(()) => return Ok(()),
                 Err(what) => disagreement = what,
             }
@@ -217,17 +227,14 @@ impl World {
     }
 
     /// Whether all who see each other in a room, and all who stand at the same events, have the same state of it, whether
-    /// nothing that was acknowledged is gone, and whether memory stays within its bound.
+    /// nothing that was acknowledged is gone, messages to devices have come once and in order, and whether memory stays within its bound.
     pub async fn agreement(&self) -> Result<(), String> {
         for room in &self.rooms {
             for (one, here) in self.nodes.iter().enumerate() {
                 for (other, there) in self.nodes.iter().enumerate().skip(one + 1) {
                     // Whom state resolution put out, for a branch that they could not know when they came back through
                     // somebody who did not know it either, may never hear of it.
-                    let see_each_other = here.sees(here, room).await
-                        && here.sees(there, room).await
-                        && there.sees(here, room).await
-                        && there.sees(there, room).await;
+                    let see_each_other = here.see_each_other(there, room).await;
                     let end = extremities(&here.hs, room).await;
                     let at_one_place = end.is_some() && end == extremities(&there.hs, room).await;
                     if !see_each_other && !at_one_place {
@@ -242,6 +249,7 @@ impl World {
             }
         }
         self.memory()?;
+        self.devices_agree().await?;
         for deed in &self.deeds {
             for (number, node) in self.nodes.iter().enumerate() {
                 let must_have = number == deed.node || self.options.complete;
@@ -328,6 +336,8 @@ impl World {
     /// Ends all nodes.
     pub async fn end(self) {
         for node in self.nodes {
+            // Who is on the network is held by it.
+            self.wires.detach(&node.name);
             node.hs.tasks.shut_down(Duration::ZERO).await;
         }
     }
@@ -353,6 +363,14 @@ async fn state_of(hs: &Homeserver, room_id: &OwnedRoomId) -> Result<BTreeSet<Own
 }
 
 impl Node {
+    /// Whether both nodes have both users in the room.
+    pub(crate) async fn see_each_other(&self, other: &Self, room: &OwnedRoomId) -> bool {
+        self.sees(self, room).await
+            && self.sees(other, room).await
+            && other.sees(self, room).await
+            && other.sees(other, room).await
+    }
+
     /// Whether this node has the other's user in the room.
     async fn sees(&self, other: &Self, room: &OwnedRoomId) -> bool {
         self.hs.rooms.store().graph.is_joined(&other.user, room).await.unwrap_or(false)
@@ -367,7 +385,9 @@ impl Node {
         let db = Homeserver::open_database(&samtal_db::Options::Memory).await.expect("a database in memory opens");
         let hs = start(&name, db.clone(), &clock, wires, random).await;
         hs.accounts.create(NewUser::normal(user.clone()), &Client::default()).await.expect("a user can be made");
-        Self { name, user, clock, db, hs }
+        let node = Self { name, user, clock, db, hs };
+        node.begin_device().await;
+        node
     }
 }
 

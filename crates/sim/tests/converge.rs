@@ -111,14 +111,14 @@ fn nodes_agree_after_a_quiet_day() {
 
 #[test]
 fn nodes_agree_and_have_everything_after_a_bad_day() {
-    each(seeds(100..250), |seed| {
+    each(seeds(100..220), |seed| {
         run(options(seed), Weather::FOUL, 60);
     });
 }
 
 #[test]
 fn nodes_agree_when_people_come_and_go() {
-    each(seeds(200..350), |seed| {
+    each(seeds(200..320), |seed| {
         run(wild(seed), Weather::FOUL, 60);
     });
 }
