@@ -134,6 +134,11 @@ impl Batch {
         self.steps.is_empty() && self.changes.is_empty()
     }
 
+    /// How many statements and rows for the change log there are so far.
+    pub fn len(&self) -> usize {
+        self.steps.len() + self.changes.len()
+    }
+
     fn step(&mut self, sql: &Sql, params: Vec<Value>, expect: Expect) {
         self.steps.push(Step { sql: *sql, params, expect });
     }

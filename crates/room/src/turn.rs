@@ -164,6 +164,11 @@ impl<'a> Turn<'a> {
         self.batch.is_empty()
     }
 
+    /// How much the turn would write: whoever fails without having added to it has left nothing behind.
+    pub(crate) fn written(&self) -> usize {
+        self.batch.len()
+    }
+
     /// Remembers where the turn stands, for jobs of several events: all or nothing.
     pub(crate) fn mark(&self) -> Mark {
         Mark {

@@ -96,6 +96,22 @@ struct Waiting {
     is_running: bool,
 }
 
+/// Held by the task that works a queue off. If that ends before its time (aborted, or by a panic), whoever waits hears of it, and the
+/// next job starts another.
+struct Running(Option<Arc<Queue>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(queue) = &self.0 else { return };
+        let mut waiting = queue.waiting.lock();
+        waiting.is_running = false;
+        // Dropped only when the lock is free again: their answers wake others.
+        let jobs = std::mem::take(&mut waiting.jobs);
+        drop(waiting);
+        drop(jobs);
+    }
+}
+
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Queue")
@@ -176,12 +192,14 @@ impl Rooms {
     }
 
     async fn work_off(self, room: Arc<Room>, queue: Arc<Queue>) {
+        let mut running = Running(Some(Arc::clone(&queue)));
         let mut held = queue.head.lock().await;
         loop {
             let jobs: Vec<Job> = {
                 let mut waiting = queue.waiting.lock();
                 if waiting.jobs.is_empty() {
                     waiting.is_running = false;
+                    running.0 = None;
                     drop(waiting);
                     let head_bytes = held.as_ref().map_or(0, Head::weight);
                     self.inner.queues.resize(&room.room_id, QUEUE_BYTES + head_bytes);
@@ -236,7 +254,7 @@ impl Rooms {
         jobs: &[Job],
     ) -> Result<(Option<Head>, Vec<Result<Outcome, RoomError>>), RoomError> {
         let store = &self.inner.store;
-        // A job of several steps that fails half-way is rare: marks to go back to are set only when one has.
+        // A job that fails half-way is rare: marks to go back to are set only when one has.
         let mut is_careful = false;
         for tried in 0..TRIES {
             let current = match head.take() {
@@ -248,9 +266,10 @@ impl Rooms {
             let mut outcomes = Vec::with_capacity(jobs.len());
             let mut is_broken = false;
             for job in jobs {
-                let mark = (is_careful && !job.work.is_one_step()).then(|| turn.mark());
+                let mark = is_careful.then(|| turn.mark());
+                let written = turn.written();
                 let outcome = self.attempt(&mut turn, &job.work).await;
-                let has_failed = outcome.is_err() && !job.work.is_one_step();
+                let has_failed = outcome.is_err() && turn.written() != written;
                 outcomes.push(outcome);
                 match mark {
                     Some(mark) if has_failed => turn.back_to(mark),
@@ -311,13 +330,6 @@ async fn expect(turn: &mut Turn<'_>, expected: &Expected) -> Result<(), RoomErro
         Ok(())
     } else {
         Err(RoomError::Forbidden(expected.otherwise.clone()))
-    }
-}
-
-impl Work {
-    /// Whether a refusal leaves nothing behind by itself.
-    fn is_one_step(&self) -> bool {
-        matches!(self, Self::Local { drafts, .. } if drafts.len() == 1)
     }
 }
 
