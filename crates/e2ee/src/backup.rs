@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::{E2ee, E2eeError};
 
+/// Backup versions that a user may have at a time. Clients have one, and delete it when they make another.
+pub const VERSIONS_MAX: i64 = 100;
 /// Room keys that one backup may hold.
 pub const SESSIONS_MAX: i64 = 1_000_000;
 /// Largest room key, in bytes of its encrypted data.
@@ -25,6 +27,7 @@ const VERSION_CURRENT: Sql = sql!(
     "SELECT version, algorithm, auth_data, etag, sessions FROM key_backup
      WHERE user_id = $1 AND deleted = 0 ORDER BY version DESC LIMIT 1"
 );
+const VERSIONS_COUNT: Sql = sql!("SELECT COUNT(*) FROM key_backup WHERE user_id = $1 AND deleted = 0");
 const VERSION_INSERT: Sql = sql!(
     "INSERT INTO key_backup (user_id, version, algorithm, auth_data, etag, sessions, deleted)
      VALUES ($1, (SELECT COALESCE(MAX(version), 0) + 1 FROM key_backup WHERE user_id = $1), $2, $3, 0, 0, 0)
@@ -146,11 +149,17 @@ fn rank(is_verified: bool, first_message_index: i64, forwarded_count: i64) -> Ra
 }
 
 impl E2ee {
-    /// Makes a new version, which becomes the current one.
+    /// Makes a new version, which becomes the current one. A user may have [`VERSIONS_MAX`] at a time.
     pub async fn backup_create(&self, user: &UserId, algorithm: &str, auth_data: &RawValue) -> Result<i64, E2eeError> {
         check_auth_data(auth_data)?;
         let (_, committed) = self
             .attempt(|| async {
+                let held = self.db.query_opt(&VERSIONS_COUNT, params![user.as_str()]).await?;
+                if held.map_or(Ok(0), |row| row.int(0))? >= VERSIONS_MAX {
+                    return Err(E2eeError::TooLarge(format!(
+                        "there may be {VERSIONS_MAX} backup versions: delete one"
+                    )));
+                }
                 let mut batch = Batch::new();
                 batch.returning(&VERSION_INSERT, params![user.as_str(), algorithm, auth_data.get()]);
                 batch.exec(&DELETED_FORGET, params![user.as_str()]);

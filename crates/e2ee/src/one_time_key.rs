@@ -1,6 +1,6 @@
 //! One-time keys, each given once, in upload order; and the fallback keys that are given when none is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{DeviceId, OwnedUserId, UserId};
 use samtal_db::{Batch, Change, Sql, Value, params, sql};
@@ -10,6 +10,8 @@ use crate::{E2ee, E2eeError, JsonObject};
 
 /// One-time keys that one device may hold here. Clients keep 50 to 100.
 pub const ONE_TIME_KEYS_MAX: u64 = 16_384;
+/// Algorithms for which one device may have a fallback key. Clients use one.
+pub const FALLBACK_ALGORITHMS_MAX: usize = 16;
 /// Longest name of a key, in bytes.
 const KEY_NAME_BYTES_MAX: usize = 255;
 /// Largest one-time key, in bytes of JSON; one with a signature takes about 200.
@@ -57,6 +59,7 @@ const FALLBACK_SET: Sql = sql!(
         used = CASE WHEN fallback_key.key_id = excluded.key_id AND fallback_key.key_json = excluded.key_json
                     THEN fallback_key.used ELSE 0 END"
 );
+const FALLBACKS: Sql = sql!("SELECT algorithm FROM fallback_key WHERE user_id = $1 AND device_id = $2");
 const FALLBACKS_DELETE: Sql = sql!("DELETE FROM fallback_key WHERE user_id = $1 AND device_id = $2");
 const FALLBACKS_UNUSED: Sql =
     sql!("SELECT algorithm FROM fallback_key WHERE user_id = $1 AND device_id = $2 AND used = 0 ORDER BY algorithm");
@@ -159,6 +162,7 @@ impl E2ee {
         if fresh.is_empty() && upload.fallback_keys.is_empty() && !replaced {
             return Ok(());
         }
+        self.check_fallback_algorithms(user, device, upload, replaced).await?;
         let position = batch.log(Change::new(ChangeKind::OneTimeKeys).user(user).reference(device));
         if replaced {
             delete_all(batch, user, device);
@@ -175,6 +179,29 @@ impl E2ee {
         for (name, key) in &upload.fallback_keys {
             let (algorithm, id) = split(name)?;
             batch.exec(&FALLBACK_SET, params![user, device, algorithm, id, key.to_string()]);
+        }
+        Ok(())
+    }
+
+    async fn check_fallback_algorithms(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        upload: &KeyUpload,
+        replaced: bool,
+    ) -> Result<(), E2eeError> {
+        let mut algorithms = BTreeSet::new();
+        for (name, _) in &upload.fallback_keys {
+            algorithms.insert(split(name)?.0.to_owned());
+        }
+        if !algorithms.is_empty() && !replaced {
+            for row in self.db.query(&FALLBACKS, params![user.as_str(), device.as_str()]).await? {
+                algorithms.insert(row.get(0)?);
+            }
+        }
+        if algorithms.len() > FALLBACK_ALGORITHMS_MAX {
+            let why = format!("a device may have fallback keys for {FALLBACK_ALGORITHMS_MAX} algorithms");
+            return Err(E2eeError::TooLarge(why));
         }
         Ok(())
     }

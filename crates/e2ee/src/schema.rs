@@ -8,7 +8,7 @@ const MIGRATIONS: &[Migration] = &[
         // device_key: one row a device that uploaded keys; `display_name` only for users of other servers.
         // one_time_key: `claimed_ms` 0 while it can be had; claimed ones stay a week (as empty rows), so that a repeated upload
         //   cannot give a key out twice. At most ONE_TIME_KEYS_MAX a device.
-        // fallback_key: at most one a device and algorithm.
+        // fallback_key: at most one a device and algorithm, for FALLBACK_ALGORITHMS_MAX algorithms.
         "CREATE TABLE device_key (
         user_id TEXT NOT NULL,
         device_id TEXT NOT NULL,
@@ -115,7 +115,7 @@ const MIGRATIONS: &[Migration] = &[
      CREATE INDEX to_device_received_ms ON to_device_received (received_ms);",
     ),
     Migration::Both(
-        // key_backup: one row a version; of deleted ones only the newest stays, so that no version is given twice.
+        // key_backup: one row a version, at most VERSIONS_MAX; of deleted ones only the newest stays, so that no version is given twice.
         // key_backup_session: at most SESSIONS_MAX a version. The session data are encrypted by the client.
         // dehydrated_device: one a user.
         "CREATE TABLE key_backup (

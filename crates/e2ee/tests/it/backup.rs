@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ruma::UserId;
 use samtal_e2ee::{
     E2ee, E2eeError,
-    backup::{Session, Sessions, Stored, Which},
+    backup::{Session, Sessions, Stored, VERSIONS_MAX, Which},
     dehydrated::Dehydrated,
     one_time_key::KeyUpload,
 };
@@ -57,6 +57,24 @@ async fn a_key_is_replaced_only_by_a_better_one() {
             let held = e2ee.backup_get(&alice, version, Which::Session("!r", "s")).await.expect("get");
             assert_eq!(held["!r"]["s"].session_data.get(), kept);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn versions_are_bounded_and_a_deleted_one_makes_room() {
+    each(|e2ee| async move {
+        let alice = user("alice");
+        let first = create(&e2ee, &alice).await;
+        for _ in 1..VERSIONS_MAX {
+            create(&e2ee, &alice).await;
+        }
+        let auth = to_raw_value(&json!({ "public_key": "k" })).expect("JSON");
+        let refused = e2ee.backup_create(&alice, "m.megolm_backup.v1.curve25519-aes-sha2", &auth).await;
+        assert!(matches!(refused, Err(E2eeError::TooLarge(_))), "{refused:?}");
+        create(&e2ee, &user("bob")).await;
+        e2ee.backup_delete(&alice, first).await.expect("delete");
+        create(&e2ee, &alice).await;
     })
     .await;
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ruma::UserId;
 use samtal_e2ee::{
     E2ee, E2eeError,
-    one_time_key::{Claim, KeyUpload},
+    one_time_key::{Claim, FALLBACK_ALGORITHMS_MAX, KeyUpload},
 };
 use serde_json::json;
 
@@ -46,6 +46,25 @@ async fn ten_thousand_claims_from_fifty_clients_give_no_key_twice_and_none_empty
         assert_eq!(distinct.len(), 10_000);
         assert_eq!(count(&e2ee, &alice, "PHONE").await, 0);
         assert_eq!(claim(&e2ee, &alice, "PHONE").await, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fallback_keys_are_bounded_by_algorithms() {
+    each(|e2ee| async move {
+        let alice = user("alice");
+        let upload = |algorithms: std::ops::Range<usize>| KeyUpload {
+            fallback_keys: algorithms.map(|n| (format!("algorithm{n}:key"), json!("key"))).collect(),
+            ..KeyUpload::default()
+        };
+        let put = async |keys: KeyUpload| e2ee.keys_upload(&alice, "PHONE".into(), &keys).await;
+        let refused = put(upload(0..FALLBACK_ALGORITHMS_MAX + 1)).await;
+        assert!(matches!(refused, Err(E2eeError::TooLarge(_))), "{refused:?}");
+        put(upload(0..FALLBACK_ALGORITHMS_MAX)).await.expect("as many as there may be");
+        put(upload(0..1)).await.expect("instead of one that is there");
+        let refused = put(upload(FALLBACK_ALGORITHMS_MAX..FALLBACK_ALGORITHMS_MAX + 1)).await;
+        assert!(matches!(refused, Err(E2eeError::TooLarge(_))), "{refused:?}");
     })
     .await;
 }
