@@ -221,6 +221,30 @@ impl Sync {
         Ok(listener)
     }
 
+    /// Which of `others` are in a room with the user, whose memberships are given. Of those who sync themselves it is known;
+    /// the database is asked for the rest alone: where a crowd comes online, everybody asks for everybody.
+    pub(crate) async fn who_shares_rooms(
+        &self,
+        user_id: &UserId,
+        memberships: &Memberships,
+        others: impl IntoIterator<Item = OwnedUserId>,
+    ) -> Result<HashSet<OwnedUserId>, SyncError> {
+        let (mut sharing, mut unknown) = (HashSet::new(), Vec::new());
+        for (other, listener) in self.active.listeners(others) {
+            match listener.and_then(|listener| listener.shares_room(memberships)) {
+                Some(true) => {
+                    sharing.insert(other);
+                }
+                Some(false) => {}
+                None => unknown.push(other),
+            }
+        }
+        if !unknown.is_empty() && memberships.iter().any(|found| found.membership == MembershipState::Join) {
+            sharing.extend(self.store().graph.sharing_rooms_with(user_id, &unknown).await?);
+        }
+        Ok(sharing)
+    }
+
     /// The user's memberships and a position at which they hold.
     pub(crate) async fn memberships(&self, listener: &Listener) -> Result<(Arc<Memberships>, i64), SyncError> {
         let mut until = self.now().await;

@@ -9,12 +9,14 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId};
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, events::room::member::MembershipState};
 use samtal_room::{RoomError, RoomMembership, Store};
 use tokio::sync::watch;
 
 /// Revoked tokens of a user that are remembered, for syncs that still wait with them.
 const ENDED_MAX: usize = 64;
+/// Memberships that are gone through to find out whether two users share a room: more are left to the database.
+const COMPARED_MAX: usize = 500;
 
 /// A user who syncs.
 #[derive(Debug)]
@@ -71,6 +73,16 @@ impl Memberships {
     /// Where the membership in a room stands among all of them.
     pub(crate) fn place(&self, room_id: &RoomId) -> Option<usize> {
         self.by_room.get(room_id).copied()
+    }
+
+    /// Whether the two are joined to a same room; none when that is too much to look at.
+    fn share_room(&self, other: &Self) -> Option<bool> {
+        let (few, many) = if self.all.len() <= other.all.len() { (self, other) } else { (other, self) };
+        let is_joined = |found: &RoomMembership| found.membership == MembershipState::Join;
+        let there =
+            |room_id: &RoomId| many.by_room.get(room_id).and_then(|at| many.all.get(*at)).is_some_and(is_joined);
+        let mut joined = few.all.iter().filter(|found| is_joined(found));
+        (few.all.len() <= COMPARED_MAX).then(|| joined.any(|found| there(&found.room_id)))
     }
 
     /// Those in `rooms`, and those that are newer than `since`, each once.
@@ -178,6 +190,12 @@ impl Listener {
         Ok(memberships)
     }
 
+    /// Whether the user shares a room with the one whose memberships these are, if it can be told from what is at hand.
+    pub(crate) fn shares_room(&self, others: &Memberships) -> Option<bool> {
+        let own = self.state.lock().memberships.clone()?;
+        own.share_room(others)
+    }
+
     /// Whether one-time keys of the user were added or claimed after `position`.
     pub(crate) fn keys_changed(&self, position: i64) -> bool {
         self.state.lock().keys > position
@@ -250,5 +268,43 @@ impl Listener {
     /// Whether nobody waits, and nobody has asked for `idle_ms`.
     pub(crate) fn is_idle(&self, now_ms: u64, idle_ms: u64) -> bool {
         self.tick.receiver_count() == 0 && now_ms.saturating_sub(self.used_ms.load(Ordering::Relaxed)) > idle_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{event_id, room_id, user_id};
+    use samtal_model::StreamPosition;
+
+    use super::*;
+
+    fn memberships(rooms: impl IntoIterator<Item = (OwnedRoomId, MembershipState)>) -> Memberships {
+        let membership = |(room_id, membership)| RoomMembership {
+            room_id,
+            membership,
+            event_id: event_id!("$e").to_owned(),
+            sender: user_id!("@u:a").to_owned(),
+            position: StreamPosition(1),
+            forgotten: false,
+        };
+        Memberships::new(rooms.into_iter().map(membership).collect())
+    }
+
+    #[test]
+    fn two_share_a_room_where_both_are_joined() {
+        let (one, two) = (room_id!("!one:a").to_owned(), room_id!("!two:a").to_owned());
+        let both = memberships([(one.clone(), MembershipState::Join), (two.clone(), MembershipState::Join)]);
+        let first = memberships([(one.clone(), MembershipState::Join), (two, MembershipState::Leave)]);
+        let gone = memberships([(one.clone(), MembershipState::Leave)]);
+        let asked = memberships([(one, MembershipState::Invite)]);
+        assert_eq!(both.share_room(&first), Some(true));
+        assert_eq!(first.share_room(&gone), Some(false));
+        assert_eq!(asked.share_room(&both), Some(false));
+        let many = || {
+            let rooms = (0..=COMPARED_MAX).map(|n| OwnedRoomId::try_from(format!("!{n}:a")).unwrap());
+            memberships(rooms.map(|room_id| (room_id, MembershipState::Join)))
+        };
+        assert_eq!(many().share_room(&both), Some(false), "the smaller one is gone through");
+        assert_eq!(many().share_room(&many()), None);
     }
 }

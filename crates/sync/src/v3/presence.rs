@@ -7,7 +7,7 @@ use samtal_edu::PresenceEntry;
 use samtal_room::RoomMembership;
 use serde_json::Value;
 
-use crate::{Sync, SyncError, core::Company, room::Round};
+use crate::{Sync, SyncError, core::Company, listener::Memberships, room::Round};
 
 /// Newcomers of whom it is told, too, that nothing is known of their presence.
 const NEWCOMERS_MAX: usize = 100;
@@ -17,7 +17,7 @@ impl Sync {
     pub(super) async fn presence(
         &self,
         round: &Round<'_>,
-        memberships: &[RoomMembership],
+        memberships: &Memberships,
         until: u64,
         company: &Company,
     ) -> Result<Vec<String>, SyncError> {
@@ -46,12 +46,8 @@ impl Sync {
         if changed.is_empty() {
             return Ok(Vec::new());
         }
-        let joined_somewhere = memberships.iter().any(|membership| membership.membership == MembershipState::Join);
-        let others: Vec<OwnedUserId> = changed.iter().map(|(other, _)| other.clone()).collect();
-        let sharing: HashSet<OwnedUserId> = match joined_somewhere {
-            true => self.store().graph.sharing_rooms_with(user_id, &others).await?.into_iter().collect(),
-            false => HashSet::new(),
-        };
+        let others = changed.iter().map(|(other, _)| other.clone());
+        let sharing = self.who_shares_rooms(user_id, memberships, others).await?;
         let now_ms = presence.now_ms();
         Ok(changed
             .iter()
