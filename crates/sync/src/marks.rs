@@ -78,10 +78,7 @@ impl Marks {
             self.rooms = HashMap::new();
             self.floor = position - 1;
         }
-        if !self.rooms.contains_key(room_id) {
-            self.rooms.insert(room_id.to_owned(), Room::default());
-        }
-        self.rooms.get_mut(room_id).expect("it has just been put there")
+        self.rooms.entry(room_id.to_owned()).or_default()
     }
 
     /// For each of these rooms, what may have changed in it after `since`.
