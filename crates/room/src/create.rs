@@ -13,7 +13,8 @@ use crate::{
     graph::{insert_room, make_room},
     head::Head,
     ids::RoomNid,
-    turn::{LocalDraft, Turn},
+    local::LocalDraft,
+    turn::Turn,
 };
 
 const PUBLISH: Sql = sql!("UPDATE room SET published = $1 WHERE nid = $2");

@@ -21,7 +21,7 @@ use crate::{
     Rooms,
     error::RoomError,
     graph::Room,
-    turn::{Appended, LocalDraft},
+    local::{Appended, LocalDraft},
     writer::{Expected, Outcome, Work},
 };
 

@@ -22,7 +22,8 @@ use crate::{
     head::Head,
     ingest::{Ingested, Placement},
     join::Adoption,
-    turn::{Appended, LocalDraft, Turn},
+    local::{Appended, LocalDraft},
+    turn::Turn,
 };
 
 /// Jobs that may wait for one room.
