@@ -72,13 +72,11 @@ struct Child {
 }
 
 impl Rooms {
-    /// What is bundled with these events for a reader: the newest edit, the thread's summary, references.
+    /// What is bundled with these events for a reader: the newest edit, the thread's summary, references. A redacted
+    /// event has no edit any more; but what was said in its thread stays, and clients find it by the summary.
     pub async fn bundles(&self, viewer: &mut Viewer, events: &[Arc<StoredEvent>]) -> Result<Bundles, RoomError> {
-        let targets: Vec<String> = events
-            .iter()
-            .filter(|event| !event.pdu.is_state() && event.redacted_by.is_none())
-            .map(|event| event.pdu.event_id().to_string())
-            .collect();
+        let targets: Vec<String> =
+            events.iter().filter(|event| !event.pdu.is_state()).map(|event| event.pdu.event_id().to_string()).collect();
         if targets.is_empty() {
             return Ok(Bundles::default());
         }
@@ -135,6 +133,9 @@ impl Rooms {
         event: &StoredEvent,
         children: &[Child],
     ) -> Result<Option<Arc<StoredEvent>>, RoomError> {
+        if event.redacted_by.is_some() {
+            return Ok(None);
+        }
         let edits =
             children.iter().rev().filter(|child| child.rel_type == "m.replace" && child.sender == event.pdu.sender());
         let mut newest: Option<Arc<StoredEvent>> = None;

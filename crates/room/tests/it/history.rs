@@ -113,6 +113,27 @@ async fn threads_come_with_the_newest_reply_first_and_go_with_their_last() {
 }
 
 #[tokio::test]
+async fn a_thread_outlives_the_text_of_its_root_and_the_edit_does_not() {
+    on_each(|bench| async move {
+        let room = bench.public_room(RoomVersionId::V12).await;
+        let root = bench.send(&room, "alice", message("root")).await;
+        bench.send(&room, "alice", related("edit", "m.replace", &root)).await;
+        let reply = bench.send(&room, "alice", related("reply", "m.thread", &root)).await;
+        let draft = samtal_event::Draft::from_text("m.room.redaction".into(), None, "{}").unwrap();
+        bench.send(&room, "alice", draft.redacting(&root)).await;
+        let mut viewer = bench.viewer(&room, "alice").await;
+        let event = bench.rooms.event(&root).await.unwrap();
+        let form = Form { with_bundles: true, ..Form::default() };
+        let written = bench.rooms.client_events(&mut viewer, &[event], form).await.unwrap();
+        let written: serde_json::Value = serde_json::from_str(written[0].get()).unwrap();
+        let relations = &written["unsigned"]["m.relations"];
+        assert_eq!(relations["m.thread"]["latest_event"]["event_id"], reply.as_str());
+        assert!(relations.get("m.replace").is_none(), "{relations}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_event_closest_to_a_time_is_found_in_both_directions() {
     on_each(|bench| async move {
         let room = bench.public_room(RoomVersionId::V12).await;
