@@ -18,11 +18,16 @@ pub(super) fn routes() -> Routes {
 #[derive(Deserialize)]
 struct Query {
     user_id: OwnedUserId,
+    from: Option<String>,
 }
 
 /// `GET /mutual_rooms`
 async fn mutual(args: RawArgs) -> Answer<Json<Value>> {
-    let Query { user_id } = args.query()?;
+    let Query { user_id, from } = args.query()?;
+    if from.is_some() {
+        // All rooms are in one answer, so no token was ever given.
+        return Err(ApiError::invalid_param("from is not a token of this server"));
+    }
     if user_id == args.who.user_id {
         return Err(ApiError::invalid_param("You share all your rooms with yourself"));
     }

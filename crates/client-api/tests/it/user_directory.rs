@@ -109,3 +109,27 @@ async fn the_best_come_first_and_the_rest_is_cut() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn two_users_share_the_rooms_that_both_are_in() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let path = |user_id: &str, more: &str| format!("/v1/mutual_rooms?user_id={user_id}{more}");
+        let shared = async || node.get_as(&alice, &path(&bob.user_id, "")).await.ok();
+        assert_eq!(shared().await, json!({ "count": 0, "joined": [] }));
+        let both = room(&node, &alice, "public_chat").await;
+        room(&node, &alice, "public_chat").await;
+        let left = room(&node, &bob, "public_chat").await;
+        for (who, room_id) in [(&bob, &both), (&alice, &left)] {
+            node.post_as(who, &format!("/v3/join/{room_id}"), json!({})).await.ok();
+        }
+        node.post_as(&alice, &format!("/v3/rooms/{left}/leave"), json!({})).await.ok();
+        assert_eq!(shared().await, json!({ "count": 1, "joined": [both] }));
+        let unknown = node.get_as(&alice, &path("@nobody:samtal.test", "")).await.ok();
+        assert_eq!(unknown, json!({ "count": 0, "joined": [] }));
+        for bad in [path(&alice.user_id, ""), path("bob", ""), path(&bob.user_id, "&from=1")] {
+            node.get_as(&alice, &bad).await.refused(400, "M_INVALID_PARAM");
+        }
+    })
+    .await;
+}
