@@ -73,7 +73,7 @@ async fn room_list(service: &SyncService, fits: impl Fn(&[OwnedRoomId]) -> bool)
 }
 
 /// The text of each message of a timeline. Each counts once: where pages are asked for while the sync brings the same
-/// events, and keys come meanwhile, the SDK now and then shows one event twice.
+/// events, and keys come meanwhile, one event is now and then shown twice (why was not traced).
 fn texts(items: &Vector<Arc<TimelineItem>>) -> Vec<String> {
     let mut shown = HashSet::new();
     let events = items.iter().filter_map(|item| item.as_event());
