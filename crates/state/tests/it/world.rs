@@ -65,6 +65,11 @@ pub(crate) fn draft(sender: &str, words: &[&str], rules: &RoomVersionRules) -> D
     let (kind, state_key, content) = match words {
         ["create"] => state("m.room.create", json!({"creator": user(sender)})),
         ["join"] => member(sender, "join"),
+        ["join", "via", by] => (
+            "m.room.member",
+            Some(user(sender).to_string()),
+            json!({"membership": "join", "join_authorised_via_users_server": user(by)}),
+        ),
         ["leave"] => member(sender, "leave"),
         ["knock"] => member(sender, "knock"),
         ["invite", target] => member(target, "invite"),
@@ -72,6 +77,10 @@ pub(crate) fn draft(sender: &str, words: &[&str], rules: &RoomVersionRules) -> D
         ["ban", target] => member(target, "ban"),
         ["topic", text] => state("m.room.topic", json!({"topic": text})),
         ["name", text] => state("m.room.name", json!({"name": text})),
+        ["rule", rule @ ("restricted" | "knock_restricted")] => {
+            let allow = json!([{"type": "m.room_membership", "room_id": "!other:domain"}]);
+            state("m.room.join_rules", json!({"join_rule": rule, "allow": allow}))
+        }
         ["rule", rule] => state("m.room.join_rules", json!({"join_rule": rule})),
         ["message"] => ("m.room.message", None, json!({"body": "hi"})),
         ["levels", pairs @ ..] => {
