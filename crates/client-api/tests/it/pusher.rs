@@ -119,10 +119,26 @@ async fn note_74_what_a_gateway_refuses_is_told_again_and_a_rejected_pusher_goes
         *gateway.answer.lock().await = (502, json!({}));
         let first = say(&node, &alice, &room_id, "one").await;
         assert_eq!(gateway.next().await["event_id"], first);
+        let mut waiting = Vec::new();
+        for n in 0..6 {
+            waiting.push(say(&node, &alice, &room_id, &format!("meanwhile {n}")).await);
+        }
         *gateway.answer.lock().await = (200, json!({}));
         let again = gateway.next().await;
         assert_eq!(again["event_id"], first);
         assert_eq!((again.get("content"), again.get("sender")), (None, None), "no more than ids: {again}");
+        let mut told = gateway.next().await;
+        while told["event_id"] == first.as_str() {
+            // It was tried once more before the gateway was well.
+            told = gateway.next().await;
+        }
+        waiting.push(say(&node, &alice, &room_id, "afterwards").await);
+        for event_id in &waiting {
+            assert_eq!(told["event_id"], event_id.as_str(), "each once, in order");
+            if Some(event_id) != waiting.last() {
+                told = gateway.next().await;
+            }
+        }
         *gateway.answer.lock().await = (200, json!({ "rejected": ["key"] }));
         say(&node, &alice, &room_id, "two").await;
         gateway.next().await;
