@@ -2,7 +2,7 @@
 //!
 //! Under `/_synapse/admin` stand the endpoints that common tools know (Ketesa, Element Admin, Draupnir and others were made for
 //! them), with the answers that these tools read; under `/_samtal/admin/v1` our own. Every endpoint is for administrators of the server
-//! only: [`admin::Admin::on`] is the one place where handlers are registered, and asks first. It holds no rules beside that.
+//! only: `admin::Admin::on` is the one place where handlers are registered, and asks first. It holds no rules beside that.
 //!
 //! Not offered: what belongs to another product's inside (its workers, experimental features), and shadow bans.
 

@@ -1,6 +1,6 @@
 //! What an option is: one declaration from which type, default, check and documentation come.
 //!
-//! [`section!`] declares a table of the file, [`choices!`] an option with a few fixed words.
+//! `section!` declares a table of the file, `choices!` an option with a few fixed words.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -105,7 +105,7 @@ fn write_content(event_type: &str, content: &Object<'_>, rules: &RedactionRules,
 
 /// The event as it stands after redaction, in the form servers exchange. Its ID stays the same.
 ///
-/// Who redacted it, and why, is not part of the PDU: give it to [`crate::Unsigned::redacted_because`]
+/// Who redacted it, and why, is not part of the PDU: give it to [`crate::Unsigned::redacted_because_json`]
 /// when writing the event for a client.
 ///
 /// # Errors

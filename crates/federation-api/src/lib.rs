@@ -1,6 +1,6 @@
 //! The Server-Server API: translates requests of other servers, holds no rules.
 //!
-//! Every signed request passes [`args::Scheme::authenticate`] and arrives at a handler as the word of a [`ServerPrincipal`]. What is
+//! Every signed request passes `args::Scheme::authenticate` and arrives at a handler as the word of a [`ServerPrincipal`]. What is
 //! not built answers 404. One file for each area; `routes.rs` and `args.rs` are what they share.
 
 mod args;

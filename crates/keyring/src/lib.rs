@@ -2,7 +2,7 @@
 //!
 //! There is no network here. Whoever needs keys hands over a [`KeySource`] that can ask for them. Modules in reading order:
 //! [`signed`] (canonical bytes and signatures) → [`xmatrix`] (the header of a signed request) → [`document`] (a server's published
-//! keys) → [`own`] (our keys) → [`validity`] (which key counts when) → [`store`] (what is remembered) → [`ring`] (all of it together).
+//! keys) → [`own`] (our keys) → [`validity`] (which key counts when) → `store` (what is remembered) → [`ring`] (all of it together).
 
 pub mod document;
 pub mod own;

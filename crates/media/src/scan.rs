@@ -1,5 +1,5 @@
 //! Having files looked at before they are kept: by a ClamAV daemon, to which a file is streamed (`INSTREAM`), or by a server
-//! that speaks ICAP ([`crate::icap`]).
+//! that speaks ICAP (`crate::icap`).
 //!
 //! What is encrypted end to end cannot be looked at by any server: such files pass.
 

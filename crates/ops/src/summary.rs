@@ -105,7 +105,7 @@ impl Homeserver {
         .await
     }
 
-    /// As [`Self::may_preview`], for a server that asks on behalf of any of its users.
+    /// As `Self::may_preview`, for a server that asks on behalf of any of its users.
     pub async fn server_may_preview(
         &self,
         server: &ServerName,

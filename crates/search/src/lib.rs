@@ -1,9 +1,9 @@
 //! Finding messages and people: a full-text index and a directory that follow the change log.
 //!
-//! All that has to do with language is done here, once, when a text is indexed and when it is asked for: [`word`] makes words of
-//! texts and stems of words. The database only finds the documents that hold certain tokens ([`index`]), so that both engines give
-//! the same answers. [`query`] is what somebody asks for, [`found`] the way from there to events that they may see. [`directory`]
-//! keeps who is who, [`people`] finds them. [`follow`] reads the log for both.
+//! All that has to do with language is done here, once, when a text is indexed and when it is asked for: `word` makes words of
+//! texts and stems of words. The database only finds the documents that hold certain tokens (`index`), so that both engines give
+//! the same answers. `query` is what somebody asks for, `found` the way from there to events that they may see. `directory`
+//! keeps who is who, `people` finds them. `follow` reads the log for both.
 
 mod directory;
 mod document;

@@ -1,6 +1,6 @@
 //! Outgoing federation: a follower of the change log with one durable cursor for each destination that has something waiting.
 //!
-//! The log is read once; each change is a few [`item::Item`]s for some servers (`audience.rs`). A destination that keeps up has a short
+//! The log is read once; each change is a few `item::Item`s for some servers (`audience.rs`). A destination that keeps up has a short
 //! queue of positions in memory. One that does not answer, or whose queue is full, has nothing but its cursor: when it is back, the
 //! log is read again for it alone (`catch_up.rs`), and of a room with very much news only the newest event goes out, from which the
 //! other side fetches the rest. Passing messages to devices are rows of their own and are never dropped; typing and presence live in

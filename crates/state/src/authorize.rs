@@ -70,18 +70,18 @@ pub(crate) fn auth_keys(
     auth_types_for_event(event_type, sender, state_key, content, &rules.authorization).map_err(Refused::new)
 }
 
-/// [`auth_keys`] of an event.
+/// The state that authorizes an event (Server-Server API, "Auth events selection"), the create event with it in all versions.
 ///
 /// # Errors
-/// As [`auth_keys`].
+/// When the content is malformed in a way that the selection depends on.
 pub fn auth_keys_of(pdu: &Pdu, rules: &RoomVersionRules) -> Result<Vec<StateKey>, Refused> {
     auth_keys(pdu.event_type(), pdu.sender(), pdu.state_key(), pdu.content(), rules)
 }
 
-/// [`auth_keys`] of an event that is yet to be built.
+/// As [`auth_keys_of`], for an event that is yet to be built.
 ///
 /// # Errors
-/// As [`auth_keys`].
+/// As [`auth_keys_of`].
 pub fn auth_keys_of_draft(draft: &Draft, sender: &UserId, rules: &RoomVersionRules) -> Result<Vec<StateKey>, Refused> {
     let content: &RawValue = serde_json::from_str(draft.content()).map_err(|error| Refused::new(error.to_string()))?;
     auth_keys(&draft.event_type, sender, draft.state_key.as_deref(), content, rules)

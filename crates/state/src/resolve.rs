@@ -1,6 +1,6 @@
 //! State resolution: one state from branches that disagree.
 //!
-//! Versions 2 and 2.1 are ruma's, version 1 is in [`v1`]. All are fed only what the branches
+//! Versions 2 and 2.1 are ruma's, version 1 is in `v1`. All are fed only what the branches
 //! disagree on, and look up the rest of the state key by key; the outcome is a set of changes to
 //! the state that the branches share, not a whole state.
 

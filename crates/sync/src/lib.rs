@@ -1,10 +1,10 @@
 //! Getting changes to people: what in a user's view changed between one position of the log and another.
 //!
-//! Modules in reading order. What is kept in memory: [`active`] (who listens, what happened last in each room), [`lazy`]
-//! (whom each device knows), [`span`] (what happened in a room, shared by all who wait for it). What decides: [`filter`],
-//! [`state`] (which state events must be told), [`summary`], [`view`] (events for one reader). [`core`] is the handle,
-//! [`room`] one room for one user, [`v3`] the answer of `GET /v3/sync`, [`sliding`] the
-//! other interface; [`threads`] which threads a user has subscribed to.
+//! Modules in reading order. What is kept in memory: `active` (who listens, what happened last in each room), `lazy`
+//! (whom each device knows), `span` (what happened in a room, shared by all who wait for it). What decides: [`filter`],
+//! `state` (which state events must be told), `summary`, `view` (events for one reader). `core` is the handle,
+//! `room` one room for one user, `v3` the answer of `GET /v3/sync`, `sliding` the
+//! other interface; `threads` which threads a user has subscribed to.
 
 mod active;
 mod json;
