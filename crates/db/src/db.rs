@@ -29,6 +29,8 @@ const LIVE_GROUPS: usize = 1_024;
 const KINDS_MAX: usize = 64;
 /// Messages of other nodes that a slow reader may fall behind before it misses some.
 const HEARD_MAX: usize = 1_024;
+/// Leases of one node: each takes a place in the database's table of locks.
+const LEASES_MAX: usize = 1_024;
 /// How often the holder of a lease looks whether it is its own still.
 const LEASE_LOOK: Duration = Duration::from_millis(500);
 /// Changes deleted in one commit: other writers wait for it.
@@ -297,10 +299,20 @@ impl Db {
         self.0.announcer.heard.subscribe()
     }
 
-    /// Work that must have one owner among all nodes: held until the lease is dropped. Nothing when another holds it.
+    /// Work that must have one owner among all nodes: held until the lease is dropped. Nothing when another holds it. On
+    /// PostgreSQL all leases of a node are held by one connection.
+    ///
+    /// # Errors
+    /// [`DbError::Busy`] if this node holds more than a thousand.
     pub async fn lease(&self, name: &str) -> Result<Option<Lease>, DbError> {
-        if !self.0.leases.lock().insert(name.to_owned()) {
-            return Ok(None);
+        {
+            let mut leases = self.0.leases.lock();
+            if leases.len() >= LEASES_MAX {
+                return Err(DbError::Busy);
+            }
+            if !leases.insert(name.to_owned()) {
+                return Ok(None);
+            }
         }
         let mut lease = Lease { name: name.to_owned(), leases: Arc::clone(&self.0.leases), held: None };
         if let Engine::Postgres(engine) = &self.0.engine {

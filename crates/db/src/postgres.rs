@@ -7,9 +7,10 @@ mod migration;
 mod statement;
 mod writer;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use samtal_kit::Tasks;
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +28,7 @@ pub(crate) struct Postgres {
     writer: Mutex<Option<mpsc::Sender<Waiting>>>,
     tasks: Tasks,
     telling: Telling,
+    holder: tokio::sync::Mutex<Option<Arc<ClientWrapper>>>,
 }
 
 impl Postgres {
@@ -57,7 +59,7 @@ impl Postgres {
         let (sender, waiting) = mpsc::channel(writer::WAITING_MAX);
         tasks.spawn("db-writer", writer::write(reading.clone(), schema.to_owned(), waiting));
         tasks.spawn("db-listener", listener::listen(reading.clone(), config, schema.to_owned(), telling.clone()));
-        Ok(Self { reading, writer: Mutex::new(Some(sender)), tasks, telling })
+        Ok(Self { reading, writer: Mutex::new(Some(sender)), tasks, telling, holder: tokio::sync::Mutex::default() })
     }
 
     pub(crate) async fn commit(&self, batch: Batch) -> Result<Committed, DbError> {
@@ -87,12 +89,29 @@ impl Postgres {
     }
 
     pub(crate) async fn advisory_lock(&self, name: &str) -> Result<Option<AdvisoryLock>, DbError> {
-        let client = self.reading.pool.get().await?;
-        let row = client
-            .query_one("SELECT pg_try_advisory_lock(hashtextextended(current_schema() || $1, 0))", &[&name])
-            .await?;
-        // A connection of its own, which takes the lock with it when it goes.
-        Ok(row.get::<_, bool>(0).then(|| AdvisoryLock { client: Object::take(client) }))
+        let client = self.holder().await?;
+        let key = AdvisoryLock::key(name);
+        // Made first: who stops waiting must not leave a lock that nobody knows of.
+        let mut lock = AdvisoryLock { client, key: Some(key.clone()) };
+        let row = lock.client.query_one(&format!("SELECT pg_try_advisory_lock({key})"), &[]).await?;
+        if row.get::<_, bool>(0) {
+            return Ok(Some(lock));
+        }
+        lock.key = None;
+        Ok(None)
+    }
+
+    /// The connection that holds all locks of this node, however many, and takes them with it when it goes.
+    async fn holder(&self) -> Result<Arc<ClientWrapper>, DbError> {
+        let mut holder = self.holder.lock().await;
+        match &*holder {
+            Some(client) if !client.is_closed() => Ok(Arc::clone(client)),
+            _ => {
+                let client = Arc::new(Object::take(self.reading.pool.get().await?));
+                *holder = Some(Arc::clone(&client));
+                Ok(client)
+            }
+        }
     }
 
     pub(crate) async fn close(&self, patience: Duration) {
@@ -108,15 +127,36 @@ impl Drop for Postgres {
     }
 }
 
-/// Held for as long as its connection lives.
+/// Held until it is dropped, if its connection lives so long.
 pub(crate) struct AdvisoryLock {
-    client: deadpool_postgres::ClientWrapper,
+    client: Arc<ClientWrapper>,
+    /// Nothing if it turned out not to be held.
+    key: Option<String>,
 }
 
 impl AdvisoryLock {
+    /// The number that stands for a name, as an expression. No name can be more than a text in it.
+    fn key(name: &str) -> String {
+        use std::fmt::Write as _;
+        let hex = name.bytes().fold(String::new(), |mut hex, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        format!("hashtextextended(current_schema() || convert_from(decode('{hex}', 'hex'), 'UTF8'), 0)")
+    }
+
     /// Whether the connection lives.
     pub(crate) fn is_held(&self) -> bool {
         !self.client.is_closed()
+    }
+}
+
+impl Drop for AdvisoryLock {
+    fn drop(&mut self) {
+        let Some(key) = &self.key else { return };
+        // Queued before whatever the connection is asked for next; nobody waits for the answer.
+        let _ = self.client.batch_execute(&format!("SELECT pg_advisory_unlock({key})")).now_or_never();
     }
 }
 

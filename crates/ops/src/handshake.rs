@@ -60,13 +60,16 @@ impl Homeserver {
 
     /// Held while this room is entered, so that no other node does it at once: what came to nothing is deleted.
     async fn lease_entering(&self, room_id: &RoomId) -> Result<Lease, OpError> {
-        const PAUSE: Duration = Duration::from_millis(100);
-        const ATTEMPTS: usize = 600;
+        const PAUSE: Duration = Duration::from_millis(50);
+        const PAUSE_MAX: Duration = Duration::from_secs(2);
+        const ATTEMPTS: usize = 35;
+        let mut pause = PAUSE;
         for _ in 0..ATTEMPTS {
             if let Some(lease) = self.db.lease(&format!("entering {room_id}")).await? {
                 return Ok(lease);
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
         Err(RoomError::Busy.into())
     }

@@ -279,6 +279,41 @@ async fn who_loses_the_connection_that_holds_a_lease_learns_of_it() {
     samtal_db::testing::drop_schema(&options).await;
 }
 
+const HOLDERS: Sql = sql!(
+    "SELECT COUNT(DISTINCT pid), COUNT(*) FROM pg_locks WHERE locktype = 'advisory'
+     AND ((classid::bigint << 32) | objid::bigint)
+         IN (SELECT hashtextextended(current_schema() || 'work' || n, 0) FROM generate_series(0, 199) AS n)"
+);
+
+#[tokio::test]
+async fn many_leases_take_one_connection() {
+    let Some(options) = samtal_db::testing::postgres() else { return };
+    let one = open(&options, &[SCHEMA]).await;
+    let two = open(&options, &[SCHEMA]).await;
+    let mut held = Vec::new();
+    for n in 0..200 {
+        held.push(one.lease(&format!("work{n}")).await.unwrap().expect("nobody has it"));
+    }
+    let holders = async || {
+        let row = two.query_opt(&HOLDERS, vec![]).await.unwrap().unwrap();
+        (row.get::<u64>(0).unwrap(), row.get::<u64>(1).unwrap())
+    };
+    assert_eq!(holders().await, (1, 200));
+    assert!(two.lease("work7").await.unwrap().is_none());
+    // Each is let go by itself, also one that was asked for and not waited for.
+    let waited = futures_util::FutureExt::now_or_never(two.lease("work8"));
+    assert!(waited.is_none(), "the answer takes a moment");
+    drop(held.split_off(100));
+    let mut freed = None;
+    while freed.is_none() {
+        freed = two.lease("work100").await.unwrap();
+    }
+    while holders().await != (2, 101) {}
+    drop((held, freed));
+    while holders().await != (0, 0) {}
+    samtal_db::testing::drop_schema(&options).await;
+}
+
 #[tokio::test]
 async fn what_a_node_tells_the_others_hear_and_it_does_not() {
     let Some(options) = samtal_db::testing::postgres() else { return };

@@ -7,7 +7,7 @@ use samtal_ops::{Content, Federation, OpError, Settings};
 use samtal_sync::{StateAfter, SyncRequest};
 use serde_json::json;
 
-use crate::world::{World, until};
+use crate::world::{World, each_engine, until};
 
 #[tokio::test]
 async fn a_public_room_is_joined_in_each_room_version() {
@@ -313,4 +313,27 @@ async fn an_invite_of_a_server_that_nobody_named_waits_until_it_is_released_or_r
     assert!(refused.to_string().contains("are not shared"), "{refused}");
     b.hs.rulebook.set(&[Setting::RoomTypes(Some(RoomTypes::Any))]).await.unwrap();
     a.hs.invite(&a.user(), &b.user(), &rooms[2], Content::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_rooms_are_joined_at_once_than_there_are_connections() {
+    each_engine(async |world| {
+        let (a, b) = (world.node("a.example").await, world.node("b.example").await);
+        let mut rooms = Vec::new();
+        for _ in 0..16 {
+            rooms.push(b.public_room(RoomVersionId::V11).await);
+        }
+        // All of them hang at the other server, with what they hold, and a question is answered meanwhile.
+        b.hold(Some("send_join"));
+        let joins = futures_util::future::join_all(rooms.iter().map(|room| a.join(room, &b)));
+        let meanwhile = async {
+            a.public_room(RoomVersionId::V11).await;
+            b.hold(None);
+        };
+        tokio::join!(joins, meanwhile);
+        for room in &rooms {
+            assert_eq!(a.membership(&a.user(), room).await, MembershipState::Join);
+        }
+    })
+    .await;
 }

@@ -97,6 +97,8 @@ async fn typing_and_presence_cross_and_other_servers_hear_of_each_event_once() {
     for (_, id) in &said {
         until("b has all", async || b.has(id).await).await;
     }
+    // An answer that is on its way when a node ends is not heard: what it answers is told again.
+    until("the node that sends knows it", async || one.hs.sender.needed_after().await.unwrap() == i64::MAX).await;
     // Whichever node sends: when it ends, the other goes on where it stood.
     one.hs.tasks.shut_down(Duration::from_secs(5)).await;
     let last = other.say(&room, "last").await;
