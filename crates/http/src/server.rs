@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use samtal_kit::{Random, Tasks};
 use samtal_telemetry::{Gauge, Metrics};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handle::{Connection, Peer, Shared};
 use crate::tls::Certificates;
+
+/// Connections that wait to be accepted. Where a crowd comes back at once and there is no room for it, clients try again after a
+/// whole second. The system may allow fewer.
+const BACKLOG: u32 = 4_096;
 
 /// Bounds on what is taken in.
 #[derive(Debug, Clone)]
@@ -95,9 +99,8 @@ impl Server {
     ) -> io::Result<Server> {
         let mut bound = Vec::new();
         for listener in listeners {
-            let socket = TcpListener::bind(listener.address)
-                .await
-                .map_err(|e| io::Error::new(e.kind(), cannot_listen(listener.address, &e)))?;
+            let socket =
+                listen(listener.address).map_err(|e| io::Error::new(e.kind(), cannot_listen(listener.address, &e)))?;
             let router = listener.router.layer(axum::middleware::from_fn(tell_route));
             bound.push((socket, Listener { router, ..listener }));
         }
@@ -225,6 +228,15 @@ impl Accepting {
             }
         }
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // So that a restart need not wait for connections of before; elsewhere this would let two listen at once.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Why an address cannot be bound, and what may be done.
