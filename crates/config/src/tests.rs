@@ -274,7 +274,7 @@ fn the_pages_in_docs_are_fresh() {
     for (name, fresh) in [("config.md", reference()), ("samtal.example.toml", example())] {
         let path = docs.join(name);
         if std::env::var_os("SAMTAL_WRITE_DOCS").is_some() {
-            std::fs::create_dir_all(&docs).unwrap();
+            std::fs::create_dir_all(docs).unwrap();
             std::fs::write(&path, &fresh).unwrap();
         }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
