@@ -155,7 +155,7 @@ async fn a_snapshot_that_nobody_waits_for_any_more_makes_no_later_read_old() {
         assert!(all.iter().all(Result::is_ok));
         drop(all);
         for id in 1..=6 {
-            let mut began = std::pin::pin!(db.snapshot());
+            let mut began = Box::pin(db.snapshot());
             let _ = futures_util::poll!(began.as_mut());
             drop(began);
             count(&db).await;
