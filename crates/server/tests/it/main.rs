@@ -277,7 +277,7 @@ fn files_that_cannot_be_used_are_found_before_the_start() {
         );
         let config = samtal_config::Config::from_text(&text).unwrap();
         let wrong = Installation::examine(&config).err().unwrap_or_default();
-        wrong.iter().map(|e| control::told(e)).collect::<Vec<_>>().join("; ")
+        wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
     assert_eq!(wrong("a.crt", "a.key"), "");
     assert!(wrong("a.crt", "b.key").contains("does not belong to"), "{}", wrong("a.crt", "b.key"));
