@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId, presence::PresenceState};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, presence::PresenceState};
 use samtal_kit::Clock;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -46,8 +46,9 @@ pub struct PresenceEntry {
     /// Syncs that are waiting, and those of them that say `online`.
     syncing: u32,
     syncing_online: u32,
-    /// When a device last said `online`.
+    /// When a device last said `online`, and which did by its sync.
     online_seen_ms: u64,
+    online_device: Option<OwnedDeviceId>,
     local: bool,
 }
 
@@ -65,6 +66,7 @@ impl PresenceEntry {
             syncing: 0,
             syncing_online: 0,
             online_seen_ms: 0,
+            online_device: None,
             local: false,
         }
     }
@@ -74,9 +76,26 @@ impl PresenceEntry {
         self.seen_here_ms = now_ms;
     }
 
-    /// Whether a device is online, or was a moment ago: between two syncs none is.
-    fn has_online_device(&self, now_ms: u64) -> bool {
-        self.syncing_online > 0 || now_ms.saturating_sub(self.online_seen_ms) < OFFLINE_MS
+    /// Takes over what a device says. Whether it is news.
+    fn says(&mut self, state: &PresenceState, now_ms: u64) -> bool {
+        let online = *state == PresenceState::Online;
+        let news = self.state != *state
+            || online && (!self.currently_active || now_ms.saturating_sub(self.last_active_ms) > ACTIVITY_STEP_MS);
+        if news {
+            self.state = state.clone();
+            self.currently_active = online;
+            if online {
+                self.last_active_ms = now_ms;
+            }
+        }
+        news
+    }
+
+    /// Whether a device other than this is online, or was a moment ago: between two syncs none is.
+    fn has_other_online_device(&self, device_id: Option<&DeviceId>, now_ms: u64) -> bool {
+        self.online_device.as_deref() != device_id
+            && self.online_device.is_some()
+            && (self.syncing_online > 0 || now_ms.saturating_sub(self.online_seen_ms) < OFFLINE_MS)
     }
 
     /// The content of an `m.presence` event, or of one entry of the EDU without its user.
@@ -163,11 +182,11 @@ impl Presence {
         });
     }
 
-    /// A user of ours begins to sync, as `state`; `offline` says nothing. To be ended with [`Presence::sync_ended`].
+    /// A user of ours begins to sync by a device, as `state`; `offline` says nothing. To be ended with [`Presence::sync_ended`].
     ///
     /// Of several devices the one that is online counts. Else two of them, one idle, would take turns, and the news of each turn
     /// end the sync of the other.
-    pub fn sync_began(&self, user_id: &UserId, state: &PresenceState) {
+    pub fn sync_began(&self, user_id: &UserId, device_id: Option<&DeviceId>, state: &PresenceState) {
         if *state == PresenceState::Offline {
             return;
         }
@@ -179,20 +198,13 @@ impl Presence {
             if online {
                 entry.syncing_online += 1;
                 entry.online_seen_ms = now_ms;
-            } else if entry.state == PresenceState::Online && entry.has_online_device(now_ms) {
+                if entry.online_device.as_deref() != device_id {
+                    entry.online_device = device_id.map(ToOwned::to_owned);
+                }
+            } else if entry.state == PresenceState::Online && entry.has_other_online_device(device_id, now_ms) {
                 return false;
             }
-            let news = entry.state != *state
-                || online
-                    && (!entry.currently_active || now_ms.saturating_sub(entry.last_active_ms) > ACTIVITY_STEP_MS);
-            if news {
-                entry.state = state.clone();
-                entry.currently_active = online;
-                if online {
-                    entry.last_active_ms = now_ms;
-                }
-            }
-            news
+            entry.says(state, now_ms)
         });
     }
 
@@ -214,8 +226,12 @@ impl Presence {
 
     /// A user of ours did something: sent a message, typed, read.
     pub fn active(&self, user_id: &UserId) {
-        self.sync_began(user_id, &PresenceState::Online);
-        self.sync_ended(user_id, &PresenceState::Online);
+        let now_ms = self.clock.now_ms();
+        self.apply(user_id, true, |entry| {
+            entry.seen(now_ms);
+            entry.online_seen_ms = now_ms;
+            entry.says(&PresenceState::Online, now_ms)
+        });
     }
 
     /// Another server says how a user of its own is.
@@ -363,7 +379,7 @@ impl Presence {
 
 #[cfg(test)]
 mod tests {
-    use ruma::user_id;
+    use ruma::{device_id, user_id};
 
     use super::*;
 
@@ -373,7 +389,7 @@ mod tests {
         let presence = Presence::new(clock.clone(), broadcast::channel(8).0, Teller::default(), true);
         let user = user_id!("@u:a");
         let start = presence.serial();
-        presence.sync_began(user, &PresenceState::Online);
+        presence.sync_began(user, None, &PresenceState::Online);
         clock.advance(Duration::from_secs(60));
         presence.sweep();
         assert_eq!(presence.get(user).unwrap().state, PresenceState::Online);
@@ -392,22 +408,26 @@ mod tests {
         let clock = Clock::manual(1_000_000);
         let presence = Presence::new(clock.clone(), broadcast::channel(8).0, Teller::default(), true);
         let user = user_id!("@u:a");
-        presence.sync_began(user, &PresenceState::Online);
+        let (laptop, phone) = (Some(device_id!("LAPTOP")), Some(device_id!("PHONE")));
+        presence.sync_began(user, laptop, &PresenceState::Online);
         let before = presence.serial();
         for _ in 0..5 {
-            presence.sync_began(user, &PresenceState::Unavailable);
+            presence.sync_began(user, phone, &PresenceState::Unavailable);
             presence.sync_ended(user, &PresenceState::Online);
-            presence.sync_began(user, &PresenceState::Online);
+            presence.sync_began(user, laptop, &PresenceState::Online);
             presence.sync_ended(user, &PresenceState::Unavailable);
         }
         assert_eq!(presence.serial(), before, "nothing is news");
         assert_eq!(presence.get(user).unwrap().state, PresenceState::Online);
         presence.sync_ended(user, &PresenceState::Online);
         clock.advance(Duration::from_secs(30));
-        presence.sync_began(user, &PresenceState::Unavailable);
+        presence.sync_began(user, phone, &PresenceState::Unavailable);
         assert_eq!(presence.get(user).unwrap().state, PresenceState::Unavailable, "the device that was online is gone");
-        presence.sync_began(user, &PresenceState::Online);
+        presence.sync_began(user, laptop, &PresenceState::Online);
         assert_eq!(presence.get(user).unwrap().state, PresenceState::Online);
+        presence.sync_began(user, laptop, &PresenceState::Unavailable);
+        assert_eq!(presence.get(user).unwrap().state, PresenceState::Unavailable, "a device may go idle at once");
+        presence.sync_began(user, laptop, &PresenceState::Online);
         presence.set(user, PresenceState::Unavailable, None);
         assert_eq!(presence.get(user).unwrap().state, PresenceState::Unavailable, "what the user says counts at once");
     }
@@ -431,7 +451,7 @@ mod tests {
     #[test]
     fn a_sync_that_says_offline_changes_nothing() {
         let presence = Presence::new(Clock::manual(5), broadcast::channel(8).0, Teller::default(), true);
-        presence.sync_began(user_id!("@u:a"), &PresenceState::Offline);
+        presence.sync_began(user_id!("@u:a"), None, &PresenceState::Offline);
         assert_eq!(presence.get(user_id!("@u:a")), None);
     }
 }

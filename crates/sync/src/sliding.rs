@@ -103,7 +103,7 @@ impl Sync {
     /// Answers with what is new in view; waits for it when there is nothing yet. The answer is the JSON body.
     pub async fn sliding_sync(&self, request: &SlidingRequest) -> Result<String, SyncError> {
         let edus = &self.engines.edus;
-        edus.presence.sync_began(&request.user_id, &request.set_presence);
+        edus.presence.sync_began(&request.user_id, request.device_id.as_deref(), &request.set_presence);
         let _online = Online(edus, &request.user_id, &request.set_presence);
         let listener = self.listener(&request.user_id).await?;
         let began = self.active.position();

@@ -83,7 +83,7 @@ struct Online<'a> {
 
 impl<'a> Online<'a> {
     fn new(edus: &'a Edus, request: &'a SyncRequest) -> Self {
-        edus.presence.sync_began(&request.user_id, &request.set_presence);
+        edus.presence.sync_began(&request.user_id, request.device_id.as_deref(), &request.set_presence);
         Self { edus, request }
     }
 }
