@@ -22,7 +22,10 @@ use samtal_remote::{
     Body, NetworkError, Options, Remote, RemoteError, into_http,
     multipart::{self, Part},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use crate::media::FileError;
 
@@ -80,13 +83,18 @@ impl RemoteFiles {
     /// Has the file in the store. It is fetched to its end even if nobody waits any more.
     pub(crate) async fn fetch(&self, server: &ServerName, media_id: &str, wait: Duration) -> Result<(), FileError> {
         let name = (server.to_owned(), media_id.to_owned());
+        let until = Instant::now() + wait;
         loop {
-            let (mut outcome, is_ours) = self.join_or_start(&name, wait)?;
+            let left = until.saturating_duration_since(Instant::now());
+            let (mut outcome, is_ours) = self.join_or_start(&name, left)?;
             let ended = outcome.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
             match ended.unwrap_or_else(|| Err(Arc::new(FileError::Remote("the server is stopping".to_owned())))) {
                 Ok(()) => return Ok(()),
                 // Whoever began would wait for the upload less long than we.
-                Err(error) if !is_ours && matches!(*error, FileError::Media(MediaError::NotYetUploaded)) => {}
+                Err(error)
+                    if !is_ours
+                        && Instant::now() < until
+                        && matches!(*error, FileError::Media(MediaError::NotYetUploaded)) => {}
                 Err(error) => return Err(error.again()),
             }
         }
