@@ -31,10 +31,10 @@ impl Turn<'_> {
     }
 
     /// Whether an event that is held is part of the current state, or among the auth events of what is: then all that is new here
-    /// builds on it. Not if it is known to be old by the graph, which tells where it belongs.
+    /// builds on it. Not if the graph tells where it belongs: to history, or after what came while we were in the room.
     pub(crate) async fn is_below_head(&mut self, pdu: &Pdu, nid: EventNid) -> Result<bool, RoomError> {
         let Some(state_key) = pdu.state_key() else { return Ok(false) };
-        if self.gap_of(pdu.event_id()).await?.is_some() {
+        if self.gap_of(pdu.event_id()).await?.is_some() || self.follows_news(pdu).await? {
             return Ok(false);
         }
         let sender = pdu.sender().to_string();
@@ -65,6 +65,16 @@ impl Turn<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether all that an event follows came as news.
+    async fn follows_news(&self, pdu: &Pdu) -> Result<bool, RoomError> {
+        for id in pdu.prev_events() {
+            if !self.is_news(id).await? {
+                return Ok(false);
+            }
+        }
+        Ok(!pdu.prev_events().is_empty())
     }
 
     /// Gives such an event its place in the graph, so that others may name it. Nobody is told; in the timeline it comes when the

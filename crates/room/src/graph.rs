@@ -100,6 +100,11 @@ impl StoredEvent {
         self.position.is_none() && self.before.is_some() && !hides
     }
 
+    /// Whether it came to the timeline as it happened. History that is read later has positions below zero.
+    pub(crate) fn is_news(&self) -> bool {
+        self.position.is_some_and(|position| position.0 > 0)
+    }
+
     /// The transaction id, if `device_id` of the sender made the event.
     pub fn transaction_id_for(&self, device_id: &str) -> Option<&str> {
         Txn::id_for(self.txn.as_deref()?, self.pdu.sender(), device_id)

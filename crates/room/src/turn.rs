@@ -174,6 +174,15 @@ impl<'a> Turn<'a> {
         self.pending.push(Pending { event: StoredEvent { position: Some(position), ..event }, position: None });
     }
 
+    /// Whether an event came to the timeline as news, or does so by this turn.
+    pub(crate) async fn is_news(&self, id: &EventId) -> Result<bool, RoomError> {
+        match self.pending.iter().rev().find(|pending| pending.event.pdu.event_id() == id) {
+            Some(pending) if pending.position.is_some() => Ok(true),
+            Some(pending) => Ok(pending.event.is_news()),
+            None => Ok(self.store.graph.event(id).await?.is_some_and(|event| event.is_news())),
+        }
+    }
+
     /// The lowest position at which this turn has put an event of its own, with `from <= position < to`.
     pub(crate) fn lowest_placed(&self, from: i64, to: i64) -> Option<i64> {
         let placed = self.pending.iter().filter_map(|pending| Some(pending.event.position?.0));

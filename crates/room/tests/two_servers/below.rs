@@ -166,3 +166,30 @@ async fn a_room_has_one_create_event() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_that_was_held_across_a_gap_comes_as_news_once_the_gap_is_filled() {
+    with_two(|home, other, version| async move {
+        let room = home.create(&version).await;
+        join(&home, &other, &room).await;
+        let mut missed = vec![home.send(&room, message("missed")).await];
+        for name in ["a", "b", "c"] {
+            missed.push(home.send(&room, state("org.example.state", name, "{}")).await);
+        }
+        let later = home.send(&room, message("later")).await;
+        // The state is told with what comes after the gap.
+        assert_eq!(other.jump(&home, &room, &later).await, Ingest::Done(Ingested::Accepted));
+        let before = other.snapshot(&room).await;
+        // And then all of the gap comes, by itself and in one transaction.
+        let there = other.rooms.room(&room).await.unwrap();
+        let filling: Vec<Pdu> = missed.iter().map(|event| over_the_wire(event, &there)).collect();
+        let filled = other.rooms.ingest_run(&there, &filling).await.unwrap();
+        assert_eq!(filled, vec![Ingested::Accepted; 4]);
+        for event in &missed {
+            let stored = other.rooms.event(event.event_id()).await.unwrap();
+            assert!(stored.is_visible(), "{}", stored.pdu.content_str());
+        }
+        assert_eq!((other.snapshot(&room).await, other.ends(&room).await), (before, vec![later.event_id().to_owned()]));
+    })
+    .await;
+}

@@ -22,7 +22,7 @@ impl Server {
     }
 
     /// Takes in an event whose previous ones are missing, with the state before it as `from` tells it.
-    async fn jump(&self, from: &Server, room_id: &ruma::OwnedRoomId, pdu: &Pdu) -> Ingest {
+    pub(crate) async fn jump(&self, from: &Server, room_id: &ruma::OwnedRoomId, pdu: &Pdu) -> Ingest {
         let room = self.rooms.room(room_id).await.unwrap();
         let (told, chain) = from.rooms.state_before(&from.rooms.event(pdu.event_id()).await.unwrap()).await.unwrap();
         let events = told.iter().chain(&chain).map(|event| over_the_wire(&event.pdu, &room)).collect();
