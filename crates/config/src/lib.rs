@@ -11,6 +11,7 @@
 #[macro_use]
 mod option;
 mod assembly;
+mod effect;
 mod load;
 mod problem;
 pub mod process;

@@ -10,8 +10,9 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use crate::assembly::{added_tenants_dir, main_tenant, tenant};
+use crate::effect::{InEffect, marks};
 use crate::option::{Section, defaults_of};
-use crate::problem::{ConfigError, Problem, nearest};
+use crate::problem::{ConfigError, Problem, brief, choice_hint, nearest};
 use crate::process::{Listener, Process};
 use crate::tenant::{Tenant, TenantEntry, TenantOptions, Tenants};
 use crate::{Opt, Shape};
@@ -34,6 +35,7 @@ pub struct Config {
     pub process: Process,
     /// The tenants, that of `server.name` first.
     pub tenants: Vec<Tenant>,
+    pub(crate) in_effect: InEffect,
     places: Places,
 }
 
@@ -254,16 +256,23 @@ impl Reading {
     }
 
     fn build(mut self, process: Table, shared: Table, entries: Vec<(String, Table)>) -> Result<Config, ConfigError> {
+        let mut in_effect = InEffect::from([(None, marks(&Process::options(), &process))]);
+        let shared_marks = marks(&TenantOptions::options(), &shared);
         let process: Option<Process> = self.read("", process);
         let shared: Option<TenantOptions> = self.read("", shared);
         let (Some(process), Some(shared)) = (process, shared) else { return Err(ConfigError::Wrong(self.problems)) };
         let mut tenants = Vec::new();
         if let Some(name) = process.server.name.clone() {
+            in_effect.insert(Some(name.clone()), shared_marks);
+            self.check_address("server.public_base_url", process.server.public_base_url.as_deref());
             tenants.push(main_tenant(&process.server, name, shared));
         }
         for (path, mut table) in entries {
+            let entry_marks = marks(&[TenantEntry::options(), TenantOptions::options()].concat(), &table);
             let options = tenant_options(&mut table);
-            if let (Some(entry), Some(options)) = (self.read(&path, table), self.read(&path, options)) {
+            if let (Some(entry), Some(options)) = (self.read::<TenantEntry>(&path, table), self.read(&path, options)) {
+                self.check_address(&join(&path, "public_base_url"), entry.public_base_url.as_deref());
+                in_effect.extend(entry.name.clone().map(|name| (Some(name), entry_marks)));
                 tenants.extend(tenant(entry, &process.server.data_dir, options));
             }
         }
@@ -284,9 +293,17 @@ impl Reading {
             self.problem("database.url", "expected an address that begins with postgres://".to_owned());
         }
         if self.problems.is_empty() {
-            Ok(Config { process, tenants, places: self.places })
+            Ok(Config { process, tenants, in_effect, places: self.places })
         } else {
             Err(ConfigError::Wrong(self.problems))
+        }
+    }
+
+    /// Clients are sent to this address, so a host alone would leave them with nothing.
+    fn check_address(&mut self, option: &str, url: Option<&str>) {
+        if let Some(url) = url.filter(|url| !["https://", "http://"].iter().any(|scheme| url.starts_with(scheme))) {
+            let found = brief(&Value::String(url.to_owned()));
+            self.problem(option, format!("expected an address that begins with https:// or http://, found {found}"));
         }
     }
 
@@ -367,10 +384,11 @@ impl Reading {
         if let (Some((least, greatest)), Some(number)) = (option.meta.range, number)
             && !(least..=greatest).contains(&number)
         {
-            let unit = option.meta.unit;
-            self.problem(path, format!("expected {least} to {greatest} {unit}, found {number}"));
+            let unit = if option.meta.unit.is_empty() { String::new() } else { format!(" {}", option.meta.unit) };
+            self.problem(path, format!("expected {least} to {greatest}{unit}, found {number}"));
         }
-        if value.as_float().is_some_and(|f| !f.is_finite() || f < 0.0) {
+        let is_negative = option.meta.range.is_none() && number.is_some_and(|number| number < 0);
+        if is_negative || value.as_float().is_some_and(|f| !f.is_finite() || f < 0.0) {
             self.problem(path, format!("expected a number that is not negative, found {value}"));
         }
     }
@@ -450,25 +468,7 @@ fn find(path: &str) -> Option<Shape> {
     None
 }
 
-fn choice_hint(words: &str, value: &Value) -> String {
-    let Some(found) = value.as_str() else { return String::new() };
-    match nearest(found, words.split('"').skip(1).step_by(2)) {
-        Some(near) => format!("; is \"{near}\" meant?"),
-        None => String::new(),
-    }
-}
-
-/// A value for a message: never long, and never a table's content.
-fn brief(value: &Value) -> String {
-    match value {
-        Value::Table(_) => "a table".to_owned(),
-        Value::Array(_) => "a list".to_owned(),
-        Value::String(text) if text.chars().count() > 40 => "a long text".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn join(path: &str, key: &str) -> String {
+pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use toml::Value;
+
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -57,6 +59,25 @@ impl fmt::Display for Lines<'_> {
             write!(f, "{problem}")?;
         }
         Ok(())
+    }
+}
+
+/// The word that is meant by a wrong one, as the end of a message.
+pub(crate) fn choice_hint(words: &str, value: &Value) -> String {
+    let Some(found) = value.as_str() else { return String::new() };
+    match nearest(found, words.split('"').skip(1).step_by(2)) {
+        Some(near) => format!("; is \"{near}\" meant?"),
+        None => String::new(),
+    }
+}
+
+/// A value for a message: never long, and never a table's content.
+pub(crate) fn brief(value: &Value) -> String {
+    match value {
+        Value::Table(_) => "a table".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::String(text) if text.chars().count() > 40 => "a long text".to_owned(),
+        other => other.to_string(),
     }
 }
 

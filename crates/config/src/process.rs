@@ -83,7 +83,7 @@ section! {
         tls: Option<Tls> = None => PLAIN,
         /// Further certificates, for other hosts than the one in `tls` (other tenants, say): whoever connects gets the first that names
         /// the host they ask for.
-        certificates: Vec<Tls> = Vec::new() => PLAIN,
+        certificates: Vec<Tls> = Vec::new() => PLAIN.live(),
         /// Whether a reverse proxy in front sets `X-Forwarded-For`; its last address is then the client's.
         behind_proxy: bool = false => PLAIN,
     }

@@ -93,7 +93,7 @@ section! {
         /// Whoever knows this secret may make any account, an administrator's too, at `/_synapse/admin/v1/register`.
         shared_secret: Option<Secret> = None => PLAIN.live().example("\"a long random text\""),
         /// Terms that a new account must accept.
-        terms: Option<Terms> = None => PLAIN,
+        terms: Option<Terms> = None => PLAIN.live(),
         /// Shortest password accepted.
         password_length_min: u32 = 8 => PLAIN.unit("characters").range(1, 512).live(),
     }

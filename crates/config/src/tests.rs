@@ -66,6 +66,38 @@ fn a_database_address_of_another_kind_is_refused_and_not_told() {
 }
 
 #[test]
+fn an_address_for_clients_has_a_scheme() {
+    assert_eq!(
+        problems("[server]\nname = 'a.example'\npublic_base_url = 'matrix.a.example'"),
+        [
+            "samtal.toml:3:1: server.public_base_url: expected an address that begins with https:// or http://, found \"matrix.a.example\""
+        ]
+    );
+    assert_eq!(
+        problems("[[tenants]]\nname = 'a.example'\npublic_base_url = ''"),
+        [
+            "samtal.toml:3:1: tenants[1].public_base_url: expected an address that begins with https:// or http://, found \"\""
+        ]
+    );
+}
+
+#[test]
+fn a_rate_is_not_negative_in_whole_numbers_either() {
+    for number in ["-1", "-1.0"] {
+        assert_eq!(
+            problems(&format!("[limits.login]\nper_second = {number}")),
+            [format!(
+                "samtal.toml:2:1: limits.login.per_second: expected a number that is not negative, found {number}"
+            )]
+        );
+    }
+    assert_eq!(
+        problems("[limits.login]\nburst = 0"),
+        ["samtal.toml:2:1: limits.login.burst: expected 1 to 10000000, found 0"]
+    );
+}
+
+#[test]
 fn all_that_is_wrong_is_told_at_once() {
     let found = problems("[server]\nname = 3\n[limits]\nsync_wait_ms_max = 700000\n[[listeners]]\naddress = 'here'");
     assert_eq!(
@@ -356,5 +388,40 @@ fn networks_are_read_and_printed_alike() {
     assert_eq!("127.0.0.1".parse::<Network>().unwrap().prefix_bits, 32);
     for wrong in ["10.0.0.0/33", "x", "10.0.0/8", "::/129"] {
         assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn what_only_a_start_takes_in_is_told_until_then() {
+    let began =
+        "server.name = 'a.example'\ndatabase.url = 'postgres://x:old@h/d'\n[[listeners]]\naddress = '127.0.0.1:1'";
+    let awaiting = |running: &Config, text: &str| {
+        let mut config = Config::from_text(text).unwrap();
+        let waiting = config.awaiting_restart(running);
+        (config, waiting.join(", "))
+    };
+    let started = Config::from_text(began).unwrap();
+    for (changes, waits) in [
+        ("", ""),
+        ("127.0.0.1:1|127.0.0.1:2", "listeners[1].address"),
+        ("127.0.0.1:1'|127.0.0.1:1'\nbehind_proxy = false", ""),
+        (
+            "127.0.0.1:1'|127.0.0.1:1'\nserve = ['client']\n[[listeners]]\naddress = '[::1]:3'",
+            "listeners[1].serve, listeners[2]",
+        ),
+        ("127.0.0.1:1'|127.0.0.1:1'\ntls = { certificate = 'a', private_key = 'b' }", "listeners[1].tls"),
+        ("old|new", "database.url"),
+        ("[[l|http.idle_ms = 1000\nlog.level = 'debug'\nregistration.open = true\n[[l", "http.idle_ms"),
+        (
+            "[[l|mail.from = 'a@b'\nrooms.default_version = '11'\n[[l",
+            "mail (a.example), rooms.default_version (a.example)",
+        ),
+        ("a.example'|a.example'\ntenants = [{ name = 'b.example', presence = { enabled = false } }]", ""),
+    ] {
+        let (from, to) = changes.split_once('|').unwrap_or_default();
+        let (config, waiting) = awaiting(&started, &began.replacen(from, to, 1));
+        assert_eq!(waiting, waits, "{changes}");
+        assert_eq!(awaiting(&config, &began.replacen(from, to, 1)).1, waits, "still: {changes}");
+        assert_eq!(awaiting(&config, began).1, "", "taken back: {changes}");
     }
 }

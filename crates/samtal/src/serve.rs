@@ -24,7 +24,10 @@ pub(crate) async fn serve(source: Source) -> Outcome {
     loop {
         tokio::select! {
             _ = hang_up.recv() => match running.reload().await {
-                Ok(()) => tracing::info!("configuration read again"),
+                Ok(waiting) if waiting.is_empty() => tracing::info!("configuration read again"),
+                Ok(waiting) => {
+                    tracing::warn!("configuration read again; these changes wait for a restart: {}", waiting.join(", "));
+                }
                 Err(error) => tracing::error!("configuration not taken in: {}", told(&error)),
             },
             _ = terminate.recv() => break,

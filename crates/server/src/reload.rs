@@ -14,17 +14,22 @@ const REMOVED_TENANT_TIME: Duration = Duration::from_secs(5);
 impl Running {
     /// Reads the configuration again: log level, certificates, tenants that came or went, account and
     /// federation rules, application services, published addresses. If it is wrong, all stays as it is.
+    /// Tells the options that were changed since the start and wait for the next one.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub async fn reload(&mut self) -> Result<(), ServerError> {
-        let config = self.installation.source.load()?;
+    pub async fn reload(&mut self) -> Result<Vec<String>, ServerError> {
+        let mut config = self.installation.source.load()?;
         if config.tenants.is_empty() {
             return Err(ServerError::NoTenant);
         }
         let listeners = &config.process.listeners;
-        for (listener, certificates) in listeners.iter().zip(&self.certificates) {
-            if let (Some(tls), Some(certificates)) = (&listener.tls, certificates) {
+        for (i, (address, certificates)) in self.certificates.iter().enumerate() {
+            // Listeners may have come, gone or changed places: the address tells which one is meant.
+            let mut candidates = listeners.get(i).into_iter().chain(listeners);
+            let listener = candidates.find(|listener| listener.address == *address);
+            let tls = listener.and_then(|listener| Some((listener, listener.tls.as_ref()?)));
+            if let (Some((listener, tls)), Some(certificates)) = (tls, certificates) {
                 certificates.reload(&certificates_of(listener, tls))?;
             }
         }
@@ -58,7 +63,8 @@ impl Running {
             homeserver.db.close().await;
             tracing::info!(tenant = %homeserver.name, "tenant removed; its data stays");
         }
+        let waiting = config.awaiting_restart(&self.installation.config);
         self.installation.config = config;
-        Ok(())
+        Ok(waiting)
     }
 }

@@ -21,7 +21,8 @@ const SWEEP: Duration = Duration::from_secs(120);
 pub struct Running {
     pub(crate) installation: Installation,
     pub(crate) tenants: Tenants,
-    pub(crate) certificates: Vec<Option<Arc<Certificates>>>,
+    /// By listener: the address that the configuration gave it, and what it shows.
+    pub(crate) certificates: Vec<(SocketAddr, Option<Arc<Certificates>>)>,
     pub(crate) log: Option<LogControl>,
     addresses: Vec<SocketAddr>,
     listeners: Tasks,
@@ -46,7 +47,7 @@ impl Running {
                 Some(tls) => Some(Certificates::load(&certificates_of(listener, tls))?),
                 None => None,
             };
-            certificates.push(tls.clone());
+            certificates.push((listener.address, tls.clone()));
             let body_bytes_max = usize::try_from(process.http.body_bytes_max).unwrap_or(usize::MAX);
             listeners.push(Listener {
                 address: listener.address,
@@ -72,7 +73,7 @@ impl Running {
 
     /// Where it listens, as URLs, in the configuration's order, with the ports that were free.
     pub fn urls(&self) -> Vec<String> {
-        let tls = self.certificates.iter().map(Option::is_some);
+        let tls = self.certificates.iter().map(|(_, certificates)| certificates.is_some());
         let schemes = tls.map(|tls| if tls { "https" } else { "http" });
         schemes.zip(&self.addresses).map(|(scheme, address)| format!("{scheme}://{address}")).collect()
     }

@@ -174,6 +174,11 @@ async fn a_reload_takes_in_tenants_and_addresses_and_refuses_what_is_wrong() {
         "https://b.example"
     );
     assert_eq!(server.get("a.example", "/.well-known/matrix/support").await.status(), 404);
+    source(server.dir.path(), "server.name = 'a.example'\nhttp.idle_ms = 1000\n[[tenants]]\nname = 'b.example'");
+    for _ in 0..2 {
+        let waiting = server.running.reload().await.unwrap();
+        assert!(waiting.contains(&"http.idle_ms".to_owned()), "{waiting:?}");
+    }
     source(server.dir.path(), "server.name = 'a.example'\n[rums]");
     assert!(server.running.reload().await.is_err());
     assert_eq!(server.get("b.example", "/.well-known/matrix/client").await.status(), 200);
