@@ -156,7 +156,8 @@ section! {
         public_directory_without_login: bool = false => PLAIN,
         /// Whether the public directory is shown to other servers.
         public_directory_over_federation: bool = false => PLAIN,
-        /// Which new rooms are end-to-end encrypted when their maker does not say.
+        /// Which new rooms are end-to-end encrypted when their maker does not say. Of the private ones, those are not that a
+        /// bridge or bot (an application service) makes or is invited to at once: it could not read them, or says that it can.
         encrypted_by_default: EncryptedByDefault = EncryptedByDefault::Private => PLAIN,
     }
 }

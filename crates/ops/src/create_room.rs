@@ -237,12 +237,18 @@ impl Homeserver {
         let talks = !wish.creation_content.contains_key("type") && !wish.unencrypted;
         let by_default = match self.settings.encrypted_by_default {
             EncryptedByDefault::None => false,
-            EncryptedByDefault::Private => !is_public,
+            EncryptedByDefault::Private => !is_public && !self.is_bridged(wish),
             EncryptedByDefault::All => true,
         };
         if by_default && talks && !wish.has_state("m.room.encryption") {
             events.push("m.room.encryption", "", json!({ "algorithm": "m.megolm.v1.aes-sha2" }));
         }
+    }
+
+    /// Whether an application service makes the room, or one of its users is invited: those that encrypt say so.
+    fn is_bridged(&self, wish: &CreateRoom) -> bool {
+        let of_service = |user: &OwnedUserId| self.accounts.services.exclusive_user(user).is_some();
+        wish.service.is_some() || of_service(&wish.creator) || wish.invite.iter().any(of_service)
     }
 
     /// Invites users of other servers, now that there is a room. One that fails is left out.

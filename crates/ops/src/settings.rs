@@ -51,7 +51,7 @@ pub struct Settings {
 pub enum EncryptedByDefault {
     /// None.
     None,
-    /// Those that are not made as public chats.
+    /// Those that are not made as public chats, nor by application services or with their users.
     Private,
     /// All.
     All,

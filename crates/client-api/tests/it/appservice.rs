@@ -328,6 +328,31 @@ async fn names_of_a_bridge_are_its_own() {
 }
 
 #[tokio::test]
+async fn a_bridge_that_does_not_encrypt_can_read_its_private_rooms() {
+    each_engine(async |node: Node| {
+        let _bridge = Bridge::attached(&node).await;
+        let alice = node.person("alice").await;
+        let ghost = register(&node, "irc_ghost").await;
+        let by_bot = room(&node, &bridge_user(""), json!({ "invite": [alice.user_id] })).await;
+        let body = json!({ "preset": "trusted_private_chat", "invite": [alice.user_id], "is_direct": true });
+        let by_ghost = as_ghost(&node, Method::POST, "/v3/createRoom", &ghost, body).await.ok();
+        let with_ghost = room(&node, &alice, json!({ "preset": "private_chat", "invite": [ghost] })).await;
+        let encryption = |room: &str| format!("/v3/rooms/{room}/state/m.room.encryption");
+        node.get_as(&bridge_user(""), &encryption(&by_bot)).await.refused(404, "M_NOT_FOUND");
+        let path = encryption(by_ghost["room_id"].as_str().unwrap());
+        as_ghost(&node, Method::GET, &path, &ghost, Value::Null).await.refused(404, "M_NOT_FOUND");
+        node.get_as(&alice, &encryption(&with_ghost)).await.refused(404, "M_NOT_FOUND");
+        // Those who want it say so, and the others' rooms stay as they are.
+        let wanted = json!([{ "type": "m.room.encryption", "content": { "algorithm": "m.megolm.v1.aes-sha2" } }]);
+        let encrypted = room(&node, &bridge_user(""), json!({ "initial_state": wanted })).await;
+        node.get_as(&bridge_user(""), &encryption(&encrypted)).await.ok();
+        let own = room(&node, &alice, json!({})).await;
+        node.get_as(&alice, &encryption(&own)).await.ok();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_unknown_user_of_a_bridge_is_asked_for_by_whoever_invites_it() {
     each_engine(async |node: Node| {
         let mut bridge = Bridge::attached(&node).await;
