@@ -110,7 +110,7 @@ impl Sender {
             let lane = lanes.entry(server.clone()).or_default();
             push(lane);
             self.wake(&server, lane);
-            if lane.is_empty() && !lane.is_running && !lane.has_row {
+            if lane.is_empty() && lane.worker.is_none() && !lane.has_row {
                 lanes.remove(&server);
             }
         }

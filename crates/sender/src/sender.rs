@@ -25,7 +25,7 @@ use crate::{
     SenderError,
     audience::{Audience, News},
     item::Placed,
-    lane::Lane,
+    lane::{Lane, Lanes},
     schema,
 };
 
@@ -33,6 +33,8 @@ use crate::{
 pub(crate) const CURSOR: &str = "sender";
 /// Transactions under way at once, to different destinations.
 const AT_ONCE: usize = 128;
+/// Besides these, to such as did not answer the last time.
+const RETRIED_AT_ONCE: usize = 64;
 /// How often those who did not answer are looked at, and how far all have come is stored.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// The pause after the database failed.
@@ -73,9 +75,12 @@ pub struct Sender {
 
 pub(crate) struct Inner {
     pub(crate) engines: Engines,
-    /// By name, in order: whoever iterates starts tasks, and one seed is to be one history.
-    pub(crate) lanes: Mutex<BTreeMap<OwnedServerName, Lane>>,
+    pub(crate) lanes: Mutex<Lanes>,
+    /// Tasks that were started to work on lanes.
+    pub(crate) workers: AtomicU64,
     pub(crate) at_once: Semaphore,
+    /// The same for those who did not answer the last time: whoever makes up servers that never answer delays only such.
+    pub(crate) retried_at_once: Semaphore,
     /// All of the log up to here is in the lanes.
     pub(crate) dispatched: AtomicI64,
     /// Held by whoever makes or deletes rows.
@@ -103,7 +108,9 @@ impl Sender {
             inner: Arc::new(Inner {
                 engines,
                 lanes: Mutex::default(),
+                workers: AtomicU64::new(0),
                 at_once: Semaphore::new(AT_ONCE),
+                retried_at_once: Semaphore::new(RETRIED_AT_ONCE),
                 dispatched: AtomicI64::new(0),
                 rows: tokio::sync::Mutex::default(),
                 saved: AtomicI64::new(0),
@@ -264,15 +271,16 @@ impl Sender {
 
     /// Starts work on a lane unless somebody works on it, or its destination is left alone for now.
     pub(crate) fn wake(&self, destination: &ServerName, lane: &mut Lane) {
-        if lane.is_running || lane.is_empty() {
+        if lane.worker.is_some() || lane.is_empty() {
             return;
         }
         if self.inner.engines.remote.destinations().wait_until(destination).is_some() {
             lane.let_go();
             return;
         }
-        lane.is_running = true;
-        self.inner.engines.tasks.spawn("transactions", self.clone().work(destination.to_owned()));
+        let worker = self.inner.workers.fetch_add(1, Ordering::Relaxed);
+        lane.worker = Some(worker);
+        self.inner.engines.tasks.spawn("transactions", self.clone().work(destination.to_owned(), worker));
     }
 
     /// Tries again those who are behind, when their time has come or they have shown up.
