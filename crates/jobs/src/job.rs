@@ -65,7 +65,7 @@ pub struct NewJob<'a> {
     pub kind: &'a str,
     /// For whom.
     pub owner: &'a str,
-    /// What makes scheduling it twice schedule it once.
+    /// What makes scheduling it twice schedule it once, among jobs of its kind.
     pub once: Option<&'a str>,
     /// When it is due, in milliseconds since the epoch.
     pub due_ms: Option<i64>,

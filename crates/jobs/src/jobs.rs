@@ -34,8 +34,10 @@ impl Jobs {
 
     /// Stores a job. Its id, or that of the one which was scheduled before with the same `once`.
     pub async fn schedule(&self, new: NewJob<'_>) -> Result<String, DbError> {
-        if let Some(once) = new.once
-            && let Some(row) = self.db.query_opt(&schema::ID_OF_ONCE, params![once]).await?
+        // What one kind calls a request is nothing to another.
+        let once = new.once.map(|once| format!("{} {once}", new.kind));
+        if let Some(once) = &once
+            && let Some(row) = self.db.query_opt(&schema::ID_OF_ONCE, params![once.as_str()]).await?
         {
             return Ok(row.text(0)?.to_owned());
         }
@@ -44,14 +46,14 @@ impl Jobs {
         batch.exec(&schema::SWEEP, params![now - KEPT_MS]);
         batch.expect(
             &schema::INSERT,
-            params![id.as_str(), new.kind, new.owner, new.once, new.due_ms, now, new.body],
+            params![id.as_str(), new.kind, new.owner, once.as_deref(), new.due_ms, now, new.body],
             1,
         );
         match self.db.commit(batch).await {
             Ok(_) => {}
-            Err(error) if error.is_conflict() && new.once.is_some() => {
+            Err(error) if error.is_conflict() && once.is_some() => {
                 // The same request has won the race.
-                let row = self.db.query_opt(&schema::ID_OF_ONCE, params![new.once]).await?;
+                let row = self.db.query_opt(&schema::ID_OF_ONCE, params![once.as_deref()]).await?;
                 return row.ok_or(error)?.text(0).map(ToOwned::to_owned);
             }
             Err(error) => return Err(error),
@@ -183,6 +185,10 @@ mod tests {
             let one = jobs.schedule(job(Some("txn"), 5)).await.unwrap();
             assert_eq!(jobs.schedule(job(Some("txn"), 9)).await.unwrap(), one);
             assert_ne!(jobs.schedule(job(Some("other"), 9)).await.unwrap(), one);
+            let of_another_kind = NewJob { kind: "l", ..job(Some("txn"), 5) };
+            let other = jobs.schedule(of_another_kind).await.unwrap();
+            assert_ne!(other, one, "kinds name their requests for themselves");
+            assert!(jobs.get("l", &other).await.unwrap().is_some());
         })
         .await;
     }

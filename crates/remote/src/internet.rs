@@ -23,8 +23,10 @@ use crate::{
 
 /// Redirects followed.
 const REDIRECTS_MAX: usize = 5;
-/// `.well-known` gets so long.
-const WELL_KNOWN_TIME: Duration = Duration::from_secs(10);
+/// `.well-known` gets half of what the request has, but not less
+const WELL_KNOWN_TIME_MIN: Duration = Duration::from_secs(5);
+/// nor more. Were it all, then of a host that has nobody at port 443 and lets connections wait nobody would ever learn that.
+const WELL_KNOWN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Hosts whose `.well-known` is remembered: at most 261 bytes each, with as many for where it points.
 const WELL_KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
@@ -75,7 +77,7 @@ impl Internet {
     }
 
     /// The name to connect to, by `.well-known` where it has a say.
-    async fn delegated(&self, server: &ServerName) -> OwnedServerName {
+    async fn delegated(&self, server: &ServerName, limits: Limits) -> OwnedServerName {
         if !may_delegate(server) {
             return server.to_owned();
         }
@@ -85,7 +87,7 @@ impl Internet {
         let delegated = match &*known {
             Some((delegated, until_ms)) if now_ms < *until_ms => delegated.clone(),
             _ => {
-                let asked = self.ask_well_known(server).await;
+                let asked = self.ask_well_known(server, limits).await;
                 *known = Some((asked.delegated.clone(), now_ms.saturating_add(asked.lifetime_ms)));
                 asked.delegated
             }
@@ -93,9 +95,9 @@ impl Internet {
         delegated.unwrap_or_else(|| server.to_owned())
     }
 
-    async fn ask_well_known(&self, server: &ServerName) -> WellKnown {
+    async fn ask_well_known(&self, server: &ServerName, of_request: Limits) -> WellKnown {
         let url = format!("https://{}/.well-known/matrix/server", server.host());
-        let limits = Limits { time: WELL_KNOWN_TIME, body_bytes_max: WELL_KNOWN_BYTES_MAX };
+        let limits = Limits { time: well_known_time(of_request), body_bytes_max: WELL_KNOWN_BYTES_MAX };
         match self.get(&url, limits).await {
             Ok(answer) => WellKnown::from_answer(answer.status(), answer.headers(), answer.body(), self.clock.now_ms()),
             Err(error) => {
@@ -110,8 +112,9 @@ impl Internet {
         &self,
         destination: &ServerName,
         mut request: Request<Bytes>,
+        limits: Limits,
     ) -> Result<Request<Bytes>, NetworkError> {
-        let authority = self.delegated(destination).await;
+        let authority = self.delegated(destination, limits).await;
         let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::builder()
             .scheme("https")
@@ -132,7 +135,7 @@ impl Network for Internet {
     ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
         Box::pin(async move {
             let exchange = async {
-                let request = self.addressed(destination, request).await?;
+                let request = self.addressed(destination, request, limits).await?;
                 self.federation.fetch(request, fetch_limits(limits)).await.map_err(|error| told(error, limits))
             };
             tokio::time::timeout(limits.time, exchange).await.unwrap_or(Err(NetworkError::Timeout))
@@ -155,7 +158,7 @@ impl Network for Internet {
         Box::pin(async move {
             let started = Instant::now();
             let exchange = async {
-                let request = self.addressed(destination, request).await?;
+                let request = self.addressed(destination, request, limits).await?;
                 self.federation.open(request, limits.time).await.map_err(|error| told(error, limits))
             };
             let answer = tokio::time::timeout(limits.time, exchange).await.unwrap_or(Err(NetworkError::Timeout))?;
@@ -171,6 +174,11 @@ impl Network for Internet {
             bounded(answer, limits, started)
         })
     }
+}
+
+/// For how long `.well-known` is waited for on behalf of a request.
+fn well_known_time(of_request: Limits) -> Duration {
+    (of_request.time / 2).clamp(WELL_KNOWN_TIME_MIN, WELL_KNOWN_TIME_MAX)
 }
 
 /// An address on the web that nobody on the way can change the answer of.
@@ -208,6 +216,21 @@ fn told(error: ClientError, limits: Limits) -> NetworkError {
         ClientError::Redirect => NetworkError::Malformed(error.to_string()),
         error @ (ClientError::Broken(_) | ClientError::Body(BodyError::TimedOut | BodyError::Broken(_))) => {
             NetworkError::Unreachable(with_source(&error))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn note_29_a_host_whose_well_known_never_answers_is_known_for_that_before_the_request_gives_up() {
+        // Keys are asked for within ten seconds, state within two minutes.
+        for (seconds, of_it) in [(10, 5), (15, 7), (30, 10), (120, 10)] {
+            let limits = Limits::default().time(Duration::from_secs(seconds));
+            assert_eq!(well_known_time(limits).as_secs(), of_it);
+            assert!(well_known_time(limits) < limits.time, "or it would be asked for ever");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The writer: one connection that commits batches in groups, on a thread of its own.
 
-use std::{path::Path, thread::JoinHandle};
+use std::{path::Path, sync::Arc, thread::JoinHandle};
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -59,14 +60,26 @@ impl WriterThread {
         };
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
         let (path, announcer) = (path.to_owned(), announcer.clone());
-        let thread = start_thread(move || {
+        // Where no thread can be had, the one before it is still there to be waited for.
+        let before = Arc::new(Mutex::new(before));
+        let awaited = Arc::clone(&before);
+        let started = start_thread(move || {
+            let before = awaited.lock().take();
             if let Some(before) = before {
                 let _ = before.join();
             }
             run(connection::writing(&path).and_then(|connection| Writer::over(connection, announcer)), waiting);
-        })?;
-        *self = Self::Awake(sender.clone(), thread);
-        Ok(sender)
+        });
+        match started {
+            Ok(thread) => {
+                *self = Self::Awake(sender.clone(), thread);
+                Ok(sender)
+            }
+            Err(error) => {
+                *self = Self::Asleep(before.lock().take());
+                Err(error)
+            }
+        }
     }
 
     /// Lets it end when it has done what waits.
