@@ -102,7 +102,8 @@ section! {
 section! {
     /// Bounds on incoming connections and requests.
     pub struct Http {
-        /// Connections that are held open at most, on all listeners together.
+        /// Connections that are held open at most, on all listeners together. Fewer where the system lets the process have too few
+        /// files open (`ulimit -n`, `LimitNOFILE=`): the server raises that as far as it may, and says at its start what is left.
         connections_max: u32 = 16_384 => PLAIN.range(16, 1_000_000),
         /// Requests that are worked on at once; waiting `/sync` requests do not count long.
         requests_max: u32 = 8_192 => PLAIN.range(16, 1_000_000),

@@ -11,6 +11,7 @@ mod health;
 mod installation;
 mod lock;
 mod networks;
+mod open_files;
 mod reload;
 mod routes;
 mod running;

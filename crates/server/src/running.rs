@@ -12,7 +12,7 @@ use samtal_ops::Homeserver;
 use samtal_policy::Decided;
 use samtal_telemetry::{Format, Level, LogControl, Metrics};
 
-use crate::{Installation, ServerError, Tenants, control, routes};
+use crate::{Installation, ServerError, Tenants, control, open_files, routes};
 
 /// How often unused memory is looked for: what has not been used for two to three times as long goes.
 const SWEEP: Duration = Duration::from_secs(120);
@@ -142,7 +142,7 @@ pub(crate) fn certificate(tls: &samtal_config::process::Tls) -> Certificate {
 
 fn server_options(process: &Process) -> ServerOptions {
     ServerOptions {
-        connections_max: process.http.connections_max as usize,
+        connections_max: open_files::connections(process.http.connections_max),
         requests_max: process.http.requests_max as usize,
         header_read: Duration::from_millis(process.http.header_read_ms),
         idle: Duration::from_millis(process.http.idle_ms),

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use http::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::server::{Api, Failure, Home, escape};
 
@@ -145,6 +145,52 @@ async fn accounts_are_looked_after_with_and_without_a_server() {
     let audit = done(samtal(&home, &["audit"], "").await);
     assert!(audit.contains("user reset-password") && audit.contains("operator"), "{audit}");
     assert!(!audit.contains("pass phrase"), "{audit}");
+    server.kill().await;
+}
+
+/// Connections on which an answer has come, and which stay open; fewer where no more are taken.
+async fn connections(address: &str, count: usize) -> Vec<tokio::net::TcpStream> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+        connection.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        open.push(connection);
+    }
+    open
+}
+
+#[tokio::test]
+async fn a_low_limit_of_open_files_is_raised_where_it_may_be() {
+    let mut home = Home::new(None);
+    home.start_through(["sh", "-c", "ulimit -S -n 64; exec \"$@\"", "sh"].map(str::to_owned).to_vec());
+    let server = home.start().await;
+    for mut connection in connections(server.api().address(), 200).await {
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn connections_leave_files_for_what_they_ask_for() {
+    let mut home = Home::new(None);
+    home.start_through(["sh", "-c", "ulimit -n 160; exec \"$@\"", "sh"].map(str::to_owned).to_vec());
+    let server = home.start().await;
+    let api = server.api();
+    let (_, token) = register(&api, "alice").await;
+    let mut crowd = connections(api.address(), 300).await;
+    // As many as are taken have their answer before the last of those does.
+    let mut answer = [0; 12];
+    crowd[100].read_exact(&mut answer).await.unwrap();
+    let mut first = crowd.swap_remove(0);
+    let upload = format!(
+        "POST /_matrix/media/v3/upload HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-length: 3\r\n\r\nabc"
+    );
+    first.write_all(upload.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    first.read_to_string(&mut answers).await.unwrap();
+    assert!(answers.contains("content_uri"), "{answers}");
     server.kill().await;
 }
 

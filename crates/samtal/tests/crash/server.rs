@@ -139,6 +139,11 @@ impl Server {
 }
 
 impl Api {
+    /// Where it listens: address and port.
+    pub(crate) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
     /// One request.
     pub(crate) async fn call(
         &self,
