@@ -71,7 +71,7 @@ impl Rooms {
         let mut prepared = Vec::with_capacity(events.len());
         for event in events {
             let before = match &event.state {
-                Some(state) => Some(self.snapshot_of(state).await?),
+                Some(state) => Some(self.snapshot_of(room, state).await?),
                 None => None,
             };
             prepared.push((event.pdu, before));
@@ -129,18 +129,21 @@ pub fn in_graph_order(mut events: Vec<Pdu>) -> Vec<Pdu> {
     events.dedup_by(|a, b| a.event_id() == b.event_id());
     let mut waiting: BTreeSet<OwnedEventId> = events.iter().map(|pdu| pdu.event_id().to_owned()).collect();
     let mut ordered = Vec::with_capacity(events.len());
+    // Depths that are true need one round; cycles, which hashes rule out since room version 3, end it.
     while !events.is_empty() {
-        let is_next = |pdu: &Pdu| !pdu.prev_events().iter().any(|id| waiting.contains(id));
-        // Depths that are true need one round; cycles, which hashes rule out since room version 3, end it.
-        let (next, rest): (Vec<Pdu>, Vec<Pdu>) = events.into_iter().partition(is_next);
-        if next.is_empty() {
-            ordered.extend(rest);
-            break;
+        let before = ordered.len();
+        let mut rest = Vec::new();
+        for pdu in events {
+            if pdu.prev_events().iter().any(|id| waiting.contains(id)) {
+                rest.push(pdu);
+            } else {
+                waiting.remove(pdu.event_id());
+                ordered.push(pdu);
+            }
         }
-        for pdu in &next {
-            waiting.remove(pdu.event_id());
+        if ordered.len() == before {
+            ordered.append(&mut rest);
         }
-        ordered.extend(next);
         events = rest;
     }
     ordered

@@ -81,7 +81,7 @@ impl Rooms {
             return Ok(Ingest::NeedAuth(missing));
         }
         let before = match state {
-            Some(ids) => Some(self.snapshot_of(ids).await?),
+            Some(ids) => Some(self.snapshot_of(room, ids).await?),
             None => {
                 // An event of another room is none that this one could build on: its state would come into this room.
                 let is_placed = |event: &StoredEvent| event.room == room.nid && event.before.is_some();
@@ -143,12 +143,13 @@ impl Rooms {
         Ok(ids.iter().filter(|id| !found.contains(&***id)).cloned().collect())
     }
 
-    /// The snapshot of these state events, as far as they are held and not rejected.
-    pub(crate) async fn snapshot_of(&self, ids: &[OwnedEventId]) -> Result<SnapshotId, RoomError> {
+    /// The snapshot of these state events of the room, as far as they are held and not rejected. Whoever tells of a state may name what
+    /// is held of another room; power levels from there would be power here.
+    pub(crate) async fn snapshot_of(&self, room: &Room, ids: &[OwnedEventId]) -> Result<SnapshotId, RoomError> {
         let store = &self.inner.store;
         let mut changes = Vec::with_capacity(ids.len());
         for event in store.graph.events(ids).await? {
-            if event.pdu.is_state() && !event.pdu.is_rejected() {
+            if event.room == room.nid && event.pdu.is_state() && !event.pdu.is_rejected() {
                 changes.push(store.change_of(event.nid, &event.pdu));
             }
         }
@@ -182,7 +183,7 @@ impl Rooms {
         let store = &self.inner.store;
         let mut snapshots = Vec::with_capacity(told.len() + known.len());
         for ids in told {
-            snapshots.push(self.snapshot_of(ids).await?);
+            snapshots.push(self.snapshot_of(room, ids).await?);
         }
         for event in store.graph.events(known).await? {
             snapshots.push(store.state_after(&event).await?);

@@ -35,7 +35,7 @@ impl Rooms {
         state: &[OwnedEventId],
         partial: Option<PartialEntry>,
     ) -> Result<(), RoomError> {
-        let mut before = self.snapshot_of(state).await?;
+        let mut before = self.snapshot_of(room, state).await?;
         if partial.is_some() {
             before = self.with_own_members(room, before).await?;
         }
@@ -60,7 +60,7 @@ impl Rooms {
 
     /// Puts the whole state in place of a partial one, once it has arrived. Nothing happens to a room whose state is whole.
     pub async fn complete(&self, room: &Arc<Room>, join: Pdu, state: &[OwnedEventId]) -> Result<(), RoomError> {
-        let before = self.snapshot_of(state).await?;
+        let before = self.snapshot_of(room, state).await?;
         if self.inner.store.state_event_id(before, "m.room.create", "").await?.is_none() {
             return Err(RoomError::BadEvent("the state has no create event".into()));
         }

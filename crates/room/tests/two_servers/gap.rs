@@ -169,3 +169,32 @@ async fn what_is_before_an_event_that_is_not_shown_can_be_had_too() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_is_told_holds_nothing_of_another_room() {
+    with_two(|home, other, version| async move {
+        let (room_id, elsewhere) = (home.create(&version).await, home.create(&version).await);
+        join(&home, &other, &room_id).await;
+        join(&home, &other, &elsewhere).await;
+        let foreign = home.send(&elsewhere, state("m.room.topic", "", r#"{"topic":"elsewhere"}"#)).await;
+        other.take(&elsewhere, &foreign).await;
+        home.send(&room_id, message("missed")).await;
+        let after = home.send(&room_id, message("after")).await;
+
+        let room = other.rooms.room(&room_id).await.unwrap();
+        let at_home = home.rooms.event(after.event_id()).await.unwrap();
+        let (told, _) = home.rooms.state_before(&at_home).await.unwrap();
+        let mut ids: Vec<OwnedEventId> = told.iter().map(|event| event.pdu.event_id().to_owned()).collect();
+        let count = ids.len();
+        ids.push(foreign.event_id().to_owned());
+        let ingested = other.rooms.ingest(&room, &over_the_wire(&after, &room), Some(&ids), None).await.unwrap();
+        assert_eq!(ingested, Ingest::Done(Ingested::Accepted));
+
+        let before = other.rooms.event(after.event_id()).await.unwrap().before.expect("it has its place");
+        let before = other.rooms.store().state(before).await.unwrap();
+        assert_eq!(before.len(), count);
+        assert!(before.iter().all(|event| event.room == room.nid));
+        assert_eq!(other.state(&room_id, "m.room.topic", "").await, None);
+    })
+    .await;
+}
