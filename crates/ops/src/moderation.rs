@@ -12,7 +12,7 @@ use samtal_model::StreamPosition;
 use samtal_room::{LocalDraft, PendingInvite, Room, StoredEvent};
 use samtal_state::PowerLevels;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::{Homeserver, OpError, member::Content};
 
@@ -248,10 +248,14 @@ impl Homeserver {
         let mut content = self.state_content(room_id, "m.room.power_levels").await?.unwrap_or_default();
         let level =
             content.get("users").and_then(|users| users.get(giver.as_str())).cloned().unwrap_or_else(|| 100.into());
-        let users = content.entry("users").or_insert_with(|| json!({}));
         // A creator has more than any level already, and may not be named.
         if giver != target {
-            users[target.as_str()] = level;
+            let mut users = match content.remove("users") {
+                Some(Value::Object(users)) => users,
+                _ => Map::new(),
+            };
+            users.insert(target.to_string(), level);
+            content.insert("users".to_owned(), users.into());
             let content =
                 serde_json::value::to_raw_value(&content).map_err(|error| OpError::BadContent(error.to_string()))?;
             self.send_state(giver, room_id, &StateEventType::RoomPowerLevels, "", &content).await?;
