@@ -22,6 +22,8 @@ const MEMBER_BYTES: usize = 250;
 struct Device {
     rooms: HashMap<OwnedRoomId, HashMap<OwnedUserId, Told>>,
     members: usize,
+    /// What was told by answers that have not been shown to have arrived, and when.
+    on_the_way: Vec<(i64, OwnedRoomId, OwnedUserId)>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +45,13 @@ impl LazyMemory {
     /// Forgets a device: it starts anew.
     pub(crate) fn forget(&self, device: &(OwnedUserId, OwnedDeviceId)) {
         self.0.remove(device);
+    }
+
+    /// The device has come as far as `since`: what it was told after that has not arrived.
+    pub(crate) fn rewind(&self, device: &(OwnedUserId, OwnedDeviceId), since: i64) {
+        if let Some(device) = self.0.get(device) {
+            device.lock().rewind(since);
+        }
     }
 
     /// Whether the device, which has seen everything up to `since`, has this member event.
@@ -83,6 +92,17 @@ impl LazyMemory {
 }
 
 impl Device {
+    fn rewind(&mut self, since: i64) {
+        for (at, room_id, member) in std::mem::take(&mut self.on_the_way) {
+            if let Some(room) = self.rooms.get_mut(&room_id).filter(|_| at > since)
+                && room.get(&member).is_some_and(|told| told.at > since)
+                && room.remove(&member).is_some()
+            {
+                self.members -= 1;
+            }
+        }
+    }
+
     fn tell(&mut self, at: i64, room_id: &OwnedRoomId, members: impl IntoIterator<Item = (OwnedUserId, OwnedEventId)>) {
         if self.rooms.len() >= ROOMS_MAX && !self.rooms.contains_key(room_id) {
             *self = Self::default();
@@ -93,6 +113,7 @@ impl Device {
                 self.members -= room.len();
                 room.clear();
             }
+            self.on_the_way.push((at, room_id.clone(), member.clone()));
             match room.get_mut(&member) {
                 Some(told) if told.event_id == event_id => told.at = told.at.min(at),
                 _ => {
@@ -109,6 +130,20 @@ mod tests {
     use ruma::{event_id, owned_device_id, owned_room_id, owned_user_id};
 
     use super::*;
+
+    #[test]
+    fn a_member_that_only_a_lost_answer_held_is_told_again_later_too() {
+        let memory = LazyMemory::new(&Memory::default());
+        let device = (owned_user_id!("@u:a"), owned_device_id!("D"));
+        let (room, member, event) = (owned_room_id!("!r:a"), owned_user_id!("@m:a"), event_id!("$1"));
+        memory.tell(&device, 10, &room, [(member.clone(), event.to_owned())]);
+        memory.rewind(&device, 9);
+        assert!(!memory.has(&device, 12, &room, &member, event), "the next answer did not hold it");
+        memory.tell(&device, 14, &room, [(member.clone(), event.to_owned())]);
+        memory.rewind(&device, 14);
+        memory.rewind(&device, 9);
+        assert!(memory.has(&device, 14, &room, &member, event), "it has arrived");
+    }
 
     #[test]
     fn a_member_is_known_only_after_the_answer_that_held_it_arrived() {

@@ -46,10 +46,9 @@ pub(crate) fn write_timeline(object: &mut Object<'_>, draft: Option<&Draft>, rou
     object.object("timeline", |inner| {
         json::array(inner.key("events"), events);
         inner.flag("limited", limited);
-        // Nothing is before a first sync that has everything: clients that ask for members at this token mean those of now.
-        let whole = !limited && round.since.is_none();
-        let prev = if whole { StreamPosition(round.until) } else { prev };
-        inner.text("prev_batch", &SyncToken::at(prev).to_string());
+        // Who asks for members at the token of a first sync that has everything means those of now, not of before.
+        let seen = if !limited && round.since.is_none() { format!("m{}_", round.until) } else { String::new() };
+        inner.text("prev_batch", &format!("{seen}{}", SyncToken::at(prev)));
     });
 }
 

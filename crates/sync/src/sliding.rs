@@ -4,6 +4,7 @@
 //! (what has been told) → [`list`] (what filters ask) → [`board`] (which rooms are in view) → [`room`] (one of them:
 //! its [`timeline`], its [`state`], its [`names`]) → [`extension`] (what is beside).
 
+mod beside;
 mod board;
 pub(crate) mod connection;
 mod extension;
@@ -28,6 +29,7 @@ use samtal_room::{EventNid, RoomMembership};
 
 pub use self::request::{Body as SlidingBody, Shape, SlidingRequest};
 use self::{
+    beside::{Beside, Scopes},
     board::{Board, InView, Shown},
     connection::{Kind, Memory},
     list::Personal,
@@ -56,6 +58,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) read: HashSet<OwnedRoomId>,
     /// Sticky events that timelines of this answer show.
     pub(crate) shown: Mutex<HashSet<EventNid>>,
+    /// Rooms of which this answer tells other parts than the last one did.
+    pub(crate) moved: HashMap<OwnedRoomId, Beside>,
 }
 
 /// The rooms of one answer.
@@ -152,10 +156,6 @@ impl Sync {
         let after = from.map_or(until, |from| from.position.0);
         // A connection for keys and messages of devices looks at no rooms.
         let has_rooms = !request.lists.is_empty() || !request.subscriptions.is_empty();
-        let reads = match listener.is_quiet_since(after) {
-            true => Vec::new(),
-            false => edus.receipts.of_user(user_id, after, until).await?,
-        };
         let mut board = match has_rooms {
             true => Some(Box::pin(self.board(request, listener, memory, &memberships, until)).await?),
             false => None,
@@ -164,6 +164,15 @@ impl Sync {
         let (personal, ignored) = match &board {
             Some(board) => (Arc::clone(&board.basis().personal), Arc::clone(&board.basis().ignored)),
             None => (Arc::default(), self.ignored(listener, until).await?),
+        };
+        let fresh = fresh.into_iter().filter_map(|place| board.as_ref()?.in_view(place)).collect();
+        let scene = Scene { board: board.as_ref(), fresh };
+        // Of a room that comes back into view it counts what was read meanwhile.
+        let back = scene.fresh.iter().filter_map(|room| memory.told(&room.shown.membership.room_id));
+        let read_after = back.filter(|told| !told.beside.has(Beside::VIEW)).map(|told| told.upto).fold(after, i64::min);
+        let reads = match listener.is_quiet_since(read_after) {
+            true => Vec::new(),
+            false => edus.receipts.of_user(user_id, read_after, until).await?,
         };
         let turn = Turn {
             request,
@@ -174,10 +183,9 @@ impl Sync {
             personal,
             read: reads.into_iter().map(|receipt| receipt.room_id).collect(),
             shown: Mutex::default(),
+            moved: beside::moves(request, &scene, memory),
         };
-        let fresh = fresh.into_iter().filter_map(|place| board.as_ref()?.in_view(place)).collect();
-        let scene = Scene { board: board.as_ref(), fresh };
-        let (rooms, told) = self.fresh_rooms(&turn, &scene, memory).await?;
+        let (rooms, mut told) = self.fresh_rooms(&turn, &scene, memory).await?;
         let company = match from.filter(|_| request.extensions.e2ee.enabled == Some(true)) {
             Some(from) => self.company(&request.user_id, &memberships, from.position.0, until).await?,
             None => Company::default(),
@@ -185,7 +193,15 @@ impl Sync {
         let extended = Box::pin(self.extensions(&turn, &scene, memory, listener, company)).await?;
         let is_news = !rooms.is_empty() || extended.is_news;
         drop(scene);
-        let pos = memory.answered(next, told, board, is_news);
+        let has_moved = !turn.moved.is_empty();
+        for (room_id, beside) in turn.moved {
+            if let Some(told) = told.get_mut(&room_id) {
+                told.beside = beside;
+            } else if let Some(before) = memory.told(&room_id) {
+                told.insert(room_id, connection::Told { beside, ..before.clone() });
+            }
+        }
+        let pos = memory.answered(next, Scopes::of(request), told, board, is_news || has_moved);
         Ok(Answer { body: written(request, &pos, &counts, &rooms, &extended.json), is_news })
     }
 

@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Sync, SyncError,
-    filter::Filter,
+    filter::{Filter, Members},
     json::{self, Object},
     listener::{KeyCounts, Listener},
     room::Round,
@@ -130,6 +130,11 @@ impl Sync {
 
     /// What the token shows to have arrived is deleted, before anything else is done.
     async fn acknowledge(&self, request: &SyncRequest, listener: &Listener) -> Result<(), SyncError> {
+        if let (Some(device_id), Some(since)) = (&request.device_id, request.since)
+            && request.filter.members != Members::All
+        {
+            self.lazy.rewind(&(request.user_id.clone(), device_id.clone()), since.position.0);
+        }
         match (&request.device_id, request.since) {
             (Some(device_id), Some(since)) if listener.must_acknowledge(device_id, told_upto(since)) => {
                 self.engines.e2ee.to_device_acknowledge(&request.user_id, device_id, told_upto(since)).await?;

@@ -34,5 +34,6 @@ mod search;
 mod sliding_sync;
 mod sticky;
 mod sync;
+mod sync_model;
 mod threads;
 mod user_directory;

@@ -65,6 +65,10 @@ pub(crate) struct Board {
     order: Vec<u32>,
     /// Rooms that the user has left and that have just been told as such.
     leaving: Vec<u32>,
+    /// Rooms that the newest look found in other views than the one before.
+    moved: Vec<u32>,
+    /// Whether it was made for the answer that is being given.
+    is_new: bool,
     wishes: Wishes,
 }
 
@@ -102,6 +106,16 @@ impl Board {
         &self.basis
     }
 
+    /// Whether nothing of it is from the answer before.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The rooms that [`Board::look`] found in other views than the one before.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = &RoomId> {
+        self.moved.iter().filter_map(|place| Some(&*self.memberships.get(*place as usize)?.room_id))
+    }
+
     /// What it weighs, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.seats.len() * (size_of::<Seat>() + size_of::<u32>())
@@ -135,9 +149,13 @@ impl Board {
             }
         }
         let mut fresh = Vec::new();
+        self.moved.clear();
         for ((place, seat), view) in (0_u32..).zip(&mut self.seats).zip(view) {
             let view = if seat.kind.is_some() { view } else { 0 };
             let is_fresh = view != 0 && (!seat.settled || view & !seat.view != 0);
+            if seat.view != view {
+                self.moved.push(place);
+            }
             seat.view = view;
             if is_fresh {
                 seat.settled = true;
@@ -309,6 +327,8 @@ impl Sync {
             seats,
             order,
             leaving: Vec::new(),
+            moved: Vec::new(),
+            is_new: true,
             wishes: HashMap::new(),
         };
         board.sort();
@@ -326,6 +346,7 @@ impl Sync {
         until: i64,
     ) -> Result<(), SyncError> {
         let mut is_sorted = true;
+        board.is_new = false;
         for place in std::mem::take(&mut board.leaving) {
             let Some(membership) = board.memberships.get(place as usize) else { continue };
             let kind = self.kind_of(membership, memory, &request.user_id, &board.basis).await?;

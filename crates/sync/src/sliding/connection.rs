@@ -5,14 +5,18 @@ use std::{
     sync::Arc,
 };
 
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId};
 use samtal_kit::{self as kit, Cache};
 use samtal_model::SyncToken;
 use tokio::sync::watch;
 
 use crate::{
     SyncError,
-    sliding::{board::Board, required::Required},
+    sliding::{
+        beside::{Beside, Scopes},
+        board::Board,
+        required::Required,
+    },
 };
 
 /// What a remembered room weighs.
@@ -45,6 +49,8 @@ pub(crate) struct Told {
     pub(crate) members: Arc<HashSet<OwnedUserId>>,
     /// Whether it counted as a direct chat.
     pub(crate) is_dm: bool,
+    /// What it had of the room in the last answer.
+    pub(crate) beside: Beside,
 }
 
 /// Where an answer left a connection.
@@ -52,6 +58,7 @@ pub(crate) struct Told {
 pub(crate) struct Checkpoint {
     pub(crate) pos: String,
     pub(crate) token: SyncToken,
+    scopes: Scopes,
 }
 
 /// A connection's memory: up to the last position that its client has shown to have, and what the newest answer adds.
@@ -104,8 +111,18 @@ impl Memory {
     }
 
     /// What has been told of a room.
-    pub(crate) fn told(&self, room_id: &OwnedRoomId) -> Option<&Told> {
+    pub(crate) fn told(&self, room_id: &RoomId) -> Option<&Told> {
         self.rooms.get(room_id)
+    }
+
+    /// All rooms of which anything has been told.
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = &OwnedRoomId> {
+        self.rooms.keys()
+    }
+
+    /// What the request wanted whose answer the client has; none if it has none.
+    pub(crate) fn scopes(&self) -> Option<&Scopes> {
+        self.base.as_ref().map(|base| &base.scopes)
     }
 
     /// What the newest answer has worked out about lists, if it still holds for this one.
@@ -117,6 +134,7 @@ impl Memory {
     pub(crate) fn answered(
         &mut self,
         token: SyncToken,
+        scopes: Scopes,
         rooms: HashMap<OwnedRoomId, Told>,
         board: Option<Board>,
         is_news: bool,
@@ -125,7 +143,7 @@ impl Memory {
         self.is_news = is_news;
         self.serial += 1;
         let pos = format!("{}_{token}", self.serial);
-        self.pending = Some((Checkpoint { pos: pos.clone(), token }, rooms));
+        self.pending = Some((Checkpoint { pos: pos.clone(), token, scopes }, rooms));
         pos
     }
 }
@@ -178,6 +196,7 @@ mod tests {
     use ruma::owned_room_id;
 
     use super::*;
+    use crate::sliding::request::Scoped;
 
     fn told(upto: i64) -> HashMap<OwnedRoomId, Told> {
         let told = Told {
@@ -187,23 +206,25 @@ mod tests {
             required: Arc::default(),
             members: Arc::default(),
             is_dm: false,
+            beside: Beside::default(),
         };
         HashMap::from([(owned_room_id!("!r:a"), told)])
     }
 
     #[test]
     fn a_lost_answer_can_be_asked_for_again_and_nothing_else() {
-        let mut memory = Memory::new(5);
+        let (mut memory, nothing) = (Memory::new(5), Scoped::default());
+        let scopes = Scopes { data: nothing.clone(), receipts: nothing.clone(), typing: nothing };
         let room = owned_room_id!("!r:a");
         assert!(matches!(memory.resume(Some("1_s1_2")), Err(SyncError::UnknownPosition)));
         memory.resume(None).unwrap();
-        let first = memory.answered(SyncToken::at(1.into()), told(1), None, true);
+        let first = memory.answered(SyncToken::at(1.into()), scopes.clone(), told(1), None, true);
         assert_eq!(memory.resume(Some(&first)).unwrap(), Some(SyncToken::at(1.into())));
-        let second = memory.answered(SyncToken::at(2.into()), told(2), None, true);
+        let second = memory.answered(SyncToken::at(2.into()), scopes.clone(), told(2), None, true);
         assert_eq!(memory.resume(Some(&first)).unwrap(), Some(SyncToken::at(1.into())));
         assert_eq!(memory.told(&room).unwrap().upto, 1, "what the lost answer told does not count");
         assert!(memory.resume(Some(&second)).is_err());
-        let third = memory.answered(SyncToken::at(3.into()), told(3), None, true);
+        let third = memory.answered(SyncToken::at(3.into()), scopes.clone(), told(3), None, true);
         memory.resume(Some(&third)).unwrap();
         assert_eq!(memory.told(&room).unwrap().upto, 3);
         assert!(memory.resume(Some(&first)).is_err());

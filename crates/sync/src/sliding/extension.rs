@@ -15,9 +15,9 @@ use crate::{
     room::typing_event,
     sliding::{
         Scene, Turn,
+        beside::Beside,
         board::Shown,
         connection::{Kind, Memory},
-        request::{Scoped, SlidingRequest},
     },
     view,
 };
@@ -37,26 +37,6 @@ const STICKY_OF_NEW_MAX: usize = 1_000;
 pub(crate) struct Extended {
     pub(crate) json: String,
     pub(crate) is_news: bool,
-}
-
-impl Scoped {
-    fn is_enabled(&self) -> bool {
-        self.enabled == Some(true)
-    }
-
-    fn covers(&self, request: &SlidingRequest, shown: Shown<'_>) -> bool {
-        let any = |names: &Option<Vec<String>>, of: &dyn Fn(&str) -> bool| {
-            names.as_ref().is_none_or(|names| names.iter().any(|name| name == "*" || of(name)))
-        };
-        let room_id = shown.membership.room_id.as_str();
-        let is_listed = shown.lists(request).next().is_some();
-        let by_list = is_listed && any(&self.lists, &|name| shown.lists(request).any(|list| list == name));
-        let by_room = match &self.rooms {
-            None => shown.is_subscribed(),
-            Some(rooms) => rooms.iter().any(|room| room == room_id || room == "*" && shown.is_subscribed()),
-        };
-        by_list || by_room
-    }
 }
 
 impl Sync {
@@ -234,8 +214,9 @@ impl Sync {
         let user_id = &turn.request.user_id;
         let accounts = &self.engines.accounts;
         let after = turn.from.map_or(0, |from| from.position.0);
+        let was_wanted = memory.scopes().is_some_and(|scopes| scopes.data.is_enabled());
         let write = |data: &AccountData| json::event(&data.data_type, data.content.get());
-        let global = accounts.account_data_changed(user_id, after, turn.until).await?;
+        let global = accounts.account_data_changed(user_id, if was_wanted { after } else { 0 }, turn.until).await?;
         let global: Vec<String> = global.iter().map(write).collect();
         let changed = match turn.from {
             Some(_) => accounts.room_account_data_changed(user_id, after, turn.until).await?,
@@ -245,11 +226,11 @@ impl Sync {
             changed.iter().filter_map(|data| OwnedRoomId::try_from(data.room_id.as_deref()?).ok()).collect();
         let wanted = &turn.request.extensions.account_data;
         let mut rooms: Vec<(&RoomId, Vec<String>)> = Vec::new();
-        for (room_id, room) in scene.rooms(Some(&changed_rooms)) {
+        for (room_id, room) in scene.rooms(Some(changed_rooms.iter().chain(turn.moved.keys()))) {
             if !wanted.covers(turn.request, room) {
                 continue;
             }
-            let events: Vec<String> = if memory.told(&room.membership.room_id).is_some() {
+            let events: Vec<String> = if memory.has(room, Beside::DATA) {
                 let here = |data: &&AccountData| data.room_id.as_deref() == Some(room_id.as_str());
                 changed.iter().filter(here).map(write).collect()
             } else {
@@ -284,7 +265,7 @@ impl Sync {
         let after = turn.from.map_or(0, |from| from.position.0);
         let changed = turn.from.and_then(|_| self.active.changed_rooms(after));
         let covered: Vec<Shown<'_>> = scene
-            .rooms(changed.as_ref())
+            .rooms(changed.as_ref().map(|changed| changed.iter().chain(turn.moved.keys())))
             .into_values()
             .filter(|room| room.kind == Kind::Joined && wanted.covers(turn.request, *room))
             .collect();
@@ -292,7 +273,7 @@ impl Sync {
         let mut rooms: Vec<(&RoomId, String)> = Vec::new();
         for (room, changed) in covered.into_iter().zip(changed) {
             let room_id = &room.membership.room_id;
-            let known = memory.told(room_id).is_some_and(|told| told.kind == Kind::Joined);
+            let known = memory.has(room, Beside::RECEIPTS);
             if known && !changed.receipts {
                 continue;
             }
@@ -312,12 +293,14 @@ impl Sync {
         let mut rooms: Vec<(&RoomId, String)> = Vec::new();
         let changed = turn.from.map(|from| typing.rooms_changed(from.typing));
         let wanted = &turn.request.extensions.typing;
-        for room in scene.rooms(changed.as_ref()).into_values().filter(|room| wanted.covers(turn.request, *room)) {
+        let rooms_to_tell = scene.rooms(changed.as_ref().map(|changed| changed.iter().chain(turn.moved.keys())));
+        for room in rooms_to_tell.into_values().filter(|room| wanted.covers(turn.request, *room)) {
             let room_id = &room.membership.room_id;
-            let known = memory.told(room_id).is_some_and(|told| told.kind == Kind::Joined);
-            let users = match turn.from.filter(|_| known) {
+            let users = match turn.from.filter(|_| memory.has(room, Beside::TYPING)) {
                 _ if room.kind != Kind::Joined => None,
                 Some(from) => typing.changed(room_id, from.typing),
+                // Who has seen somebody type here before must hear that they have stopped.
+                None if memory.told(room_id).is_some() => typing.changed(room_id, 0),
                 None => Some(typing.users(room_id)).filter(|users| !users.is_empty()),
             };
             if let Some(users) = users {

@@ -167,7 +167,7 @@ pub(crate) struct Enabled {
 }
 
 /// An extension that can be had for some rooms only.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Scoped {
     #[serde(default)]
     pub(crate) enabled: Option<bool>,

@@ -11,6 +11,7 @@ use super::{
     board::{InView, Shown},
     connection::{Kind, Told},
     request::Shape,
+    state::Telling,
 };
 use crate::{
     Sync, SyncError,
@@ -73,6 +74,7 @@ impl Sync {
             required: Arc::clone(&view.required),
             members: told.map(|told| Arc::clone(&told.members)).unwrap_or_default(),
             is_dm: turn.personal.direct.contains(view.shown.membership.room_id.as_str()),
+            beside: told.map(|told| told.beside).unwrap_or_default(),
         };
         let (json, next) = match view.shown.kind {
             Kind::Outside => (self.sliding_outside(turn, view.shown, told).await?, next),
@@ -155,7 +157,8 @@ impl Sync {
             Some(from) => MemberChanges::read(self.store(), &self.store().snapshots.diff(from, end).await?).await?,
             None => MemberChanges { any: true, ..MemberChanges::default() },
         };
-        let state = self.sliding_state(turn, &room, known, &mut next, &stretch, &timeline).await?;
+        let telling = Telling { turn, room: &room, known, stretch: &stretch, timeline: &timeline };
+        let state = self.sliding_state(&telling, &mut next).await?;
         let read = turn.read.contains(&room.room_id);
         let left = view.shown.kind == Kind::Left && known.is_none_or(|known| known.kind != Kind::Left);
         let gone = self.sliding_gone(turn, known, &stretch).await?;

@@ -21,17 +21,24 @@ use crate::{Sync, SyncError, json::Object, span::Timeline, state::member, summar
 /// The member event type.
 const MEMBER: &str = "m.room.member";
 
+/// A room whose state is told.
+pub(super) struct Telling<'a> {
+    pub(super) turn: &'a Turn<'a>,
+    pub(super) room: &'a Room,
+    /// What the reader has of it.
+    pub(super) known: Option<&'a Told>,
+    pub(super) stretch: &'a Stretch,
+    pub(super) timeline: &'a Timeline,
+}
+
 impl Sync {
     /// The state events that are wanted and new to the reader.
     pub(super) async fn sliding_state(
         &self,
-        turn: &Turn<'_>,
-        room: &Room,
-        known: Option<&Told>,
+        telling: &Telling<'_>,
         next: &mut Told,
-        stretch: &Stretch,
-        timeline: &Timeline,
     ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
+        let Telling { known, stretch, timeline, .. } = *telling;
         let store = self.store();
         let required = Arc::clone(&next.required);
         let mut chosen: Vec<Arc<StoredEvent>> = Vec::new();
@@ -66,7 +73,7 @@ impl Sync {
             }
         }
         if required.is_lazy() {
-            for event in self.sliding_members(turn, room, known, next, stretch, timeline).await? {
+            for event in self.sliding_members(telling, next).await? {
                 add(event);
             }
         }
@@ -76,13 +83,10 @@ impl Sync {
     /// The membership events of those whom the reader does not know yet and needs for the timeline.
     async fn sliding_members(
         &self,
-        turn: &Turn<'_>,
-        room: &Room,
-        known: Option<&Told>,
+        telling: &Telling<'_>,
         next: &mut Told,
-        stretch: &Stretch,
-        timeline: &Timeline,
     ) -> Result<Vec<Arc<StoredEvent>>, SyncError> {
+        let Telling { turn, room, known, stretch, timeline } = *telling;
         let store = self.store();
         let mut members: HashSet<OwnedUserId> = (*next.members).clone();
         if known.is_none() || members.len() > MEMBERS_MAX {
@@ -110,7 +114,7 @@ impl Sync {
         Ok(events)
     }
 
-    /// State that was wanted and is no more, as stubs without content. The deployed shape has no way to say it.
+    /// State that was wanted and is no more: type and state key, without content. The deployed shape has no way to say it.
     pub(super) async fn sliding_gone(
         &self,
         turn: &Turn<'_>,
@@ -120,21 +124,21 @@ impl Sync {
         let (Shape::Accepted, Some(from), Some(known)) = (turn.request.shape, stretch.from, known) else {
             return Ok(Vec::new());
         };
-        let mut stubs = Vec::new();
+        let mut gone = Vec::new();
         for difference in self.store().snapshots.diff(from, stretch.end).await? {
             let (Some(before), None) = (difference.before, difference.after) else { continue };
             let event = self.store().graph.event_by_nid(before).await?;
             let (event_type, key) = (event.pdu.type_str(), event.pdu.state_key().unwrap_or_default());
             if known.required.wants(event_type, key) {
-                let mut stub = String::new();
-                let mut object = Object::new(&mut stub);
+                let mut json = String::new();
+                let mut object = Object::new(&mut json);
                 object.text("type", event_type);
                 object.text("state_key", key);
                 object.end();
-                stubs.push(stub);
+                gone.push(json);
             }
         }
-        Ok(stubs)
+        Ok(gone)
     }
 
     /// All that is wanted of a state.

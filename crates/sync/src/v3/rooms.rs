@@ -15,6 +15,14 @@ use crate::{
 /// are by default.
 const ROOMS_AT_ONCE: usize = 8;
 
+/// A room that may have news, and of which kinds.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    membership: &'a RoomMembership,
+    changed: Changed,
+    typing: bool,
+}
+
 impl Sync {
     /// The `rooms` object, empty when there is nothing to tell; and who came and went.
     pub(super) async fn rooms(
@@ -55,7 +63,7 @@ impl Sync {
             let mut part: Vec<BoxFuture<'_, Result<(Sections, Company), SyncError>>> = Vec::with_capacity(at_once);
             for (membership, changed) in left.by_ref().take(at_once) {
                 let typing = typing.contains(&membership.room_id);
-                part.push(Box::pin(self.one_room(round, membership, changed, typing)));
+                part.push(Box::pin(self.one_room(round, Candidate { membership, changed, typing })));
             }
             for (section, came_and_went) in try_join_all(part).await? {
                 sections.extend(section);
@@ -66,15 +74,10 @@ impl Sync {
     }
 
     /// A room as the user stands to it.
-    async fn one_room(
-        &self,
-        round: &Round<'_>,
-        membership: &RoomMembership,
-        changed: Changed,
-        typing: bool,
-    ) -> Result<(Sections, Company), SyncError> {
+    async fn one_room(&self, round: &Round<'_>, room: Candidate<'_>) -> Result<(Sections, Company), SyncError> {
+        let membership = room.membership;
         match &membership.membership {
-            MembershipState::Join => self.as_joined(round, membership, changed, typing).await,
+            MembershipState::Join => self.as_joined(round, room).await,
             MembershipState::Invite => Ok((self.as_invited(round, membership).await?, Company::default())),
             MembershipState::Knock => Ok((self.as_knocking(round, membership).await?, Company::default())),
             MembershipState::Leave | MembershipState::Ban => self.as_left(round, membership).await,
@@ -82,13 +85,8 @@ impl Sync {
         }
     }
 
-    async fn as_joined(
-        &self,
-        round: &Round<'_>,
-        membership: &RoomMembership,
-        changed: Changed,
-        typing: bool,
-    ) -> Result<(Sections, Company), SyncError> {
+    async fn as_joined(&self, round: &Round<'_>, room: Candidate<'_>) -> Result<(Sections, Company), SyncError> {
+        let Candidate { membership, changed, typing } = room;
         let (mut sections, mut company) = (Sections::default(), Company::default());
         let (user_id, room_id) = (&round.request.user_id, &membership.room_id);
         let is_new = round.is_news(membership);
