@@ -189,12 +189,20 @@ impl<'a> Asked<'a> {
         let name = self.path.get(2).map(String::as_str).or(entry.file_name.as_deref());
         let content_type = entry.content_type.as_deref().unwrap_or(UNKNOWN_TYPE);
         let etag = etag(entry);
-        if self.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+        let known = self.headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
+        if known.is_some_and(|known| is_among(&etag, known)) {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(Raw(response));
         }
-        let range = self.headers.get(header::RANGE).and_then(|range| part(range.to_str().ok()?, entry.bytes));
+        let asked = self.headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+        if asked.is_some_and(|asked| begins_after(asked, entry.bytes)) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            set(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{}", entry.bytes));
+            return Ok(Raw(response));
+        }
+        let range = asked.and_then(|asked| part(asked, entry.bytes));
         let body = self.hs.media.read(entry, range.clone()).await?;
         let bytes = range.as_ref().map_or(entry.bytes, |range| range.end - range.start);
         let mut response = given(content_type, name, bytes, body);
@@ -314,6 +322,19 @@ fn part(header: &str, bytes: u64) -> Option<Range<u64>> {
         (first, last) => first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?.min(bytes),
     };
     (range.start < range.end && range.end <= bytes).then_some(range)
+}
+
+/// Whether one range is asked for that begins where the file has ended: whoever resumes a download has all of it.
+fn begins_after(header: &str, bytes: u64) -> bool {
+    let range = header.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
+    let Some((first, last)) = range else { return false };
+    let Ok(first) = first.trim().parse::<u64>() else { return false };
+    first >= bytes && (last.trim().is_empty() || last.trim().parse::<u64>().is_ok_and(|last| last >= first))
+}
+
+/// Whether a list of entity tags names this one. Proxies that compress make weak ones of them (`W/"…"`).
+fn is_among(etag: &str, known: &str) -> bool {
+    known.split(',').map(str::trim).any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
 }
 
 /// An answer with a file, under headers that keep it from acting in our name.

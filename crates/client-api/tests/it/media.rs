@@ -80,8 +80,19 @@ async fn parts_and_unchanged_files_are_known() {
         assert_eq!(part.status, 206);
         assert_eq!(part.headers["content-range"], "bytes 2-4/10");
         assert_eq!(part.body, json!(234));
+        for past in ["bytes=10-", "bytes=10-20", "bytes=18446744073709551615-"] {
+            let past = ask(header::RANGE, past).await;
+            assert_eq!(past.status, 416);
+            assert_eq!(past.headers["content-range"], "bytes */10");
+        }
+        for not_one in ["bytes=5-2", "bytes=0-1,4-5", "bytes=20-10", "lines=10-"] {
+            assert_eq!(ask(header::RANGE, not_one).await.status, 200, "{not_one}");
+        }
         let etag = part.headers["etag"].to_str().unwrap().to_owned();
-        assert_eq!(ask(header::IF_NONE_MATCH, &etag).await.status, 304);
+        for known in [etag.clone(), format!("W/{etag}"), format!("\"other\", {etag}"), "*".to_owned()] {
+            assert_eq!(ask(header::IF_NONE_MATCH, &known).await.status, 304, "{known}");
+        }
+        assert_eq!(ask(header::IF_NONE_MATCH, "\"other\"").await.status, 200);
     })
     .await;
 }
