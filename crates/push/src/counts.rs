@@ -18,11 +18,12 @@ use samtal_kit::Cache;
 use samtal_model::{ChangeKind, StreamPosition};
 use samtal_room::{EventNid, Room, RoomMembership, RoomNid, Rooms, StoredEvent};
 use samtal_state::SnapshotId;
+use tokio::sync::OnceCell;
 
 use crate::{
     PushError, Verdict,
     thread::thread_of,
-    verdict::{Looked, RoomContext, Rules, judge, unchanged},
+    verdict::{Looked, NameAt, RoomContext, Rules, judge, unchanged},
 };
 
 /// Events of a room that are looked at for one user: older ones do not count.
@@ -80,6 +81,7 @@ struct Tally {
     own: HashMap<Option<Arc<str>>, i64>,
     /// How far they have read, with the position at which it was looked up.
     read: Option<(i64, Arc<Read>)>,
+    name: NameAt,
 }
 
 impl Tally {
@@ -129,6 +131,8 @@ struct Stretch {
     context: RoomContext,
 }
 
+type StretchCell = Arc<OnceCell<Arc<Stretch>>>;
+
 /// Counts of one tenant.
 #[derive(Debug)]
 pub struct Push {
@@ -139,7 +143,7 @@ pub struct Push {
     /// Nothing for those who have changed none.
     rules: Cache<OwnedUserId, Option<Arc<Rules>>>,
     looked: Cache<EventNid, Arc<Looked>>,
-    stretches: Cache<(RoomNid, i64, i64), Arc<Stretch>>,
+    stretches: Cache<(RoomNid, i64, i64), StretchCell>,
     receipts: Mutex<LastReceipts>,
 }
 
@@ -327,7 +331,10 @@ impl Push {
                 None => rules.insert(self.rules(user_id).await?),
             };
             let verdict = match rules {
-                None => unchanged(store, room, event, &looked, &stretch.context, user_id).await?,
+                None => {
+                    let name = &mut tally.name;
+                    unchanged(store, room, event, &looked, &stretch.context, user_id, name).await?
+                }
                 Some(rules) => {
                     let context = stretch.context.of(store, room, user_id).await?;
                     let subscribed = self.subscribed(user_id, room, event, rules).await?;
@@ -347,21 +354,27 @@ impl Push {
         Ok(())
     }
 
+    /// What came after `from`, up to `until`. All members who wait want the same at once: it is read for one of them.
     async fn stretch(&self, room: &Room, from: i64, until: i64) -> Result<Arc<Stretch>, PushError> {
         let key = (room.nid, from, until);
-        if let Some(stretch) = self.stretches.get(&key) {
-            return Ok(stretch);
+        let cell = self.stretches.get_or_put(&key, || (Arc::default(), 2_000));
+        if let Some(stretch) = cell.get() {
+            return Ok(Arc::clone(stretch));
         }
-        let store = self.rooms.store();
-        let upto = StreamPosition(until);
-        let events = store.graph.timeline_back(room.nid, upto, StreamPosition(from), LOOKED_AT_MAX).await?;
-        let state = store.state_at(room.nid, upto).await?;
-        let stretch = Arc::new(Stretch { events, context: RoomContext::read(store, room, state).await? });
+        let read = || async {
+            let store = self.rooms.store();
+            let upto = StreamPosition(until);
+            let events = store.graph.timeline_back(room.nid, upto, StreamPosition(from), LOOKED_AT_MAX).await?;
+            let state = store.state_at(room.nid, upto).await?;
+            let context = RoomContext::read(store, room, state).await?;
+            Ok::<_, PushError>(Arc::new(Stretch { events, context }))
+        };
+        let stretch = cell.get_or_try_init(read).await?;
         // Long ones are read by those who were away: each of them another.
-        if stretch.events.len() <= 10 {
-            self.stretches.put(key, Arc::clone(&stretch), 2_000);
+        if stretch.events.len() > 10 {
+            self.stretches.remove(&key);
         }
-        Ok(stretch)
+        Ok(Arc::clone(stretch))
     }
 
     fn looked(&self, event: &StoredEvent) -> Arc<Looked> {

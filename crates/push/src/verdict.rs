@@ -64,8 +64,11 @@ impl Looked {
     }
 }
 
+/// What a user is called in a room, as long as its state is this.
+pub(crate) type NameAt = Option<(SnapshotId, Box<str>)>;
+
 /// What rules say of an event of someone else to a user who has changed none of them. What they say to those whom it does not
-/// name is worked out once for all.
+/// name is worked out once for all. `known` is kept from one time to the next: most events leave the state as it is.
 pub(crate) async fn unchanged(
     store: &Store,
     room: &Room,
@@ -73,18 +76,27 @@ pub(crate) async fn unchanged(
     looked: &Looked,
     context: &RoomContext,
     user_id: &UserId,
+    known: &mut NameAt,
 ) -> Result<Verdict, RoomError> {
-    let name = if looked.has_words() { context.name(store, user_id).await? } else { String::new() };
+    let name = match known {
+        _ if !looked.has_words() => "",
+        Some((state, name)) if *state == context.state => name,
+        known => {
+            let name = context.name(store, user_id).await?.into();
+            &*known.insert((context.state, name)).1
+        }
+    };
     let nobody = <&UserId>::try_from(NOBODY).ok().filter(|nobody| !looked.names(event, nobody, NOBODY_LOCALPART));
     if let Some(nobody) = nobody
-        && !looked.names(event, user_id, &name)
+        && !looked.names(event, user_id, name)
     {
         if let Some(common) = looked.common.get() {
             return Ok(*common);
         }
-        let rules = Rules::unchanged(nobody);
+        static RULES: OnceLock<Rules> = OnceLock::new();
+        let rules = RULES.get_or_init(|| Rules::unchanged(nobody));
         let context = context.named(room, nobody, NOBODY_LOCALPART.to_owned());
-        let verdict = Verdict::of(judge(&rules, &looked.flattened, &context, None).await);
+        let verdict = Verdict::of(judge(rules, &looked.flattened, &context, None).await);
         return Ok(*looked.common.get_or_init(|| verdict));
     }
     let context = context.of(store, room, user_id).await?;
