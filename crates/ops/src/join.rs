@@ -47,13 +47,22 @@ impl Homeserver {
         content.extend(extra);
         content.insert("membership".into(), "join".into());
         match self.resident_room(room_id).await? {
-            Some(room) => self.join_here(user, &room, &before, content).await?,
-            None => self.join_elsewhere(user, room_id, via, content).await?,
+            Some(room) if self.knows_membership(user, room_id).await? => {
+                self.join_here(user, &room, &before, content).await?;
+            }
+            _ => self.join_elsewhere(user, room_id, via, content).await?,
         }
         if before != MembershipState::Join {
             self.carry_over(user, room_id).await?;
         }
         Ok(())
+    }
+
+    /// Whether the room as it is here tells who this user is in it. While its members are on their way, somebody of whom nothing is
+    /// known may be banned: a server that has all of the room decides.
+    async fn knows_membership(&self, user: &UserId, room_id: &RoomId) -> Result<bool, OpError> {
+        let store = self.rooms.store();
+        Ok(!store.partial.is_partial(room_id) || store.graph.membership(user, room_id).await?.is_some())
     }
 
     async fn join_here(

@@ -157,6 +157,31 @@ async fn who_leaves_meanwhile_is_out_and_may_come_back() {
 }
 
 #[tokio::test]
+async fn whether_a_second_user_may_come_in_says_who_knows_the_members() {
+    each_engine(async |world| {
+        let banned = <&ruma::UserId>::try_from("@banned:b.example").unwrap();
+        let (a, b, c) = (world.node("a.example").await, world.node("b.example").await, world.node("c.example").await);
+        let room = a.public_room(RoomVersionId::V11).await;
+        c.join(&room, &a).await;
+        a.hs.ban(&a.user(), banned, &room, Content::new()).await.unwrap();
+        a.hold(Some("/state"));
+        b.join(&room, &a).await;
+        assert!(b.is_partial(&room));
+        let refused = b.hs.join(banned, &room, &[], Content::new()).await;
+        assert!(refused.is_err(), "{refused:?}");
+        assert_eq!(b.membership(banned, &room).await, MembershipState::Leave);
+        let welcome = <&ruma::UserId>::try_from("@welcome:b.example").unwrap();
+        b.hs.join(welcome, &room, &[], Content::new()).await.unwrap();
+        assert_eq!(a.membership(welcome, &room).await, MembershipState::Join);
+        assert!(b.is_partial(&room));
+        a.hold(None);
+        assert_eq!(b.state(&room).await, a.state(&room).await);
+        assert_eq!(b.membership(welcome, &room).await, MembershipState::Join);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nobody_needs_the_state_of_a_room_that_all_have_left() {
     let world = World::new();
     let (a, b, c, room) = partial_room(&world, RoomVersionId::V11).await;
