@@ -480,3 +480,151 @@ async fn a_connection_that_hears_of_changes_only_knows_what_a_new_one_is_told() 
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_sending_device_knows_its_own_events_wherever_it_meets_them() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let other = Person::of(&node.log_in(&alice, json!({})).await.ok());
+        let room_id = room(&node, &alice, &[&bob], None).await;
+        let (mut mine, mut others) = (Client::new(&node, &alice), Client::new(&node, &other));
+        mine.ask(list(9, 5)).await;
+        others.ask(list(9, 5)).await;
+        let root = say(&node, &bob, &room_id, "root").await;
+        let path = format!("/v3/rooms/{room_id}/send/m.room.message/mine");
+        let relation = json!({ "rel_type": "m.thread", "event_id": root });
+        let content = json!({ "msgtype": "m.text", "body": "reply", "m.relates_to": relation });
+        let sent = node.put_as(&alice, &path, content).await.ok()["event_id"].clone();
+        let sent = sent.as_str().unwrap();
+        // The first answer, the same again after it was lost, and a longer timeline.
+        let pos = mine.pos.clone();
+        let mut found = Vec::new();
+        for limit in [5, 5, 20] {
+            mine.pos = if limit == 20 { mine.pos.clone() } else { pos.clone() };
+            let answer = mine.ask(list(9, limit)).await;
+            let timeline = answer["rooms"][room_id.as_str()]["timeline"].as_array().unwrap().clone();
+            found.push(timeline.into_iter().rev().find(|event| event["event_id"] == sent).unwrap());
+        }
+        let base = format!("/v1/rooms/{room_id}");
+        for (path, at) in [
+            (format!("/v3/rooms/{room_id}/messages?dir=b&limit=5"), "/chunk/0"),
+            (format!("/v3/rooms/{room_id}/context/{sent}"), "/event"),
+            (format!("/v3/rooms/{room_id}/event/{sent}"), ""),
+            (format!("{base}/relations/{root}/m.thread"), "/chunk/0"),
+            (format!("{base}/threads"), "/chunk/0/unsigned/m.relations/m.thread/latest_event"),
+        ] {
+            found.push(node.get_as(&alice, &path).await.ok().pointer(at).unwrap().clone());
+            let event = node.get_as(&other, &path).await.ok().pointer(at).unwrap().clone();
+            assert_eq!(event["unsigned"].get("transaction_id"), None, "another device did not send it: {path}");
+        }
+        for event in found {
+            assert_eq!(
+                (&event["event_id"], &event["unsigned"]["transaction_id"]),
+                (&json!(sent), &json!("mine")),
+                "{event}"
+            );
+        }
+        let answer = others.ask(list(9, 5)).await;
+        let timeline = answer["rooms"][room_id.as_str()]["timeline"].as_array().unwrap();
+        assert!(timeline.iter().all(|event| event["unsigned"].get("transaction_id").is_none()), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_longer_timeline_says_that_it_is_one_and_what_is_live_in_it() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let room_id = room(&node, &alice, &[&bob], None).await;
+        for number in 0..4 {
+            say(&node, &alice, &room_id, &number.to_string()).await;
+        }
+        let mut client = Client::new(&node, &bob);
+        let answer = client.ask(list(9, 1)).await;
+        let room = &answer["rooms"][room_id.as_str()];
+        assert_eq!((bodies(room), &room["limited"], &room["num_live"]), (vec!["3"], &json!(true), &json!(0)));
+        say(&node, &alice, &room_id, "4").await;
+        let answer = client.ask(list(9, 3)).await;
+        let room = &answer["rooms"][room_id.as_str()];
+        assert_eq!((bodies(room), &room["num_live"]), (vec!["2", "3", "4"], &json!(1)));
+        assert_eq!((&room["unstable_expanded_timeline"], room.get("initial")), (&json!(true), None));
+        let path = format!("/v3/rooms/{room_id}/messages?dir=b&limit=1&from={}", room["prev_batch"].as_str().unwrap());
+        assert_eq!(node.get_as(&bob, &path).await.ok()["chunk"][0]["content"]["body"], "1", "just before it");
+        assert_eq!(rooms(&client.ask(list(9, 3)).await), Vec::<&str>::new(), "once");
+        say(&node, &alice, &room_id, "5").await;
+        let answer = client.ask(list(9, 3)).await;
+        let room = &answer["rooms"][room_id.as_str()];
+        assert_eq!((bodies(room), &room["limited"], &room["num_live"]), (vec!["5"], &json!(false), &json!(1)));
+        assert_eq!(room.get("unstable_expanded_timeline"), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_room_that_comes_back_into_view_brings_what_was_beside_its_events_meanwhile() {
+    each_engine(async |node| {
+        let (alice, bob) = (node.person("alice").await, node.person("bob").await);
+        let old = room(&node, &alice, &[&bob], None).await;
+        let said = say(&node, &alice, &old, "unread").await;
+        let on = json!({ "enabled": true });
+        let window = |to: u64| {
+            let mut body = list(to, 1);
+            body["extensions"] = json!({ "account_data": on, "receipts": on, "typing": on });
+            body
+        };
+        let mut client = Client::new(&node, &bob);
+        client.ask(window(0)).await;
+        let newer = room(&node, &alice, &[&bob], None).await;
+        assert_eq!(rooms(&client.ask(window(0)).await), [newer.as_str()]);
+        node.post_as(&bob, &format!("/v3/rooms/{old}/receipt/m.read/{said}"), json!({})).await.ok();
+        let data = format!("/v3/user/{}/rooms/{old}/account_data/my.type", bob.user_id);
+        node.put_as(&bob, &data, json!({ "a": 1 })).await.ok();
+        let answer = client.ask(window(0)).await;
+        assert!(answer["extensions"]["receipts"]["rooms"].get(old.as_str()).is_none(), "out of view: {answer}");
+        let answer = client.ask(window(1)).await;
+        assert_eq!(answer["rooms"][old.as_str()]["notification_count"], 0, "{answer}");
+        let extensions = &answer["extensions"];
+        assert!(extensions["receipts"]["rooms"][old.as_str()]["content"].get(&said).is_some(), "{answer}");
+        assert_eq!(extensions["account_data"]["rooms"][old.as_str()][0]["type"], "my.type", "{answer}");
+        let answer = client.ask(window(1)).await;
+        assert!(answer["extensions"]["receipts"]["rooms"].get(old.as_str()).is_none(), "once: {answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_asks_for_too_much_is_refused_and_what_only_sounds_large_is_answered() {
+    each_engine(async |node| {
+        let alice = node.person("alice").await;
+        let room_id = room(&node, &alice, &[], None).await;
+        let lists: Map<String, Value> = (0..500).map(|number| (format!("l{number}"), json!({}))).collect();
+        node.post_as(&alice, PATH, json!({ "lists": lists })).await.refused(400, "M_INVALID_PARAM");
+        let subscriptions = |count: u64| -> Map<String, Value> {
+            (0..count).map(|number| (format!("!r{number}:elsewhere"), json!({ "timeline_limit": 1 }))).collect()
+        };
+        let body = json!({ "room_subscriptions": subscriptions(1_001) });
+        node.post_as(&alice, PATH, body).await.refused(400, "M_INVALID_PARAM");
+        let body = json!({ "room_subscriptions": subscriptions(1_000) });
+        let answer = node.post_as(&alice, PATH, body).await.ok();
+        assert_eq!(answer["rooms"], json!({}), "rooms that there are not are ignored");
+        let most = 9_007_199_254_740_992_u64;
+        let lists: Map<String, Value> = (0..100)
+            .map(|number| {
+                (format!("l{number}"), json!({ "ranges": [[0, most], [most, u64::MAX]], "timeline_limit": most }))
+            })
+            .collect();
+        let answer = node.post_as(&alice, PATH, json!({ "lists": lists })).await.ok();
+        assert_eq!((answer["lists"]["l99"]["count"].as_u64(), rooms(&answer)), (Some(1), vec![room_id.as_str()]));
+        let many: Vec<String> = (0..1_000).map(|number| format!("!r{number}:elsewhere")).collect();
+        let filter = json!({ "room": { "rooms": many, "timeline": { "types": many, "not_rooms": many } } });
+        let made = node.post_as(&alice, &format!("/v3/user/{}/filter", alice.user_id), filter).await.ok();
+        let filter = made["filter_id"].as_str().unwrap();
+        let body = node.get_as(&alice, &format!("/v3/sync?full_state=true&timeout=0&filter={filter}")).await.ok();
+        assert_eq!(body.get("rooms"), None, "{body}");
+        for number in 0..300 {
+            let body = json!({ "conn_id": format!("c{number}"), "lists": { "all": { "ranges": [[0, 9]] } } });
+            assert_eq!(rooms(&node.post_as(&alice, PATH, body).await.ok()), [room_id.as_str()]);
+        }
+    })
+    .await;
+}
