@@ -60,6 +60,10 @@ pub(crate) fn federation() -> Router {
 
 /// Puts the tenant that the request's host names into its extensions.
 async fn choose_tenant(State(tenants): State<Tenants>, mut request: Request, next: Next) -> Response {
+    // Who comes before us may have gone by the other one (RFC 9112, 3.2).
+    if request.headers().get_all(header::HOST).iter().nth(1).is_some() {
+        return error_response(StatusCode::BAD_REQUEST, "M_UNKNOWN", "the request names two hosts");
+    }
     // HTTP/2 has the host in the URI.
     let from_uri = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let from_header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);

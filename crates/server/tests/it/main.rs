@@ -139,6 +139,9 @@ async fn tenants_are_told_apart_by_host() {
     }
     assert_eq!(json(&server.get("b.example", "/.well-known/matrix/server").await)["m.server"], "fed.b.example:1");
     assert_eq!(server.get("a.example", "/.well-known/matrix/server").await.status(), 404);
+    let of_two = Request::get(format!("{}/_matrix/client/versions", server.running.urls()[0]));
+    let of_two = of_two.header("host", "a.example").header("host", "b.example").body(Bytes::new()).unwrap();
+    assert_eq!(server.send(of_two).await.status(), 400);
     server.running.end().await;
 }
 
