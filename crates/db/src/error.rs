@@ -39,6 +39,15 @@ impl DbError {
         matches!(self, Self::Conflict(_))
     }
 
+    /// Whether it says nothing of what was read or written, only that it could not be done now: the same may work later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Full | Self::Busy | Self::Closed => true,
+            Self::Engine(_, Some(source)) => is_connection_lost(&**source),
+            Self::Conflict(_) | Self::Decode { .. } | Self::Migration(_) | Self::Engine(_, None) => false,
+        }
+    }
+
     /// The error once more, for another batch of the group that it refused.
     pub(crate) fn again(&self) -> Self {
         match self {
@@ -46,9 +55,16 @@ impl DbError {
             Self::Full => Self::Full,
             Self::Busy => Self::Busy,
             Self::Closed => Self::Closed,
+            lost if lost.is_passing() => Self::Closed,
             other => Self::Engine(other.to_string(), None),
         }
     }
+}
+
+/// Whether the way to PostgreSQL broke.
+fn is_connection_lost(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(error) = error.downcast_ref::<tokio_postgres::Error>() else { return false };
+    error.is_closed() || std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
 
 impl From<rusqlite::Error> for DbError {

@@ -67,6 +67,17 @@ pub enum OpError {
     Storage(#[from] DbError),
 }
 
+impl OpError {
+    /// Whether this server could not do it now, whatever was asked: whoever asks again may have it done.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Storage(error) | Self::Room(RoomError::Storage(error)) => error.is_passing(),
+            Self::Room(RoomError::Busy) => true,
+            _ => false,
+        }
+    }
+}
+
 impl From<DraftError> for OpError {
     fn from(error: DraftError) -> Self {
         Self::BadContent(error.to_string())

@@ -42,6 +42,10 @@ pub struct Transaction {
 impl Homeserver {
     /// Takes in a transaction. One of each server at a time; the last one repeated has the same answer. It goes on to the end even if
     /// whoever waits for it goes away.
+    ///
+    /// # Errors
+    /// This server could not take all of it in now (a full disk, a database that is gone). The sender keeps the transaction and comes
+    /// again; what was taken in then is here already.
     pub async fn ingest_transaction(self: &Arc<Self>, transaction: Transaction) -> Result<Outcome, OpError> {
         let hs = Arc::clone(self);
         let task = self.tasks.spawn("transaction", async move {
@@ -50,19 +54,19 @@ impl Homeserver {
             if let Some((id, outcome)) = &*last
                 && *id == transaction.id
             {
-                return outcome.clone();
+                return Ok(outcome.clone());
             }
-            let outcome = hs.take_in_events(&transaction).await;
+            let outcome = hs.take_in_events(&transaction).await?;
             hs.take_in_edus(&transaction.origin, &transaction.edus).await;
             hs.inbound.remembered(&transaction.origin, &transaction.id, &outcome);
             *last = Some((transaction.id, outcome.clone()));
-            outcome
+            Ok(outcome)
         });
-        task.await.map_err(|_| OpError::BadRequest("the transaction was interrupted".into()))
+        task.await.map_err(|_| OpError::BadRequest("the transaction was interrupted".into()))?
     }
 
     /// Rooms beside each other, the events of each in their order.
-    async fn take_in_events(self: &Arc<Self>, transaction: &Transaction) -> Outcome {
+    async fn take_in_events(self: &Arc<Self>, transaction: &Transaction) -> Result<Outcome, OpError> {
         let mut rooms: BTreeMap<OwnedRoomId, Vec<&RawValue>> = BTreeMap::new();
         for raw in &transaction.pdus {
             match peek(raw.get().as_bytes()).and_then(|peek| peek.room_id) {
@@ -70,19 +74,23 @@ impl Homeserver {
                 None => tracing::info!(origin = %transaction.origin, "an event without a room is left out"),
             }
         }
-        let work: Vec<BoxFuture<'_, Outcome>> = rooms
+        let work: Vec<BoxFuture<'_, Result<Outcome, OpError>>> = rooms
             .into_iter()
-            .map(|(room_id, events)| -> BoxFuture<'_, Outcome> {
+            .map(|(room_id, events)| -> BoxFuture<'_, Result<Outcome, OpError>> {
                 Box::pin(async move {
-                    self.take_in_room(&transaction.origin, &room_id, events).await.unwrap_or_else(|error| {
+                    self.take_in_room(&transaction.origin, &room_id, events).await.or_else(|error| {
                         tracing::info!(origin = %transaction.origin, room = %room_id, %error, "events of a room are left out");
-                        Outcome::new()
+                        if error.is_passing() { Err(error) } else { Ok(Outcome::new()) }
                     })
                 })
             })
             .collect();
-        let outcomes: Vec<Outcome> = stream::iter(work).buffer_unordered(ROOMS_AT_ONCE).collect().await;
-        outcomes.into_iter().flatten().collect()
+        let outcomes: Vec<Result<Outcome, OpError>> =
+            stream::iter(work).buffer_unordered(ROOMS_AT_ONCE).collect().await;
+        outcomes.into_iter().try_fold(Outcome::new(), |mut all, outcome| {
+            all.extend(outcome?);
+            Ok(all)
+        })
     }
 
     async fn take_in_room(
@@ -140,7 +148,7 @@ impl Homeserver {
             }
             let id = first.event_id().to_owned();
             let taken = match is_resident {
-                true => self.take_in_event(origin, &room, &id, first).await,
+                true => self.take_in_event(origin, &room, &id, first).await?,
                 false => self.take_in_outside(origin, &room, first).await,
             };
             outcome.insert(id, taken);
@@ -165,19 +173,20 @@ impl Homeserver {
         room: &Arc<Room>,
         id: &EventId,
         pdu: &Pdu,
-    ) -> Result<(), String> {
+    ) -> Result<Result<(), String>, OpError> {
         match Box::pin(self.take_in(origin, room, pdu)).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(Ok(())),
+            Err(error) if error.is_passing() => Err(error),
             // What it builds on cannot be had: nothing its sender could do about it by sending it again.
             Err(error @ (OpError::BadRemote(_) | OpError::Remote(_))) => {
                 tracing::info!(event = %id, %error, "an event has to wait for what it builds on");
                 let room = Arc::clone(room);
                 self.tasks.spawn("late event", Arc::clone(self).take_in_later(origin.to_owned(), room, pdu.clone()));
-                Ok(())
+                Ok(Ok(()))
             }
             Err(error) => {
                 tracing::info!(event = %id, %error, "an event was not taken in");
-                Err(error.to_string())
+                Ok(Err(error.to_string()))
             }
         }
     }

@@ -338,6 +338,7 @@ async fn expect(turn: &mut Turn<'_>, expected: &Expected) -> Result<(), RoomErro
 fn again(error: &RoomError) -> RoomError {
     match error {
         RoomError::Storage(samtal_db::DbError::Full) => RoomError::Storage(samtal_db::DbError::Full),
+        RoomError::Storage(passing) if passing.is_passing() => RoomError::Busy,
         RoomError::Storage(other) => RoomError::Damaged(other.to_string()),
         RoomError::Damaged(what) => RoomError::Damaged(what.clone()),
         _ => RoomError::Busy,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ruma::RoomVersionId;
-use samtal_ops::Content;
+use samtal_ops::{Content, Settings, Transaction};
 
 use crate::world::{World, until};
 
@@ -65,4 +65,27 @@ async fn a_server_that_answers_but_cannot_keep_up_gets_everything() {
     for event in &said {
         assert!(b.has(event).await, "none is left out");
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_not_acknowledged() {
+    let world = World::new();
+    let directory = samtal_db::testing::Directory::new();
+    let storage = samtal_db::testing::sqlite(&directory);
+    let a = world.node("a.example").await;
+    let b = world.node_on("b.example", Settings::default(), &storage).await;
+    let room = a.public_room(RoomVersionId::V11).await;
+    b.join(&room, &a).await;
+    b.set_up(false);
+    let said = a.say(&room, "do not forget").await;
+    let event = a.hs.rooms.event(&said).await.unwrap().pdu.json().to_owned();
+    let transaction = Transaction {
+        origin: a.hs.name.clone(),
+        id: "again".to_owned(),
+        pdus: vec![serde_json::value::RawValue::from_string(event).unwrap()],
+        edus: Vec::new(),
+    };
+    b.hs.db.close().await;
+    // The sender, who is told of a failure, keeps it; as "delivered" it would be lost.
+    assert!(b.hs.ingest_transaction(transaction).await.is_err());
 }
