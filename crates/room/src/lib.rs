@@ -1,7 +1,18 @@
 //! The event graph of rooms: one way in, state as snapshots, what may be read. No network.
 //!
-//! The modules in reading order, each importing only those before it (but for [`Rooms`], which all of the later ones
-//! add their methods to).
+//! An event stands on its previous events, and the state before it is what the states after those come to. That state is a
+//! snapshot, a tree that shares with others all in which they are alike ([`samtal_state::tree`]), so each event can keep its own
+//! and a change costs little in a room of any size. A room is written by one task (`writer`) that takes what waits in turns: a
+//! `turn` begins at the room's `head`, tries one job after the other, and is one write batch that expects the head to be as it
+//! was. If another node was faster, it is done again from the head as it is now. So whatever is decided in memory is a guess
+//! that the commit confirms.
+//!
+//! Modules in reading order. What is stored: `ids`, `graph` (as `packed` bytes, and `at_hand` in memory), `snapshot`, `store`.
+//! The newest point: `extremities`, `head`, `turn`, `writer`. What comes in: `local` (ours), `ingest` (others': the checks on
+//! receipt), `resolution` (branches that disagree), `outlier` (held without a place), `join` and `partial` (entering a room),
+//! `gap` and `below` (what comes later than what builds on it). What follows from an event: `membership`, `relation`, `redaction`,
+//! `sticky`. What goes out: `visibility` (who may see what), `reading`, `bundle`, `serving` (other servers). The rest is beside:
+//! aliases, lists, cases, deleting. Each of those that bring work to the queue knows `writer`, which knows what they bring.
 
 mod alias;
 mod at_hand;
