@@ -562,5 +562,5 @@ async fn who_follows_a_random_day_holds_what_a_fresh_client_is_told() {
         .as_deref()
         .and_then(|seeds| seeds.split_once(".."))
         .map(|(from, to)| from.parse().unwrap()..to.parse().unwrap());
-    days(seeds.unwrap_or(0..12)).await;
+    days(seeds.unwrap_or(0..30)).await;
 }
