@@ -25,11 +25,11 @@ pub(super) struct Waiting {
 
 /// Commits what comes until nobody can send any more.
 pub(super) async fn write(reading: Reading, schema: String, mut waiting: mpsc::Receiver<Waiting>) {
-    let notify = format!("NOTIFY \"samtal_{schema}\"");
+    let notify_and_commit = format!("NOTIFY \"samtal_{schema}\"; COMMIT");
     let mut group = Vec::new();
     while waiting.recv_many(&mut group, GROUP_MAX).await > 0 {
         let group = std::mem::take(&mut group);
-        match write_group(&reading, &notify, &group).await {
+        match write_group(&reading, &notify_and_commit, &group).await {
             Ok(results) => {
                 call_hooks(group.iter().map(|waiting| &waiting.batch).zip(&results));
                 if let Err(error) = reading.catch_up().await {
@@ -53,14 +53,14 @@ pub(super) async fn write(reading: Reading, schema: String, mut waiting: mpsc::R
 /// runs again with them.
 async fn write_group(
     reading: &Reading,
-    notify: &str,
+    notify_and_commit: &str,
     group: &[Waiting],
 ) -> Result<Vec<Result<Committed, DbError>>, DbError> {
     let mut committing = false;
-    let mut done = try_group(reading, notify, group, Undo::Group, &mut committing).await;
+    let mut done = try_group(reading, notify_and_commit, group, Undo::Group, &mut committing).await;
     // What failed while it was being committed may have been: it is not done again.
     if group.len() > 1 && done.is_err() && !committing {
-        done = try_group(reading, notify, group, Undo::Batch, &mut committing).await;
+        done = try_group(reading, notify_and_commit, group, Undo::Batch, &mut committing).await;
     }
     match done {
         // Alone, it was refused with the transaction.
@@ -72,7 +72,7 @@ async fn write_group(
 /// The row of the log's head is locked first, which orders the commits of all nodes.
 async fn try_group(
     reading: &Reading,
-    notify: &str,
+    notify_and_commit: &str,
     group: &[Waiting],
     undo: Undo,
     committing: &mut bool,
@@ -81,11 +81,15 @@ async fn try_group(
     let wanted: i64 = group.iter().map(|waiting| waiting.batch.positions).sum();
     let guard = RollbackOnDrop(Some(client));
     let client = guard.0.as_ref().ok_or(DbError::Closed)?;
-    client.batch_execute("BEGIN").await?;
+    let begin = async { Ok::<_, DbError>(client.batch_execute("BEGIN").await?) };
     let mut next = 0;
     if wanted > 0 {
-        let head = rows(client, &schema::HEAD_ADVANCE, &[wanted.into()]).await?;
+        // Sent together, answered in turn.
+        let params = [wanted.into()];
+        let ((), head) = tokio::try_join!(biased; begin, rows(client, &schema::HEAD_ADVANCE, &params))?;
         next = head.first().ok_or(DbError::Closed)?.int(0)? - wanted + 1;
+    } else {
+        begin.await?;
     }
     let first = next;
     let mut results = Vec::with_capacity(group.len());
@@ -113,10 +117,9 @@ async fn try_group(
         if next != first + wanted {
             rows(client, &schema::HEAD_SET, &[(next - 1).into()]).await?;
         }
-        client.batch_execute(notify).await?;
     }
     *committing = true;
-    client.batch_execute("COMMIT").await?;
+    client.batch_execute(if wanted > 0 { notify_and_commit } else { "COMMIT" }).await?;
     guard.done();
     Ok(results)
 }
