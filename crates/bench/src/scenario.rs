@@ -77,7 +77,7 @@ pub(crate) async fn fan_out(server: &Server, process: &Process, members: usize, 
         tokens.push(member.sync(None, 0).await?.1);
     }
     let cpu = process.cpu();
-    let mut times = Vec::with_capacity(rounds);
+    let (mut first, mut times) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
     for round in 0..rounds {
         let waiting = members.iter().zip(&tokens).map(|(member, token)| wait_for_message(member, token));
         let send = async {
@@ -90,14 +90,16 @@ pub(crate) async fn fan_out(server: &Server, process: &Process, members: usize, 
         let (received, begun) = tokio::join!(join_all(waiting), send);
         let begun = begun?;
         let received = received.into_iter().collect::<Result<Vec<_>, _>>()?;
+        first.extend(received.iter().map(|(_, at)| at.since(&begun)).min());
         times.extend(received.iter().map(|(_, at)| at.since(&begun)).max());
         tokens = received.into_iter().map(|(token, _)| token).collect();
     }
     let cpu = (process.cpu() - cpu).as_secs_f64() * 1_000.0 / (rounds * members.len()) as f64;
     println!(
-        "fan-out to the last of {} waiting members: {}; {cpu:.3} ms of CPU a member",
+        "fan-out to the last of {} waiting members: {}; {cpu:.3} ms of CPU a member\n  to the first: {}",
         members.len(),
-        Spread::new(times)
+        Spread::new(times),
+        Spread::new(first)
     );
     Ok(())
 }
