@@ -1,30 +1,32 @@
 //! What the pages say of tests: each point of `docs/notes.md`, which homeservers often get wrong, has a test with its number
-//! in the name, and each such test has its point there; each test that ARCHITECTURE.md names for an invariant exists.
+//! in the name, and each such test has its point there; each test that ARCHITECTURE.md names for an invariant, or
+//! docs/federation.md for a kind of harm, exists.
 
 use std::collections::BTreeSet;
 
 use crate::tree::Tree;
 
 const PAGE: &str = "docs/notes.md";
-const MAP: &str = "ARCHITECTURE.md";
+/// Pages whose tables name tests.
+const TABLES: [&str; 2] = ["ARCHITECTURE.md", "docs/federation.md"];
 
-/// Complains about points without a test, tests without a point, and invariants whose test is gone.
+/// Complains about points without a test, tests without a point, and tables that name a test which is gone.
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
     let mut complaints = points(tree);
-    complaints.extend(invariants(tree));
+    complaints.extend(TABLES.iter().flat_map(|page| table(tree, page)));
     complaints
 }
 
-/// Tests that the map names and that are not there.
-fn invariants(tree: &Tree) -> Vec<String> {
-    let Some(map) = tree.files.iter().find(|file| file.path == MAP) else {
-        return vec![format!("{MAP} is not there")];
+/// Tests that a page's table names and that are not there.
+fn table(tree: &Tree, page: &str) -> Vec<String> {
+    let Some(file) = tree.files.iter().find(|file| file.path == page) else {
+        return vec![format!("{page} is not there")];
     };
-    let rows = map.text.lines().filter(|line| line.starts_with("| I"));
+    let rows = file.text.lines().filter(|line| line.starts_with("| "));
     let named = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(|name| is_test_name(name));
     named
         .filter(|name| !tree.rust().any(|file| file.text.contains(&format!("fn {name}("))))
-        .map(|name| format!("{MAP}: no test is named {name}"))
+        .map(|name| format!("{page}: no test is named {name}"))
         .collect()
 }
 
