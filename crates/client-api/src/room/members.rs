@@ -27,7 +27,7 @@ async fn list(args: Args<members::Request>) -> Answer<members::Response> {
         Some(at) if is_current => {
             // What was known of the room before all of it was here is no answer.
             let whole_at = hs.rooms.store().partial.get(&room.room_id).and_then(|partial| partial.completed);
-            let at = super::seen_at(at)?.max(StreamPosition(whole_at.unwrap_or(i64::MIN)));
+            let at = super::position(at)?.max(StreamPosition(whole_at.unwrap_or(i64::MIN)));
             hs.rooms.store().state_at(room.nid, at).await?
         }
         _ => readable,

@@ -63,13 +63,6 @@ fn position(token: &str) -> Result<StreamPosition, ApiError> {
     Ok(token.position)
 }
 
-/// When the room's members were as who holds this token has seen them: `m` and a position before the token says it, where
-/// that is later than the place in history.
-fn seen_at(token: &str) -> Result<StreamPosition, ApiError> {
-    let seen = token.strip_prefix('m').and_then(|rest| rest.split_once('_')).and_then(|(seen, _)| seen.parse().ok());
-    Ok(StreamPosition(seen.unwrap_or(i64::MIN)).max(position(token)?))
-}
-
 /// The token for a place in history.
 pub(crate) fn token(position: StreamPosition) -> String {
     SyncToken::at(position).to_string()

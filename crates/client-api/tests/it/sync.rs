@@ -120,6 +120,30 @@ async fn the_first_sync_shows_rooms_and_the_next_only_what_is_new() {
 }
 
 #[tokio::test]
+async fn at_the_token_of_a_first_sync_with_everything_are_the_messages_and_the_members_of_now() {
+    each_engine(async |node| {
+        let alice = node.person("alice").await;
+        let room_id = room(&node, &alice, &[]).await;
+        let said = say(&node, &alice, &room_id, "hello").await;
+        let body = Client::new(&node, &alice).sync().await;
+        let timeline = &joined(&body, &room_id)["timeline"];
+        assert_eq!(timeline["limited"], false);
+        assert_eq!(types(&timeline["events"]).first(), Some(&"m.room.create"));
+        let token = timeline["prev_batch"].as_str().unwrap();
+
+        let page = node.get_as(&alice, &format!("/v3/rooms/{room_id}/messages?dir=b&from={token}")).await.ok();
+        assert_eq!(ids(&page["chunk"]).first(), Some(&&*said));
+        assert_eq!(types(&page["chunk"]).last(), Some(&"m.room.create"));
+        let members = node.get_as(&alice, &format!("/v3/rooms/{room_id}/members?at={token}")).await.ok();
+        assert_eq!(members["chunk"][0]["state_key"], alice.user_id.as_str());
+        let end = page["end"].as_str().unwrap();
+        let rest = node.get_as(&alice, &format!("/v3/rooms/{room_id}/messages?dir=b&from={end}")).await.ok();
+        assert_eq!((&rest["chunk"], rest.get("end")), (&json!([]), None));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_waiting_sync_wakes_for_a_message() {
     each_engine(async |node| {
         let (alice, bob) = (node.person("alice").await, node.person("bob").await);

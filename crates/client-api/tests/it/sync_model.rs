@@ -145,8 +145,11 @@ impl Client {
         while let Some(token) = from {
             let path = format!("/v3/rooms/{room_id}/messages?dir=b&limit=10&from={token}");
             let page = node.get_as(&self.who, &path).await.ok();
-            for event in events(&page["chunk"]) {
-                timeline.insert(0, text(&event["event_id"]));
+            // The token of a first answer that had everything leads to the same once more.
+            for event_id in events(&page["chunk"]).iter().map(|event| text(&event["event_id"])) {
+                if !timeline.contains(&event_id) {
+                    timeline.insert(0, event_id);
+                }
             }
             from = page["end"].as_str().map(ToOwned::to_owned);
         }
