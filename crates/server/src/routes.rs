@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
-use http::{StatusCode, header};
+use http::{StatusCode, Version, header};
 use samtal_config::process::Serve;
 use samtal_edge::with_errors;
 use samtal_http::{error_response, tell_route};
@@ -61,8 +61,13 @@ pub(crate) fn federation() -> Router {
 /// Puts the tenant that the request's host names into its extensions.
 async fn choose_tenant(State(tenants): State<Tenants>, mut request: Request, next: Next) -> Response {
     // Who comes before us may have gone by the other one (RFC 9112, 3.2).
-    if request.headers().get_all(header::HOST).iter().nth(1).is_some() {
-        return error_response(StatusCode::BAD_REQUEST, "M_UNKNOWN", "the request names two hosts");
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_11 => {
+            return error_response(StatusCode::BAD_REQUEST, "M_UNKNOWN", "the request names no host");
+        }
+        (_, Some(_)) => return error_response(StatusCode::BAD_REQUEST, "M_UNKNOWN", "the request names two hosts"),
+        _ => {}
     }
     // HTTP/2 has the host in the URI.
     let from_uri = request.uri().authority().map(|authority| authority.as_str().to_owned());

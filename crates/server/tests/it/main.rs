@@ -11,6 +11,8 @@ use samtal_kit::{Clock, Random};
 use samtal_server::control::{self, Command, UserCommand};
 use samtal_server::{Installation, Running, ServerError};
 use samtal_telemetry::Metrics;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 struct Server {
     running: Running,
@@ -51,6 +53,31 @@ impl Server {
 
 fn json(response: &Response<Bytes>) -> serde_json::Value {
     serde_json::from_slice(response.body()).unwrap()
+}
+
+/// The status of the answer to what is written as it stands.
+async fn status_of(server: &Server, request: &str) -> String {
+    let url = server.running.urls().remove(0);
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).await.unwrap();
+    line.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_request_names_one_host_or_is_refused() {
+    let server = start("server.name = 'a.example'\n[[tenants]]\nname = 'b.example'").await;
+    for (request, status) in [
+        ("GET /_matrix/client/versions HTTP/1.1\r\nHost: a.example\r\n\r\n", "200"),
+        ("GET /_matrix/client/versions HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n", "404"),
+        ("GET /_matrix/client/versions HTTP/1.1\r\n\r\n", "400"),
+        ("GET http://a.example/_matrix/client/versions HTTP/1.1\r\n\r\n", "400"),
+        ("GET /_matrix/client/versions HTTP/1.1\r\nHost: a.example\r\nHost: a.example\r\n\r\n", "400"),
+        ("GET /_matrix/client/versions HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n", "400"),
+    ] {
+        assert_eq!(status_of(&server, request).await, status, "{request:?}");
+    }
 }
 
 #[tokio::test]
