@@ -11,6 +11,7 @@ pub mod body;
 pub mod client;
 pub mod connect;
 mod cors;
+mod crowd;
 mod handle;
 mod proxy;
 pub mod server;

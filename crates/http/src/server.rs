@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::crowd::{Crowd, Place};
 use crate::handle::{Connection, Peer, Shared};
 use crate::tls::Certificates;
 
@@ -34,6 +35,11 @@ const BACKLOG: u32 = 4_096;
 pub struct ServerOptions {
     /// Connections at most, on all listeners together; further ones wait to be accepted.
     pub connections_max: usize,
+    /// Connections at most from one address, or one /64 of IPv6; further ones are closed. Who comes through a proxy that is ours
+    /// is not held to it: all have its address.
+    pub connections_each_max: usize,
+    /// Whether this machine's own addresses are held to it, too.
+    pub bounds_loopback: bool,
     /// Requests at most that are worked on at once; further ones are refused with 503.
     pub requests_max: usize,
     /// How long a client may take for TLS, and then for its first request's headers.
@@ -49,6 +55,9 @@ impl Default for ServerOptions {
     fn default() -> ServerOptions {
         ServerOptions {
             connections_max: 16_384,
+            // A whole agency may be behind one address.
+            connections_each_max: 8_192,
+            bounds_loopback: false,
             requests_max: 8_192,
             header_read: Duration::from_secs(10),
             idle: Duration::from_secs(75),
@@ -56,6 +65,11 @@ impl Default for ServerOptions {
         }
     }
 }
+
+/// Streams of HTTP/2 that a client may have taken back before they were looked at, and that may have ended in errors of its
+/// own, until its connection is ended (CVE-2023-44487, CVE-2025-8671).
+const RESETS_MAX: usize = 20;
+const ERRORS_MAX: usize = 1_024;
 
 /// An address to listen on.
 #[derive(Debug, Clone)]
@@ -82,6 +96,8 @@ pub struct Server {
     bound: Vec<(TcpListener, Listener)>,
     shared: Arc<Shared>,
     connections: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
+    bounds_loopback: bool,
     open: Gauge,
     patience: Patience,
 }
@@ -117,6 +133,8 @@ impl Server {
             bound,
             shared: Arc::new(shared),
             connections: Arc::new(Semaphore::new(options.connections_max)),
+            crowd: Crowd::new(options.connections_each_max),
+            bounds_loopback: options.bounds_loopback,
             open: metrics.gauge("samtal_http_connections", "Open connections.", &[]),
             patience: Patience { header_read: options.header_read, idle: options.idle },
         })
@@ -145,6 +163,8 @@ impl Server {
                 behind_proxy: listener.behind_proxy,
                 shared: self.shared.clone(),
                 connections: self.connections.clone(),
+                crowd: self.crowd.clone(),
+                bounds_loopback: self.bounds_loopback,
                 open: self.open.clone(),
                 patience: self.patience,
                 stop: tasks.token(),
@@ -163,6 +183,8 @@ struct Accepting {
     behind_proxy: bool,
     shared: Arc<Shared>,
     connections: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
+    bounds_loopback: bool,
     open: Gauge,
     patience: Patience,
     stop: CancellationToken,
@@ -176,12 +198,12 @@ impl Accepting {
                 biased;
                 () = self.stop.cancelled() => break,
                 Some(_) = running.join_next() => {}
-                taken = self.next() => if let Some((stream, address, permit)) = taken {
+                taken = self.next() => if let Some((stream, address, places)) = taken {
                     let held = self.open.hold();
                     let connection = self.connection(stream, address);
                     running.spawn(async move {
                         connection.await;
-                        drop((permit, held));
+                        drop((places, held));
                     });
                 }
             }
@@ -191,10 +213,21 @@ impl Accepting {
         while running.join_next().await.is_some() {}
     }
 
-    async fn next(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    /// The next connection, with its places among all and among those of its address.
+    async fn next(&self) -> Option<(TcpStream, SocketAddr, (OwnedSemaphorePermit, Option<Place>))> {
         let permit = self.connections.clone().acquire_owned().await.ok()?;
         match self.socket.accept().await {
-            Ok((stream, address)) => Some((stream, address, permit)),
+            Ok((stream, address)) => {
+                let ip = address.ip().to_canonical();
+                if self.behind_proxy || ip.is_loopback() && !self.bounds_loopback {
+                    return Some((stream, address, (permit, None)));
+                }
+                let place = self.crowd.enter(ip);
+                if place.is_none() {
+                    tracing::debug!(%ip, "too many connections from one address");
+                }
+                place.map(|place| (stream, address, (permit, Some(place))))
+            }
             Err(e) => {
                 // Out of file descriptors, or the client is gone already: a breath keeps this from spinning.
                 tracing::warn!(error = %e, "cannot take a connection");
@@ -280,6 +313,8 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(250)
         .max_header_list_size(64 * 1024)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(ERRORS_MAX)
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
     let connection = Arc::new(connection);

@@ -141,8 +141,11 @@ pub(crate) fn certificate(tls: &samtal_config::process::Tls) -> Certificate {
 }
 
 fn server_options(process: &Process) -> ServerOptions {
+    let connections_max = open_files::connections(process.http.connections_max);
     ServerOptions {
-        connections_max: open_files::connections(process.http.connections_max),
+        connections_max,
+        connections_each_max: connections_max.div_ceil(2),
+        bounds_loopback: false,
         requests_max: process.http.requests_max as usize,
         header_read: Duration::from_millis(process.http.header_read_ms),
         idle: Duration::from_millis(process.http.idle_ms),

@@ -499,3 +499,70 @@ async fn a_redirect_into_a_denied_network_is_not_followed() {
     let refused = client.get_following(uri, LIMITS, 5).await.unwrap_err();
     assert!(refused.is_denied(), "{refused}");
 }
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let options = ServerOptions { connections_each_max: 2, bounds_loopback: true, ..ServerOptions::default() };
+    let server = run(router(), None, options).await;
+    let ask = async || {
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        let mut answer = [0; 1024];
+        // One that is refused may be closed before or after it asks.
+        let _ = stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let read = stream.read(&mut answer).await.unwrap_or(0);
+        answer[..read].ends_with(b"fine").then_some(stream)
+    };
+    let (first, second) = (ask().await, ask().await);
+    assert!(first.is_some() && second.is_some());
+    assert!(ask().await.is_none());
+    drop(first);
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while ask().await.is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("who goes makes room for the next");
+    drop(second);
+}
+
+#[tokio::test]
+async fn who_asks_and_takes_back_without_end_is_sent_away_and_others_are_served() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let server = run(router(), None, ServerOptions::default()).await;
+    let (mut reading, mut writing) = tokio::net::TcpStream::connect(server.address).await.unwrap().into_split();
+    let flood = tokio::spawn(async move {
+        let mut written =
+            writing.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat()).await;
+        let mut stream = 1;
+        while written.is_ok() {
+            let mut pairs = Vec::new();
+            for _ in 0..500 {
+                // GET, http, "/", and a host: HEADERS, which end both, and RST_STREAM with CANCEL.
+                pairs.extend(frame(1, 0x5, stream, &[0x82, 0x86, 0x84, 0x41, 1, b'a']));
+                pairs.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+                stream += 2;
+            }
+            written = writing.write_all(&pairs).await;
+        }
+    });
+    let mut told = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(60), async {
+        let mut part = [0; 4096];
+        while let Ok(read @ 1..) = reading.read(&mut part).await {
+            told.extend_from_slice(&part[..read]);
+        }
+        flood.await.unwrap();
+    });
+    let client = Client::new(&ClientOptions::default()).unwrap();
+    let answer = client.fetch(request(Method::GET, server.address, "/ok", ""), LIMITS).await.unwrap();
+    assert_eq!(text(answer.body()), "fine");
+    closed.await.expect("the connection is ended");
+    let answer = client.fetch(request(Method::GET, server.address, "/ok", ""), LIMITS).await.unwrap();
+    assert_eq!(text(answer.body()), "fine");
+}
