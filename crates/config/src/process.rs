@@ -104,6 +104,8 @@ section! {
     pub struct Http {
         /// Connections that are held open at most, on all listeners together. Fewer where the system lets the process have too few
         /// files open (`ulimit -n`, `LimitNOFILE=`): the server raises that as far as it may, and says at its start what is left.
+        /// One address, or one /64 of IPv6, gets half of them at most; this machine and listeners with `behind_proxy` are exempt.
+        /// So a reverse proxy on another machine needs `behind_proxy`.
         connections_max: u32 = 16_384 => PLAIN.range(16, 1_000_000),
         /// Requests that are worked on at once; waiting `/sync` requests do not count long.
         requests_max: u32 = 8_192 => PLAIN.range(16, 1_000_000),
