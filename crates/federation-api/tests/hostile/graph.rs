@@ -1,10 +1,6 @@
 //! Event graphs without end: references to nothing, forks without number, auth chains that never stop.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -57,10 +53,8 @@ async fn an_event_that_names_events_of_other_rooms_is_not_let_in() {
     assert!(!a.has(&id_of(&grafted, inside.rules)).await);
 }
 
-/// How many forks: enough for the bound to show; `SAMTAL_HOSTILE_FORKS=10000` for all of them.
-fn forks() -> usize {
-    std::env::var("SAMTAL_HOSTILE_FORKS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000)
-}
+/// How many events that nothing refers to a hostile server makes.
+const FORKS: usize = 10_000;
 
 #[tokio::test]
 async fn thousands_of_forks_neither_stop_the_room_nor_fill_our_events() {
@@ -70,7 +64,7 @@ async fn thousands_of_forks_neither_stop_the_room_nor_fill_our_events() {
     let quiet = a.public_room(RoomVersionId::V11).await;
     let inside = mallory.join(&a, &room).await;
     let prev = [inside.join_id()];
-    for part in 0..forks() / 50 {
+    for part in 0..FORKS / 50 {
         let events: Vec<Value> =
             (0..50).map(|n| inside.message(&mallory, &prev, &format!("fork {part}.{n}"))).collect();
         let (status, _) = mallory.send(&a, &events, &[]).await;
@@ -92,11 +86,6 @@ async fn thousands_of_forks_neither_stop_the_room_nor_fill_our_events() {
     assert!(named >= 20, "{named}");
 }
 
-/// How many forks that each end in a state of their own.
-fn state_forks() -> usize {
-    std::env::var("SAMTAL_HOSTILE_FORKS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000)
-}
-
 #[tokio::test]
 async fn thousands_of_forks_of_one_state_are_resolved_in_the_end() {
     let world = World::new();
@@ -105,7 +94,7 @@ async fn thousands_of_forks_of_one_state_are_resolved_in_the_end() {
     let inside = mallory.join(&a, &room).await;
     let prev = [inside.join_id()];
     let mut newest = 0;
-    for part in 0..state_forks() / 50 {
+    for part in 0..FORKS / 50 {
         let events: Vec<Value> = (0..50)
             .map(|n| {
                 newest += 1;
@@ -123,7 +112,7 @@ async fn thousands_of_forks_of_one_state_are_resolved_in_the_end() {
         assert_eq!(mallory.send(&a, &events, &[]).await.0, StatusCode::OK);
     }
     // Of names the newest wins, whatever the order in which they came; that is so once the room has been left alone.
-    let wins = format!("{}.49", state_forks() / 50 - 1);
+    let wins = format!("{}.49", FORKS / 50 - 1);
     let name = async || {
         let member = a.hs.rooms.current_state(&room, "m.room.member", &mallory.user()).await.unwrap().unwrap();
         serde_json::from_str::<Value>(member.pdu.content_str()).unwrap()["displayname"].clone()
@@ -133,7 +122,7 @@ async fn thousands_of_forks_of_one_state_are_resolved_in_the_end() {
     }
     // What we send closes some, and is allowed by the state where it stands.
     let before = a.hs.rooms.extremities(&a.hs.rooms.room(&room).await.unwrap()).await.unwrap().len();
-    assert_eq!(before, state_forks());
+    assert_eq!(before, FORKS);
     let said = a.say(&room, "closing").await;
     let event = a.hs.rooms.event(&said).await.unwrap();
     assert_eq!(event.pdu.prev_events().len(), 20);
@@ -152,7 +141,7 @@ async fn thousands_of_forks_that_each_set_another_state_come_together() {
     a.set_state(&room, "m.room.power_levels", levels).await;
     let inside = mallory.join(&a, &room).await;
     let prev = [inside.join_id()];
-    for part in 0..state_forks() / 50 {
+    for part in 0..FORKS / 50 {
         let events: Vec<Value> = (0..50)
             .map(|n| {
                 let mut event = inside.draft(&mallory, &prev, "");
@@ -167,7 +156,7 @@ async fn thousands_of_forks_that_each_set_another_state_come_together() {
         let state = a.hs.rooms.current_state_but_members(&room).await.unwrap();
         state.iter().filter(|event| event.pdu.type_str() == "x.anybody").count()
     };
-    while count().await != state_forks() {
+    while count().await != FORKS {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -201,12 +190,10 @@ async fn an_auth_chain_without_end_is_given_up() {
     auth.push(last.unwrap());
     top["auth_events"] = json!(auth);
     let top = mallory.sign(top, inside.rules);
-    let begun = Instant::now();
     mallory.send(&a, std::slice::from_ref(&top), &[]).await;
     assert!(!a.has(&id_of(&top, inside.rules)).await);
     let asked = mallory.asked("/_matrix/federation/v1/event/");
     assert!(asked <= 200, "{asked} of 2,000 were asked for");
-    assert!(begun.elapsed() < Duration::from_secs(60));
     assert!(a.has(&a.say(&room, "still here").await).await);
 }
 
